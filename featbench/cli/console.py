@@ -1,0 +1,100 @@
+"""Progress on the terminal: a bar where someone looks, plain lines in a log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from featbench.cell import Cell
+from featbench.runner import Listener
+from featbench.types import Result
+
+INTERVAL = 30.0
+"""Seconds between two lines in a log about the same cell."""
+
+
+class Console(Listener):
+    """Shows how a comparison goes on stderr; used as a context, so that the bar is closed whatever happens."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._bar: tqdm[Any] | None = None
+        self._terminal = sys.stderr.isatty()
+        self._began = self._last_line = time.monotonic()
+        self._cell = ""
+        self._handler = _Handler(self)
+
+    def __enter__(self) -> Console:
+        logging.getLogger("featbench").addHandler(self._handler)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        logging.getLogger("featbench").removeHandler(self._handler)
+
+    def say(self, text: str) -> None:
+        """Print a line on stderr, above the bar."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def inform(self, text: str) -> None:
+        """Print a line that --quiet suppresses."""
+        if not self._quiet:
+            self.say(text)
+
+    def started(self, index: int, total: int, cell: Cell) -> None:
+        """Show which cell is computed."""
+        self._began = self._last_line = time.monotonic()
+        self._cell = str(cell)
+        if self._terminal and not self._quiet:
+            self._advance(index, total)
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """Show how far the step is: in the bar, or from time to time as a line."""
+        far = f"{what} {done}/{total}" if total > 1 else what
+        if self._bar is not None:
+            self._bar.set_postfix_str(far, refresh=False)
+            self._bar.update(0)
+        elif not self._terminal and time.monotonic() - self._last_line > INTERVAL:
+            self._last_line = time.monotonic()
+            self.inform(f"    {self._cell}: {far}")
+
+    def finished(self, index: int, total: int, cell: Cell, result: Result, *, computed: bool) -> None:
+        """Show a result that was computed now."""
+        if computed:
+            shown = result.status if result.score is None else f"{result.score.value:.2f} %"
+            line = f"[{index + 1:{len(str(total))}}/{total}] {cell}: {shown} ({time.monotonic() - self._began:.1f} s)"
+            if result.status == "failed":
+                self.say(f"{line}: {result.message}")
+            elif not self._terminal:
+                self.inform(line)
+        if self._bar is not None:
+            self._advance(index + 1, total)
+
+    def _advance(self, done: int, total: int) -> None:
+        bar = self._bar or tqdm(total=total, unit="cell", file=sys.stderr, leave=False, dynamic_ncols=True)
+        self._bar = bar
+        bar.set_description(self._cell, refresh=False)
+        bar.n = done
+        bar.refresh()
+
+
+class _Handler(logging.Handler):
+    """Shows the library's warnings above the bar."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.say(f"featbench: {record.getMessage()}")

@@ -1,0 +1,108 @@
+"""Options that several commands share, and the workbench they describe."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from featbench.comparison import Workbench
+    from featbench.grid import Request
+    from featbench.runner import Listener
+
+
+def add_request(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is compared."""
+    group = parser.add_argument_group("what is compared")
+    group.add_argument("--protocol", default="digits", metavar="NAME", help="protocol (default: digits)")
+    group.add_argument("--dataset", metavar="NAME", help="data set in place of the protocol's own")
+    group.add_argument("--features", metavar="LIST", help="learners, as in random,psd(lam=0.5)")
+    group.add_argument("--regimes", metavar="LIST", help="among R,U,R+,U+,fixed,fixed+")
+    group.add_argument("--classifiers", metavar="LIST", help="classifiers")
+    group.add_argument("--stages", metavar="ARCHITECTURE", help="as in '64F9-Rabs-N-PA10/5 > 256F9:16-Rabs-N-PA6/4'")
+    group.add_argument("--train-per-class", metavar="N|all", help="training images of each class")
+    group.add_argument("--draws", type=int, metavar="N", help="draws of training images")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
+    group.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where to compute (default: auto)")
+    group.add_argument("--unlabelled", metavar="PATH", help="folder of images to learn filters from without labels")
+
+
+def add_workbench(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where data, results and plugins are."""
+    group = parser.add_argument_group("where things are")
+    group.add_argument("--data-dir", metavar="PATH", help="data sets (default: FEATBENCH_DATA)")
+    group.add_argument("--home", metavar="PATH", help="the store (default: FEATBENCH_HOME, else .featbench)")
+    group.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE.py", help="load a plugin; may be repeated"
+    )
+    group.add_argument("--strict", action="store_true", help="stop at a plugin that cannot be loaded")
+
+
+def request_of(options: argparse.Namespace) -> Request:
+    """Return the request that the options describe."""
+    from featbench.grid import Request, split_list
+
+    def names(text: str | None, option: str) -> list[str] | None:
+        if text is None:
+            return None
+        found = split_list(text)
+        if not found:
+            raise UsageError(f"{option} names nothing")
+        return found
+
+    return Request(
+        protocol=options.protocol,
+        dataset=options.dataset,
+        features=names(options.features, "--features"),
+        regimes=names(options.regimes, "--regimes"),
+        classifiers=names(options.classifiers, "--classifiers"),
+        stages=options.stages,
+        train_per_class=options.train_per_class,
+        draws=options.draws,
+        seed=options.seed,
+        device=options.device,
+        unlabelled=options.unlabelled,
+    )
+
+
+def workbench_of(options: argparse.Namespace, listener: Listener | None = None) -> Workbench:
+    """Return the workbench that the options describe; plugins that could not be loaded are said."""
+    from featbench.comparison import Workbench
+
+    workbench = Workbench(
+        plugins=options.plugin,
+        strict=options.strict,
+        data_dir=options.data_dir,
+        home=options.home,
+        listener=listener,
+    )
+    for record in workbench.registry.broken:
+        print(
+            f"featbench: plugin {record.name} ({record.origin}) could not be loaded: {record.error}",
+            file=sys.stderr,
+        )
+        if getattr(options, "debug", False):
+            print(record.traceback, file=sys.stderr)
+    return workbench
+
+
+def named_plugins_broke(workbench: Workbench, options: argparse.Namespace) -> bool:
+    """Tell whether a plugin that the user named with --plugin could not be loaded."""
+    return any(record.origin in options.plugin for record in workbench.registry.broken)
+
+
+def writable_file(text: str) -> Path:
+    """Return a path that can be written, or raise a `UsageError`: asked before anything is computed."""
+    path = Path(text)
+    if path.is_dir():
+        raise UsageError(f"--output {path} is a folder: name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"--output {path}: there is no folder {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"--output {path} cannot be written")
+    return path

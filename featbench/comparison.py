@@ -1,0 +1,175 @@
+"""A comparison: a request becomes cells, cells become results, results become a table's rows."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from featbench.architecture import Architecture
+from featbench.caching import CachedSteps
+from featbench.cell import Cell
+from featbench.grid import Request, enumerate_cells
+from featbench.hashing import content_hash
+from featbench.provenance import record_run
+from featbench.registry import Registry
+from featbench.runner import Listener, Run, describe_cell, result_key, run_cells
+from featbench.statistics import summarise
+from featbench.store import Store
+from featbench.tracking import Mirror
+from featbench.types import Result
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison gave: every cell with its result, and the rows of its table."""
+
+    key: str
+    runs: Sequence[Run]
+    rows: pd.DataFrame
+
+    @property
+    def computed(self) -> int:
+        """How many cells were computed now; the store held the others."""
+        return sum(run.computed for run in self.runs)
+
+    @property
+    def failed(self) -> list[Run]:
+        """The cells that failed."""
+        return [run for run in self.runs if run.result.status == "failed"]
+
+
+class Workbench:
+    """What every command works with: a registry, a store, and the steps of cells between them."""
+
+    def __init__(
+        self,
+        *,
+        plugins: Sequence[str | Path | object] = (),
+        strict: bool = False,
+        data_dir: str | Path | None = None,
+        home: str | Path | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.listener = listener or Listener()
+        self.registry = Registry(plugins, strict=strict)
+        self.store = Store(None if home is None else Path(home))
+        chosen = data_dir or os.environ.get("FEATBENCH_DATA") or None
+        self.data_dir = None if chosen is None else Path(chosen)
+        self.steps = CachedSteps(self.registry, self.data_dir, self.store, self.listener.step)
+
+    def plan(self, request: Request) -> list[Cell]:
+        """Return the cells of a request after checking all that can be checked before anything is computed."""
+        return enumerate_cells(request, self.registry, self.steps.survey)
+
+    def compare(self, request: Request, *, retry: bool = False, track: str | bool = True) -> Comparison:
+        """Run a request. `track` is the address of an MLflow server, True for the default one, False for none."""
+        self.store.require_writable()
+        cells = self.plan(request)
+        keys = [result_key(cell, self.steps) for cell in cells]
+        key = content_hash(keys)
+        self.store.write_record("comparisons", key, {"request": asdict(request), "cells": keys})
+        mirror = Mirror(self.store, self.steps, key, request, None if track is True else str(track)) if track else None
+        try:
+            runs = run_cells(
+                cells,
+                self.steps,
+                provenance=record_run(self.store),
+                retry=retry,
+                listener=Relay([self.listener, mirror] if mirror else [self.listener]),
+            )
+            rows = summarise(cells_frame(runs, self.registry))
+        except BaseException:
+            if mirror:
+                mirror.close(None)
+            raise
+        if mirror:
+            mirror.close(rows)
+        return Comparison(key, runs, rows)
+
+
+class Relay(Listener):
+    """A listener that tells several others."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self.listeners = listeners
+
+    def started(self, index: int, total: int, cell: Cell) -> None:
+        """Pass it on."""
+        for listener in self.listeners:
+            listener.started(index, total, cell)
+
+    def finished(self, index: int, total: int, cell: Cell, result: Result, *, computed: bool) -> None:
+        """Pass it on."""
+        for listener in self.listeners:
+            listener.finished(index, total, cell, result, computed=computed)
+
+
+def cells_frame(runs: Sequence[Run], registry: Registry) -> pd.DataFrame:
+    """Return one row for each cell, with the columns that `summarise` needs."""
+    rows = []
+    for cell, result in ((run.cell, run.result) for run in runs):
+        stages = len(Architecture.parse(cell.architecture).stages) if cell.architecture else 1
+        rows.append(
+            {
+                **describe_cell(cell),
+                "learner": str(cell.learner),
+                "train_per_class": cell.train_per_class or "all",
+                "label": cell.regime.label(stages, registry.learner(cell.learner.name).initial),
+                "status": result.status,
+                "score": None if result.score is None else result.score.value,
+                "fit_seconds": result.seconds.fit,
+                "extract_seconds": result.seconds.extract,
+                "message": result.message,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def compare(
+    protocol: str = "digits",
+    *,
+    dataset: str | None = None,
+    features: Sequence[str] | None = None,
+    regimes: Sequence[str] | None = None,
+    classifiers: Sequence[str] | None = None,
+    stages: str | None = None,
+    train_per_class: int | str | None = None,
+    draws: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    unlabelled: str | Path | None = None,
+    plugins: Sequence[str | Path | object] = (),
+    data_dir: str | Path | None = None,
+    home: str | Path | None = None,
+    track: str | bool = True,
+    retry: bool = False,
+) -> pd.DataFrame:
+    """Compare feature learners; returns one row for each learner × regime × classifier.
+
+    The parameters are the options of `featbench compare` (None: what the protocol declares); `plugins` are paths or
+    modules. Columns: dataset, protocol, architecture, learner, regime, classifier, metric, mean and std in percent over
+    n draws, scores, status, message, fit_seconds, extract_seconds, seed and others. Raises a `FeatbenchError` for
+    a request that makes no sense; a cell that fails makes a row with its message.
+    """
+    workbench = Workbench(plugins=plugins, data_dir=data_dir, home=home)
+    for record in workbench.registry.broken:
+        warnings.warn(f"plugin {record.name} ({record.origin}) could not be loaded: {record.error}", stacklevel=2)
+    request = Request(
+        protocol=protocol,
+        dataset=dataset,
+        features=features,
+        regimes=regimes,
+        classifiers=classifiers,
+        stages=stages,
+        train_per_class=train_per_class,
+        draws=draws,
+        seed=seed,
+        device=device,
+        unlabelled=None if unlabelled is None else str(unlabelled),
+    )
+    return workbench.compare(request, retry=retry, track=track).rows

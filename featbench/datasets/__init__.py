@@ -1,0 +1,1 @@
+"""Built-in data sets, one file each, reached through the registry alone."""

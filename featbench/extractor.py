@@ -1,0 +1,148 @@
+"""The extractor as a scikit-learn transformer: preprocessing and stages, learned, refined, applied."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.exceptions import NotFittedError
+from torch import Tensor, nn
+
+from featbench.architecture import Architecture
+from featbench.errors import DataError, LearningError, UsageError
+from featbench.learner import FeatureLearner, FilterLearner, NetworkLearner
+from featbench.network import assemble, extract, learn_stages, refusal, resolve_device
+from featbench.patches import MapSource
+from featbench.preprocess import Preprocessing, preprocess
+from featbench.refine import refine
+from featbench.registry import Registry
+from featbench.seeds import derive_seed, seeded
+from featbench.split import draw_split
+from featbench.types import FloatArray, Images
+
+VALIDATION = 1 / 6
+"""Part of the training images that refinement holds out to stop early; 5 of 30 in Jarrett et al. 2009."""
+
+
+class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Images in, features out; `fit` learns filters without labels, and with `refined` refines them with the labels.
+
+    architecture: as in `featbench compare --stages`. learner: a name, or an instance of a feature learner.
+    learner_params: parameters for the name. refined: the `+` of R+ and U+. preprocessing: None for zero mean and unit
+    variance. seed decides all that is random. device: auto, cpu or cuda.
+
+    Images X: [n, height, width] grey, [n, height, width, 3] RGB, or rows [n, height × width] of square images.
+    """
+
+    def __init__(
+        self,
+        architecture: str = "32F3-Rabs-N3-PA2/2",
+        learner: str | FeatureLearner = "random",
+        *,
+        learner_params: Mapping[str, Any] | None = None,
+        refined: bool = False,
+        preprocessing: Preprocessing | None = None,
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
+        self.architecture = architecture
+        self.learner = learner
+        self.learner_params = learner_params
+        self.refined = refined
+        self.preprocessing = preprocessing
+        self.seed = seed
+        self.device = device
+
+    def fit(self, X: Any, y: Any = None) -> Extractor:  # noqa: N803
+        """Learn from images X; labels y [n] are needed, and looked at, only if `refined`."""
+        device = resolve_device(self.device)
+        maps = self._maps(X)
+        learner = self._learner()
+        network = self._learn(learner, maps, device)
+        if self.refined:
+            if not learner.differentiable:
+                raise UsageError(f"{learner.name} is not differentiable, so labels cannot refine it")
+            self.refinement_ = self._refine(network, maps, y, device)
+        self.network_ = network
+        self.n_features_in_ = math.prod(np.shape(X)[1:])
+        return self
+
+    def transform(self, X: Any) -> FloatArray:  # noqa: N803
+        """Return the features [n, d] of images X, float32."""
+        if not hasattr(self, "network_"):
+            raise NotFittedError("this Extractor is not fitted: call fit first")
+        return extract(self.network_, self._maps(X), resolve_device(self.device)).astype(np.float32)
+
+    def _learner(self) -> FeatureLearner:
+        if isinstance(self.learner, FeatureLearner):
+            if self.learner_params:
+                raise UsageError("learner_params go with a learner's name, not with an instance")
+            return self.learner
+        return Registry().learner(self.learner).create(dict(self.learner_params or {}))
+
+    def _learn(self, learner: FeatureLearner, maps: Tensor, device: torch.device) -> nn.Module:
+        shape = (maps.shape[1], maps.shape[2], maps.shape[3])
+        unsupervised = learner.family == "unsupervised"
+        with seeded(derive_seed(self.seed, "learn")):
+            if isinstance(learner, NetworkLearner):
+                source = MapSource(maps, nn.Identity(), device) if unsupervised else None
+                return learner.network(shape, source, derive_seed(self.seed, "network"))
+            assert isinstance(learner, FilterLearner)  # there is no third kind
+            architecture = Architecture.parse(self.architecture)
+            reason = refusal(architecture, learner, shape)
+            if reason:
+                raise UsageError(reason)
+            source_maps = maps if unsupervised else None
+            stages = learn_stages(architecture, learner, shape, source_maps, seed=self.seed, device=device)
+            return assemble(architecture, learner, shape, stages)
+
+    def _refine(self, network: nn.Module, maps: Tensor, y: Any, device: torch.device) -> dict[str, Any]:
+        if y is None:
+            raise LearningError("refinement needs labels: call fit(X, y)")
+        classes, labels = np.unique(np.asarray(y), return_inverse=True)
+        if len(labels) != len(maps):
+            raise DataError(f"there are {len(maps)} images but {len(labels)} labels")
+        names = tuple(str(name) for name in classes)
+        everything = Images(
+            np.empty((len(maps), 1, 1)), labels.astype(np.int64), names, np.zeros(len(maps), dtype=bool)
+        )
+        split = draw_split(
+            everything,
+            train_per_class=None,
+            validation_fraction=VALIDATION,
+            test="fixed",
+            seed=self.seed,
+            draw=0,
+        )
+        return refine(
+            network,
+            maps,
+            labels.astype(np.int64),
+            split.validation,
+            classes=len(classes),
+            seed=derive_seed(self.seed, "refine"),
+            device=device,
+        )
+
+    def _maps(self, X: Any) -> Tensor:  # noqa: N803
+        return preprocess(_as_images(np.asarray(X)), self.preprocessing or Preprocessing())
+
+
+def _as_images(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return images [n, height, width(, 3)] of numbers, rows of square images unfolded."""
+    if pixels.dtype == object or pixels.ndim not in (2, 3, 4):
+        raise DataError(
+            "images come as [n, height, width], [n, height, width, 3] or rows of square images, "
+            f"not {list(pixels.shape)}"
+        )
+    if pixels.ndim > 2:
+        return pixels
+    side = math.isqrt(pixels.shape[1])
+    if side * side != pixels.shape[1]:
+        raise DataError(f"rows of {pixels.shape[1]} values are no square images: give [n, height, width]")
+    return pixels.reshape(len(pixels), side, side)

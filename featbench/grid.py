@@ -1,0 +1,197 @@
+"""A request becomes cells: what is asked for, minus nothing; what makes no sense is kept with its reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from featbench.architecture import Architecture, Shape
+from featbench.cell import Cell, Choice
+from featbench.errors import UsageError
+from featbench.images import image_files
+from featbench.learner import FeatureLearner, FilterLearner
+from featbench.network import refusal, resolve_device
+from featbench.preprocess import Preprocessing
+from featbench.protocol import Protocol
+from featbench.regimes import REGIMES, Regime, parse_regimes
+from featbench.registry import Registry
+from featbench.split import Census
+
+BASELINES = ("chance", "raw-pixels")
+"""Learners that every table holds."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a comparison is asked for; None means what the protocol declares. train_per_class "all" means all images."""
+
+    protocol: str = "digits"
+    dataset: str | None = None
+    features: Sequence[str] | None = None
+    regimes: Sequence[str] | None = None
+    classifiers: Sequence[str] | None = None
+    stages: str | None = None
+    train_per_class: int | str | None = None
+    draws: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    unlabelled: str | None = None
+
+
+Survey = Callable[[str, Preprocessing], tuple[Shape, Census]]
+"""Returns the shape of a data set's maps and how many images it has."""
+
+
+def enumerate_cells(request: Request, registry: Registry, survey: Survey) -> list[Cell]:
+    """Return every cell of the request, baselines first; those with `skip` set make no sense and say why.
+
+    Raises before anything is computed if a name is unknown, the architecture does not fit the images, a class has too
+    few images, or the device or the unlabelled images are not there.
+    """
+    protocol = registry.protocol(request.protocol)
+    dataset = registry.dataset(request.dataset or protocol.dataset).name
+    architecture = Architecture.parse(request.stages or protocol.architecture)
+    classifiers = [registry.classifier(name).name for name in _distinct(request.classifiers or protocol.classifiers)]
+    train_per_class = _train_per_class(request.train_per_class, protocol)
+    draws = _draws(request, protocol, train_per_class)
+    device = resolve_device(request.device).type
+    pairs = _pairs(request, protocol, registry)
+    if request.unlabelled is not None:
+        image_files(Path(request.unlabelled))
+    shape, census = survey(dataset, protocol.preprocessing)
+    architecture.shapes(shape)
+    census.require(train_per_class, protocol.test)
+
+    rows = [(Choice("chance"), REGIMES["fixed"], "guess", "")]
+    rows += [(Choice("raw-pixels"), REGIMES["fixed"], classifier, "") for classifier in classifiers]
+    for choice, regime, skip in pairs:
+        skip = skip or _architecture_refusal(choice, registry, architecture, shape)
+        rows += [(choice, regime, classifier, skip) for classifier in classifiers]
+    return [
+        Cell(
+            protocol=protocol.name,
+            dataset=dataset,
+            preprocessing=protocol.preprocessing,
+            architecture=str(architecture) if issubclass(registry.learner(choice.name), FilterLearner) else "",
+            learner=choice,
+            regime=regime,
+            classifier=classifier,
+            train_per_class=train_per_class,
+            validation_fraction=protocol.validation_fraction,
+            test=protocol.test,
+            metric=protocol.metric,
+            seed=request.seed,
+            draw=draw,
+            device=device,
+            unlabelled=request.unlabelled if regime.learned else None,
+            skip=skip,
+        )
+        for choice, regime, classifier, skip in dict.fromkeys(rows)
+        for draw in range(draws)
+    ]
+
+
+def _architecture_refusal(choice: Choice, registry: Registry, architecture: Architecture, shape: Shape) -> str:
+    learner = registry.learner(choice.name).create(dict(choice.parameters))
+    return (isinstance(learner, FilterLearner) and refusal(architecture, learner, shape)) or ""
+
+
+def _pairs(request: Request, protocol: Protocol, registry: Registry) -> list[tuple[Choice, Regime, str]]:
+    """Return learner × regime with the reason to skip it.
+
+    Pairs that make no sense are left out where the user named learners or regimes alone, and so left the other side to
+    featbench; but nothing that was named vanishes.
+    """
+    learners = [parse_choice(text, registry) for text in _distinct(request.features or protocol.features)]
+    learners = [choice for choice in learners if choice.name not in BASELINES]
+    regimes = parse_regimes(_distinct(request.regimes or protocol.regimes))
+    pairs = [
+        (choice, regime, _refusal(registry.learner(choice.name), regime, request.device))
+        for choice in learners
+        for regime in dict.fromkeys(regimes)
+    ]
+    if request.features is not None and request.regimes is not None:
+        return pairs
+    fitting = [pair for pair in pairs if not pair[2]]
+    served: set[object] = {choice for choice, _, _ in fitting} | {regime for _, regime, _ in fitting}
+    named: Sequence[object] = (
+        learners if request.features is not None else regimes if request.regimes is not None else ()
+    )
+    forgotten = [thing for thing in named if thing not in served]
+    return [pair for pair in pairs if not pair[2] or pair[0] in forgotten or pair[1] in forgotten]
+
+
+def _refusal(learner: type[FeatureLearner], regime: Regime, device: str) -> str:
+    reason = regime.refusal(learner.name, learner.family)
+    if reason:
+        return reason
+    if regime.refined and not learner.differentiable:
+        return f"{learner.name} is not differentiable, so labels cannot refine it"
+    if learner.needs_gpu and resolve_device(device).type == "cpu":
+        return f"{learner.name} needs a GPU: use --device cuda"
+    return ""
+
+
+def parse_choice(text: str, registry: Registry) -> Choice:
+    """Read `psd` or `psd(lam=0.5,updates=2000)`; names, parameters and their types are checked."""
+    match = re.fullmatch(r"\s*([^()\s]+)\s*(?:\((.*)\))?\s*", text)
+    if match is None:
+        raise UsageError(f"cannot read the learner {text!r}: write NAME or NAME(parameter=value,…)")
+    name, inside = match.groups()
+    parameters: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in (inside or "").split(","))):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise UsageError(f"cannot read {part!r} in {text!r}: write parameter=value")
+        parameters[key.strip()] = _value(value.strip())
+    learner = registry.learner(name)
+    given = learner.create(parameters).parameters()
+    default = learner.create({}).parameters()
+    return Choice.of(name, {key: given[key] for key in given if given[key] != default[key]})
+
+
+def split_list(text: str) -> list[str]:
+    """Split at the commas that are not inside brackets."""
+    return [part.strip() for part in re.split(r",(?![^(]*\))", text) if part.strip()]
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _train_per_class(asked: int | str | None, protocol: Protocol) -> int | None:
+    if asked is None:
+        return protocol.train_per_class
+    if asked == "all":
+        return None
+    try:
+        count = int(asked)
+    except ValueError:
+        raise UsageError(f"--train-per-class takes a number or 'all', not {asked!r}") from None
+    if count < 2:
+        raise UsageError("--train-per-class must be at least 2: one image of each class serves as validation")
+    return count
+
+
+def _draws(request: Request, protocol: Protocol, train_per_class: int | None) -> int:
+    if request.draws is not None and request.draws < 1:
+        raise UsageError(f"--draws must be at least 1, not {request.draws}")
+    if train_per_class is not None:
+        return request.draws or protocol.draws
+    if request.draws is not None and request.draws > 1:
+        raise UsageError("all training images make one draw: leave out --draws, and vary --seed instead")
+    return 1

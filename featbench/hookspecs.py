@@ -1,0 +1,44 @@
+"""The hooks a plugin may implement. Built-ins use the same ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from featbench.classifier import Classifier
+    from featbench.command import Command
+    from featbench.dataset import Dataset
+    from featbench.learner import FeatureLearner
+    from featbench.protocol import Protocol
+
+hookspec = pluggy.HookspecMarker("featbench")
+hookimpl = pluggy.HookimplMarker("featbench")
+
+
+@hookspec
+def featbench_learners() -> Sequence[type[FeatureLearner]]:  # type: ignore[empty-body]
+    """Return feature learners: subclasses of `FilterLearner` or `NetworkLearner`."""
+
+
+@hookspec
+def featbench_classifiers() -> Sequence[Classifier]:  # type: ignore[empty-body]
+    """Return classifiers: instances of `Classifier`."""
+
+
+@hookspec
+def featbench_datasets() -> Sequence[Dataset]:  # type: ignore[empty-body]
+    """Return data sets: instances of `Dataset`."""
+
+
+@hookspec
+def featbench_protocols() -> Sequence[Protocol]:  # type: ignore[empty-body]
+    """Return protocols: instances of `Protocol`."""
+
+
+@hookspec
+def featbench_commands() -> Sequence[Command]:  # type: ignore[empty-body]
+    """Return commands for `featbench NAME`."""

@@ -1,0 +1,131 @@
+"""Content hashes: what decides filters, networks, features and results, as canonical JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import featbench
+from featbench.cell import Cell
+from featbench.experiment import Part
+from featbench.hashing import code_hash, content_hash
+from featbench.images import folder_fingerprint
+from featbench.refine import Refinement
+from featbench.registry import Registry, module_source
+
+NUMERICAL_MODULES = (
+    "architecture",
+    "classifier",
+    "connections",
+    "experiment",
+    "filters",
+    "images",
+    "learner",
+    "network",
+    "normalization",
+    "patches",
+    "pooling",
+    "preprocess",
+    "refine",
+    "scoring",
+    "seeds",
+    "split",
+    "stages",
+)
+"""Modules whose code decides numbers: editing one makes every result out of date."""
+
+Document = dict[str, Any]
+
+
+@cache
+def numerics_hash() -> str:
+    """Return featbench's own version of the numerical code."""
+    folder = Path(featbench.__file__).parent
+    return content_hash({name: code_hash((folder / f"{name}.py").read_text("utf-8")) for name in NUMERICAL_MODULES})
+
+
+class Keys:
+    """Computes the hashes of a cell; what it reads to do so (data files, plugin sources) is read once."""
+
+    def __init__(self, registry: Registry, data_dir: Path | None) -> None:
+        self._registry, self._data_dir = registry, data_dir
+        self._fingerprints: dict[str, str] = {}
+        self._sources: dict[tuple[str, str], str] = {}
+
+    def dataset(self, name: str) -> str:
+        """Return the fingerprint of a data set, with the code of its loader."""
+        if name not in self._fingerprints:
+            dataset = self._registry.dataset(name)
+            code = code_hash(module_source(dataset))
+            self._fingerprints[name] = content_hash([name, code, dataset.fingerprint(self._data_dir)])
+        return self._fingerprints[name]
+
+    def learned(self, cell: Cell) -> Document:
+        """Return what decides a cell's network before the labels refine it."""
+        learner = self._registry.learner(cell.learner.name).create(dict(cell.learner.parameters))
+        return {
+            "numerics": numerics_hash(),
+            "dataset": self.dataset(cell.dataset),
+            "preprocessing": asdict(cell.preprocessing),
+            "architecture": cell.architecture,
+            "learner": cell.learner.name,
+            "parameters": learner.parameters(),
+            "source": self._source("learner", cell.learner.name),
+            "start": cell.regime.name.rstrip("+"),
+            "seen": self._seen(cell),
+            "seed": cell.seed,
+            "device": cell.device,
+            "dtype": "float32",
+        }
+
+    def network(self, cell: Cell) -> Document:
+        """Return what decides a cell's network as features are extracted with it."""
+        if not cell.regime.refined:
+            return self.learned(cell)
+        return {"learned": self.learned(cell), "split": _split(cell), "refinement": asdict(Refinement())}
+
+    def features(self, cell: Cell, part: Part) -> Document:
+        """Return what decides the features of one part of a draw; those of all or of test images serve every draw."""
+        return {
+            "network": self.network(cell),
+            "part": part,
+            "split": _split(cell) if part == "train" else None,
+        }
+
+    def result(self, cell: Cell) -> Document:
+        """Return what decides a cell's result."""
+        return {
+            "network": self.network(cell),
+            "split": _split(cell),
+            "classifier": cell.classifier,
+            "source": self._source("classifier", cell.classifier),
+            "metric": cell.metric,
+        }
+
+    def _seen(self, cell: Cell) -> Document | None:
+        """Return which images a learner looked at, if any."""
+        if not cell.regime.learned:
+            return None
+        if cell.unlabelled is None:
+            return _split(cell)
+        if cell.unlabelled not in self._fingerprints:
+            self._fingerprints[cell.unlabelled] = folder_fingerprint(Path(cell.unlabelled))
+        return {"unlabelled": self._fingerprints[cell.unlabelled]}
+
+    def _source(self, kind: str, name: str) -> str:
+        if (kind, name) not in self._sources:
+            thing: object = self._registry.learner(name) if kind == "learner" else self._registry.classifier(name)
+            self._sources[kind, name] = code_hash(module_source(thing))
+        return self._sources[kind, name]
+
+
+def _split(cell: Cell) -> Document:
+    return {
+        "train_per_class": cell.train_per_class,
+        "validation_fraction": cell.validation_fraction,
+        "test": cell.test,
+        "seed": cell.seed,
+        "draw": cell.draw,
+    }

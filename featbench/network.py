@@ -1,0 +1,164 @@
+"""Networks of stages: learned stage by stage, assembled, and run over images in blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from featbench.architecture import Architecture, Shape, StageSpec
+from featbench.connections import connection_table, full_table
+from featbench.errors import DeviceError, FeatureError
+from featbench.filters import Bank, Filters
+from featbench.learner import FilterLearner, fill_bank
+from featbench.patches import MapSource, PatchSource
+from featbench.seeds import derive_seed
+from featbench.stages import Stage, operations
+from featbench.types import FloatArray, IntArray
+
+BLOCK_VALUES = 2**22
+"""Values of the largest maps computed at once: 16 MB, small enough that the allocator keeps and reuses the memory."""
+
+BLOCK_IMAGES = 256
+"""At most so many images at once."""
+
+HALF_ERROR = 1e-3
+"""Features are kept in half precision if that changes them by less than this, relative to their root mean square."""
+
+
+@dataclass(frozen=True)
+class StageFilters:
+    """The filters of one stage and its connection table [groups, fan_in]."""
+
+    filters: Filters
+    table: IntArray
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of `auto`, `cpu` or `cuda`; a `DeviceError` if CUDA is asked for and absent."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise DeviceError(f"unknown device {name!r}: it is auto, cpu or cuda")
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise DeviceError("CUDA was asked for, but torch finds no CUDA device: use --device cpu or --device auto")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
+
+
+def stage_bank(spec: StageSpec, shape: Shape, seed: int) -> tuple[Bank, IntArray]:
+    """Return the bank that a learner fills for each group of this stage's connection table, and the table."""
+    maps = spec.bank_input(shape)[0]
+    fan_in = spec.bank.fan_in
+    table = full_table(maps) if fan_in is None else connection_table(maps, spec.bank.filters, fan_in, seed)
+    return Bank(spec.bank.filters // len(table), spec.bank.size, table.shape[1]), table
+
+
+def refusal(architecture: Architecture, learner: FilterLearner, shape: Shape) -> str | None:
+    """Say which stage the learner cannot fill, and why, or None; raises if the architecture does not fit `shape`."""
+    inputs = [shape, *architecture.shapes(shape)]
+    for number, (spec, came_in) in enumerate(zip(architecture.stages, inputs, strict=False), start=1):
+        reason = learner.refusal(stage_bank(spec, came_in, seed=0)[0])
+        if reason:
+            return f"{learner.name} in stage {number}: {reason}"
+    return None
+
+
+def learn_stages(
+    architecture: Architecture,
+    learner: FilterLearner,
+    shape: Shape,
+    images: Tensor | Sequence[Tensor] | None,
+    *,
+    seed: int,
+    device: torch.device,
+) -> list[StageFilters]:
+    """Get the filters of every stage, each learned on the outputs of those below it.
+
+    `images` are what an unsupervised learner may look at, [n, *shape] or a list of [1, maps, h, w]; other families are
+    not given any. `seed` decides connection tables and filters.
+    """
+    learned: list[StageFilters] = []
+    below: list[nn.Module] = []
+    inputs = [shape, *architecture.shapes(shape)]
+    for number, (spec, came_in) in enumerate(zip(architecture.stages, inputs, strict=False), start=1):
+        bank, table = stage_bank(spec, came_in, derive_seed(seed, "table", number))
+        patches = None
+        if learner.family == "unsupervised" and images is not None:
+            before = operations(spec.around_bank()[0], came_in[0])
+            entering = nn.Sequential(*below, before).to(device)
+            patches = PatchSource(MapSource(images, entering, device), bank.size, derive_seed(seed, "patches", number))
+        groups = [
+            fill_bank(
+                learner,
+                bank,
+                patches.of(maps) if patches else None,
+                derive_seed(seed, "filters", number, index),
+            )
+            for index, maps in enumerate(table)
+        ]
+        learned.append(StageFilters(Filters.concatenate(groups), table))
+        below.append(Stage(spec, came_in[0], learned[-1].filters, table, learner.encoder))
+    return learned
+
+
+def assemble(
+    architecture: Architecture, learner: FilterLearner, shape: Shape, stages: Sequence[StageFilters]
+) -> nn.Sequential:
+    """Build the network from its stages' filters: [n, *shape] to the maps of the last stage."""
+    inputs = [shape, *architecture.shapes(shape)]
+    return nn.Sequential(
+        *(
+            Stage(spec, came_in[0], stage.filters, stage.table, learner.encoder)
+            for spec, came_in, stage in zip(architecture.stages, inputs, stages, strict=False)
+        )
+    )
+
+
+@torch.no_grad()
+def extract(
+    network: nn.Module, maps: Tensor, device: torch.device, progress: Callable[[int, int], None] | None = None
+) -> FloatArray:
+    """Return the features [n, d] of maps [n, ...], rounded to half precision where that is harmless.
+
+    Raises `FeatureError` if any feature is not finite. `progress` is told how many images are done, of how many.
+    """
+    network = network.to(device).eval()
+    block = _block_size(network, maps[:1], device)
+    blocks: list[FloatArray] = []
+    for start in range(0, len(maps), block):
+        out = network(maps[start : start + block].to(device)).flatten(1)
+        finite = torch.isfinite(out).all(dim=1)
+        if not bool(finite.all()):
+            image = start + int(torch.argmin(finite.int()))
+            raise FeatureError(f"the features of image {image} are not finite: check its pixels and the filters' scale")
+        blocks.append(out.float().cpu().numpy())
+        if progress is not None:
+            progress(min(start + block, len(maps)), len(maps))
+    return half_precision(np.concatenate(blocks))
+
+
+def half_precision(features: FloatArray) -> FloatArray:
+    """Return float16 features, or the float32 ones where half precision would overflow or lose too much."""
+    with np.errstate(over="ignore"):
+        half = features.astype(np.float16)
+    error = np.linalg.norm(half.astype(np.float32) - features)
+    return half if error <= HALF_ERROR * np.linalg.norm(features) else features
+
+
+def _block_size(network: nn.Module, one: Tensor, device: torch.device) -> int:
+    """Return how many images to compute at once, from the largest output of any operation on one image."""
+    largest = one.numel()
+
+    def watch(_module: nn.Module, _inputs: object, output: object) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, math.prod(output.shape[1:]))
+
+    handles = [module.register_forward_hook(watch) for module in network.modules()]
+    network(one.to(device))
+    for handle in handles:
+        handle.remove()
+    return max(1, min(BLOCK_IMAGES, BLOCK_VALUES // largest))

@@ -1,0 +1,89 @@
+"""Local normalisation with a Gaussian window: N across maps (inside a stage), LCN of an image (before it)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+WINDOW = 9
+SIGMA = 1.591
+"""Standard deviation in pixels of the 9×9 window (Kavukcuoglu, PhD thesis 2011, section 4.1)."""
+
+TINY = 1e-12
+"""Smallest variance, so that a blank image gives zeros and finite gradients instead of 0/0."""
+
+
+def gaussian_window(size: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return a [size, size] Gaussian window of sum 1, its σ in proportion to 1.591 for 9×9."""
+    positions = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    sigma = SIGMA * size / WINDOW
+    profile = torch.exp(-(positions**2) / (2 * sigma**2))
+    profile = profile / profile.sum()
+    return torch.outer(profile, profile).to(dtype)
+
+
+class LocalNormalisation(nn.Module):
+    """N of Jarrett et al. 2009, section 3: subtractive, then divisive, over space and all maps at once.
+
+    v = x - Σ w x;  σ = sqrt(Σ w v²);  y = v / max(c, σ), with c the mean of σ over each image.
+    The window w sums to 1 over maps and space. The output has the size of the input: at the border the sums run over
+    the pixels that exist and are divided by the weight of those.
+
+    Input and output: [n, maps, height, width].
+    """
+
+    profile: Tensor
+
+    def __init__(self, size: int = WINDOW, *, subtractive: bool = True, divisive: bool = True) -> None:
+        super().__init__()
+        positions = gaussian_window(size, torch.float64)
+        self.size, self.subtractive, self.divisive = size, subtractive, divisive
+        self.register_buffer("profile", positions.sum(dim=0), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x.
+
+        The mean and the variance are shared by all maps, so the window meets one map of means and one of mean squares:
+        with μ = mean_k x_k and q = mean_k x_k², m = w∗μ and mean_k (x_k - m)² = q - 2mμ + m².
+        """
+        mean = x.mean(dim=1, keepdim=True)
+        local_mean = self._blur(mean) if self.subtractive else torch.zeros_like(mean)
+        centred = x - local_mean if self.subtractive else x
+        if not self.divisive:
+            return centred
+        mean_square = x.square().mean(dim=1, keepdim=True)
+        variance = self._blur((mean_square - 2 * local_mean * mean + local_mean.square()).clamp_min(0))
+        deviation = variance.clamp_min(TINY).sqrt()
+        threshold = deviation.mean(dim=(2, 3), keepdim=True)
+        return centred / torch.maximum(threshold, deviation)
+
+    def _blur(self, x: Tensor) -> Tensor:
+        """Return the border-corrected Gaussian mean of a [n, 1, height, width] tensor."""
+        ones = torch.ones_like(x[:1])
+        return self._window_sum(x) / self._window_sum(ones)
+
+    def _window_sum(self, x: Tensor) -> Tensor:
+        profile = self.profile.to(x)
+        margin = self.size // 2
+        rows = functional.conv2d(x, profile.view(1, 1, 1, -1), padding=(0, margin))
+        return functional.conv2d(rows, profile.view(1, 1, -1, 1), padding=(margin, 0))
+
+
+def local_contrast_normalise(x: Tensor, constant: float = 1.0, size: int = WINDOW) -> Tensor:
+    """Local contrast normalisation of one image: y = (x - w∗x) / max(constant, sqrt(w∗x² - (w∗x)²)), valid region only.
+
+    Input [n, 1, height, width], output smaller by `size - 1` in both directions. Source: SPEC of Jarrett et al. 2009,
+    section 4, in the form of Torch7's `image.lcn`.
+    """
+    profile = gaussian_window(size, torch.float64).sum(dim=0).to(x)
+
+    def blur(y: Tensor) -> Tensor:
+        rows = functional.conv2d(y, profile.view(1, 1, 1, -1))
+        return functional.conv2d(rows, profile.view(1, 1, -1, 1))
+
+    mean = blur(x)
+    deviation = (blur(x.square()) - mean.square()).clamp_min(0).sqrt()
+    margin = size // 2
+    inner = x[:, :, margin : x.shape[2] - margin, margin : x.shape[3] - margin]
+    return (inner - mean) / deviation.clamp_min(constant)

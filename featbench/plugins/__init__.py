@@ -1,0 +1,1 @@
+"""Built-in feature learners, one file each, reached through the registry alone."""

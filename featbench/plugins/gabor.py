@@ -1,0 +1,77 @@
+"""A bank of Gabor filters: the row G of Jarrett et al. 2009."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from featbench.filters import Bank, Filters
+from featbench.hookspecs import hookimpl
+from featbench.learner import FeatureLearner, FilterLearner
+from featbench.patches import PatchSource
+from featbench.regimes import Family
+
+
+@dataclass(frozen=True)
+class Gabor(FilterLearner):
+    """Gabor filters: combinations of orientations, two phases (even, odd), and as many wavelengths as fill the bank.
+
+    The paper does not give its bank. Orientation o of n turns by π o / n. Wavelengths are spaced geometrically from
+    `shortest` pixels to the filter's side. The Gaussian envelope is round, with σ = `envelope` × side. Filters have
+    zero mean and unit norm; gains are 1, biases 0.
+    """
+
+    name: ClassVar[str] = "gabor"
+    family: ClassVar[Family] = "fixed"
+    initial: ClassVar[str] = "G"
+    source: ClassVar[str] = "Jarrett et al. 2009"
+
+    orientations: int = 8
+    shortest: float = 3.0
+    envelope: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.orientations < 1 or self.shortest < 2 or self.envelope <= 0:
+            raise ValueError("orientations ≥ 1, shortest ≥ 2 pixels and envelope > 0 are needed")
+
+    def refusal(self, bank: Bank) -> str | None:
+        """Gabors look at one map, and need room for a wave."""
+        if bank.fan_in != 1:
+            return f"Gabor filters are designed for one map, and {bank.fan_in} come in"
+        if bank.size < 3:
+            return f"filters of {bank.size}×{bank.size} are too small for a Gabor: at least 3×3"
+        return None
+
+    def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
+        """Return the first `bank.filters` of the bank, phases first, then orientations, then wavelengths."""
+        count = math.ceil(bank.filters / (2 * self.orientations))
+        ratio = max(bank.size / self.shortest, 1.0)
+        waves = [self.shortest * ratio ** (i / max(count - 1, 1)) for i in range(count)]
+        kernels = [
+            _gabor(bank.size, wave, math.pi * orientation / self.orientations, phase, self.envelope * bank.size)
+            for wave in waves
+            for orientation in range(self.orientations)
+            for phase in (0.0, math.pi / 2)
+        ]
+        return Filters(torch.stack(kernels[: bank.filters]).unsqueeze(1).float())
+
+
+def _gabor(size: int, wavelength: float, angle: float, phase: float, sigma: float) -> Tensor:
+    """Return one [size, size] kernel of zero mean and unit norm."""
+    axis = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    along = x * math.cos(angle) + y * math.sin(angle)
+    kernel = torch.exp(-(x**2 + y**2) / (2 * sigma**2)) * torch.cos(2 * math.pi * along / wavelength + phase)
+    kernel = kernel - kernel.mean()
+    normalised: Tensor = kernel / kernel.norm()
+    return normalised
+
+
+@hookimpl
+def featbench_learners() -> list[type[FeatureLearner]]:
+    """Register Gabor filters."""
+    return [Gabor]

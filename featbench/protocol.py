@@ -1,0 +1,35 @@
+"""Protocols: data set, preprocessing, split rule, draws, metric, and the grid that is run by default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from featbench.preprocess import Preprocessing
+
+Metric = Literal["accuracy", "mean-per-class-accuracy"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A declared protocol; it holds no logic.
+
+    train_per_class: training images of each class, None for all. validation_fraction: the part of them held out while
+    something is chosen. test: "rest" (all images that are not trained on) or "fixed" (the data set's own test split).
+    features, regimes, classifiers: what a comparison runs if it is not told. source: paper.
+    """
+
+    name: str
+    summary: str
+    dataset: str
+    architecture: str
+    preprocessing: Preprocessing
+    train_per_class: int | None
+    test: Literal["rest", "fixed"]
+    features: tuple[str, ...]
+    regimes: tuple[str, ...] = ("R", "U", "R+", "U+", "fixed")
+    classifiers: tuple[str, ...] = ("logistic",)
+    validation_fraction: float = 1 / 6
+    draws: int = 5
+    metric: Metric = "accuracy"
+    source: str = ""

@@ -1,0 +1,26 @@
+"""MNIST with the two-stage net of Jarrett et al. 2009, section 5."""
+
+from __future__ import annotations
+
+from featbench.hookspecs import hookimpl
+from featbench.preprocess import Preprocessing
+from featbench.protocol import Protocol
+
+MNIST = Protocol(
+    name="mnist",
+    summary="28×28 digits, 100 labels per class (or --train-per-class), two stages, tested on the 10,000 test images",
+    dataset="mnist",
+    architecture="32F5-Rabs-N-PA2/2 > 64F5:16-Rabs-N-PA2/2",
+    preprocessing=Preprocessing(),
+    train_per_class=100,
+    test="fixed",
+    features=("random", "psd"),
+    regimes=("R", "U", "R+", "U+"),
+    source="Jarrett et al. 2009, section 5 (net); splits are featbench's own",
+)
+
+
+@hookimpl
+def featbench_protocols() -> list[Protocol]:
+    """Register the protocol."""
+    return [MNIST]

@@ -1,0 +1,250 @@
+"""The registry: finds plugins, loads them one by one, and survives the broken ones."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from featbench import hookspecs
+from featbench.classifier import Classifier
+from featbench.command import Command
+from featbench.dataset import Dataset
+from featbench.errors import PluginError, UnknownNameError, UsageError
+from featbench.learner import FeatureLearner, FilterLearner, NetworkLearner
+from featbench.protocol import Protocol
+
+BUILT_IN = (
+    "featbench.plugins.baselines",
+    "featbench.plugins.random",
+    "featbench.plugins.gabor",
+    "featbench.plugins.psd",
+    "featbench.classifiers.logistic",
+    "featbench.classifiers.guess",
+    "featbench.datasets.digits",
+    "featbench.datasets.mnist",
+    "featbench.protocols.digits",
+    "featbench.protocols.mnist",
+)
+
+KINDS: Mapping[str, type] = {
+    "learners": FeatureLearner,
+    "classifiers": Classifier,
+    "datasets": Dataset,
+    "protocols": Protocol,
+    "commands": Command,
+}
+
+
+@dataclass(frozen=True)
+class PluginRecord:
+    """One plugin: its name, where it came from, what it gave by kind, and its error if it is broken."""
+
+    name: str
+    origin: str
+    gave: Mapping[str, tuple[str, ...]]
+    error: str = ""
+    traceback: str = ""
+
+
+class Registry:
+    """Every learner, classifier, data set, protocol and command that is known, by name."""
+
+    def __init__(self, plugins: Iterable[str | Path | object] = (), *, strict: bool = False) -> None:
+        self.strict = strict
+        self.records: list[PluginRecord] = []
+        self._manager = pluggy.PluginManager("featbench")
+        self._manager.add_hookspecs(hookspecs)
+        self._things: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+        self._owners: dict[tuple[str, str], str] = {}
+        for module in BUILT_IN:
+            self._register(importlib.import_module(module), module, "built in")
+        for entry_point in entry_points(group="featbench"):
+            self._load(entry_point.name, f"entry point {entry_point.value}", entry_point.load)
+        for plugin in plugins:
+            self.add(plugin)
+
+    def add(self, plugin: str | Path | object) -> None:
+        """Load one more plugin: the path of a Python file, or an object with hook implementations."""
+        if not isinstance(plugin, str | Path):
+            name = getattr(plugin, "__name__", type(plugin).__name__)
+            self._load(name, "object", lambda: plugin)
+            return
+        path = Path(plugin)
+        if not path.is_file():
+            raise UsageError(f"there is no plugin file {path}")
+        self._load(path.stem, str(path), lambda: _import_file(path))
+
+    @property
+    def broken(self) -> list[PluginRecord]:
+        """The plugins that could not be loaded."""
+        return [record for record in self.records if record.error]
+
+    def names(self, kind: str) -> list[str]:
+        """Return the names of all learners, classifiers, datasets, protocols or commands."""
+        return sorted(self._things[kind])
+
+    def learner(self, name: str) -> type[FeatureLearner]:
+        """Return the class of a feature learner."""
+        found: type[FeatureLearner] = self._get("learners", name)
+        return found
+
+    def classifier(self, name: str) -> Classifier:
+        """Return a classifier."""
+        found: Classifier = self._get("classifiers", name)
+        return found
+
+    def dataset(self, name: str) -> Dataset:
+        """Return a data set."""
+        found: Dataset = self._get("datasets", name)
+        return found
+
+    def protocol(self, name: str) -> Protocol:
+        """Return a protocol."""
+        found: Protocol = self._get("protocols", name)
+        return found
+
+    def command(self, name: str) -> Command:
+        """Return a command."""
+        found: Command = self._get("commands", name)
+        return found
+
+    def _get(self, kind: str, name: str) -> Any:
+        if name not in self._things[kind]:
+            broken = ", ".join(f"{record.name} ({record.origin})" for record in self.broken)
+            hint = f"; plugins that could not be loaded: {broken}" if broken else ""
+            raise UnknownNameError(kind.rstrip("s"), name, self._things[kind], hint)
+        return self._things[kind][name]
+
+    def _load(self, name: str, origin: str, load: Any) -> None:
+        """Load and register one plugin; whatever it raises is kept in its record and leaves nothing behind."""
+        try:
+            self._register(load(), name, origin)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may even call sys.exit
+            message = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+            if self.strict:
+                raise PluginError(f"plugin {name} ({origin}) cannot be loaded: {message}") from error
+            self.records.append(PluginRecord(name, origin, {}, message, traceback.format_exc()))
+
+    def _register(self, plugin: object, name: str, origin: str) -> None:
+        _check_hook_names(plugin)
+        identity = f"{name} ({origin})"
+        self._manager.register(plugin, identity)
+        try:
+            gave = self._collect(plugin, identity)
+        except BaseException:
+            self._manager.unregister(plugin)
+            raise
+        for kind, things in gave.items():
+            self._things[kind].update(things)
+            self._owners.update({(kind, thing): identity for thing in things})
+        self.records.append(
+            PluginRecord(name, origin, {kind: tuple(things) for kind, things in gave.items() if things})
+        )
+
+    def _collect(self, plugin: object, identity: str) -> dict[str, dict[str, Any]]:
+        gave: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+        for kind in KINDS:
+            caller = getattr(self._manager.hook, f"featbench_{kind}")
+            for implementation in caller.get_hookimpls():
+                if implementation.plugin is plugin:
+                    for thing in _as_list(implementation.function(), kind):
+                        thing_name = _name_of(thing, kind)
+                        owner = identity if thing_name in gave[kind] else self._owners.get((kind, thing_name))
+                        if owner:
+                            raise PluginError(
+                                f"{kind.rstrip('s')} {thing_name!r} is given by {identity} and by {owner}: rename one"
+                            )
+                        gave[kind][thing_name] = thing
+        return gave
+
+
+def module_source(thing: object) -> str:
+    """Return the source text of the module that defines a learner, classifier or data set.
+
+    Raises `PluginError` where there is none (a class typed into a prompt): its results could not be told from those of
+    another version.
+    """
+    cls = thing if isinstance(thing, type) else type(thing)
+    module = sys.modules.get(cls.__module__)
+    try:
+        if module is not None and getattr(module, "__file__", None):
+            return inspect.getsource(module)
+        return inspect.getsource(cls)
+    except (OSError, TypeError):
+        raise PluginError(
+            f"{cls.__name__} has no source file, so that its results could not be kept apart: put it into a .py file"
+        ) from None
+
+
+def _import_file(path: Path) -> ModuleType:
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    name = f"featbench_plugin_{path.stem}_{digest}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"{path} is not a Python file (.py)")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _check_hook_names(plugin: object) -> None:
+    known = [f"featbench_{kind}" for kind in KINDS]
+    hooks = [name for name in dir(plugin) if getattr(getattr(plugin, name, None), "featbench_impl", None)]
+    if not hooks:
+        raise PluginError(f"it implements no hook: define one of {', '.join(known)} and mark it @featbench.hookimpl")
+    for name in hooks:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise PluginError(f"unknown hook {name!r}" + (f": did you mean {close[0]!r}?" if close else ""))
+
+
+def _as_list(given: object, kind: str) -> list[object]:
+    if not isinstance(given, list | tuple):
+        raise PluginError(f"featbench_{kind} must return a list, not {type(given).__name__}")
+    return list(given)
+
+
+def _name_of(thing: object, kind: str) -> str:
+    expected = KINDS[kind]
+    if kind == "learners":
+        if not (isinstance(thing, type) and issubclass(thing, FilterLearner | NetworkLearner)):
+            raise PluginError(
+                f"featbench_learners must return subclasses of FilterLearner or NetworkLearner, got {thing!r}"
+            )
+        _check_learner(thing)
+    elif not isinstance(thing, expected):
+        raise PluginError(f"featbench_{kind} must return instances of {expected.__name__}, got {thing!r}")
+    name = getattr(thing, "name", None)
+    if not isinstance(name, str) or not name or set(name) & set(",()/\\ "):
+        raise PluginError(f"{thing!r} needs a name: a word without spaces, commas, slashes or brackets")
+    return name
+
+
+def _check_learner(learner: type[FeatureLearner]) -> None:
+    families = ("random", "fixed", "unsupervised", "supervised")
+    if getattr(learner, "family", None) not in families:
+        raise PluginError(f"{learner.__name__}.family must be one of {', '.join(families)}")
+    abstract = getattr(learner, "__abstractmethods__", None)
+    if abstract:
+        raise PluginError(f"{learner.__name__} does not define {', '.join(sorted(abstract))}")
+    learner.create({})

@@ -1,0 +1,97 @@
+"""Draws: which images train, which validate, which test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from featbench.errors import SplitError
+from featbench.seeds import derive_seed
+from featbench.types import Images, IntArray, Split
+
+
+@dataclass(frozen=True)
+class Census:
+    """How many images a data set has: of each class, and of those how many are its own test images."""
+
+    classes: tuple[str, ...]
+    images: tuple[int, ...]
+    own_test: tuple[int, ...]
+    has_test: bool
+
+    @classmethod
+    def of(cls, images: Images) -> Census:
+        """Count the images of a data set."""
+        test = np.zeros(len(images.labels), dtype=bool) if images.test is None else images.test
+        count = len(images.classes)
+        everything = np.bincount(images.labels, minlength=count).tolist()
+        return cls(
+            images.classes,
+            tuple(everything),
+            tuple(np.bincount(images.labels[test], minlength=count).tolist()),
+            images.test is not None,
+        )
+
+    @classmethod
+    def restore(cls, document: Mapping[str, Any]) -> Census:
+        """Rebuild a census from JSON."""
+        return cls(
+            classes=tuple(document["classes"]),
+            images=tuple(document["images"]),
+            own_test=tuple(document["own_test"]),
+            has_test=bool(document["has_test"]),
+        )
+
+    def require(self, train_per_class: int | None, test: Literal["rest", "fixed"]) -> None:
+        """Raise a `SplitError` that names the class with too few images for a draw, or says what else is missing."""
+        if test == "fixed" and not self.has_test:
+            raise SplitError("the protocol tests on the data set's own test images, but it has none")
+        if train_per_class is None and test == "rest":
+            raise SplitError(
+                "training on all images leaves none to test on: this data set has no test split of its own"
+            )
+        for name, images, own_test in zip(self.classes, self.images, self.own_test, strict=True):
+            available = images - own_test if test == "fixed" else images
+            asked = 2 if train_per_class is None else train_per_class
+            testing = " and at least 1 for testing" if test == "rest" else ""
+            if available < asked + bool(testing):
+                raise SplitError(
+                    f"class {name!r} has {available} images, but {asked} are asked for training{testing}: "
+                    "ask for fewer with --train-per-class"
+                )
+
+
+def draw_split(
+    images: Images,
+    *,
+    train_per_class: int | None,
+    validation_fraction: float,
+    test: Literal["rest", "fixed"],
+    seed: int,
+    draw: int,
+) -> Split:
+    """Draw `train_per_class` images of each class (None: all), some of them for validation; the same for every learner.
+
+    Test images are the data set's own ("fixed") or all that is left ("rest"). Raises `SplitError` naming the class that
+    has too few images.
+    """
+    Census.of(images).require(train_per_class, test)
+    own_test = images.test if test == "fixed" and images.test is not None else np.zeros(len(images.labels), dtype=bool)
+    generator = np.random.default_rng(derive_seed(seed, "split", draw))
+    train: list[IntArray] = []
+    validation: list[IntArray] = []
+    for label in range(len(images.classes)):
+        pool = generator.permutation(np.flatnonzero((images.labels == label) & ~own_test))
+        chosen = pool if train_per_class is None else pool[:train_per_class]
+        held_out = min(max(1, round(len(chosen) * validation_fraction)), len(chosen) - 1)
+        train.append(chosen)
+        validation.append(chosen[:held_out])
+    indices = np.sort(np.concatenate(train))
+    tested = own_test.copy()
+    if test == "rest":
+        tested[:] = True
+        tested[indices] = False
+    return Split(indices, np.isin(indices, np.concatenate(validation)), np.flatnonzero(tested))

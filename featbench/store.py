@@ -1,0 +1,185 @@
+"""The store: results and artifacts on disk, under content hashes, written atomically and checked when read."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
+
+from featbench.errors import StoreError
+from featbench.files import write_atomically
+from featbench.hashing import content_hash
+from featbench.types import Result, Score, Seconds
+
+log = logging.getLogger("featbench")
+
+DEFAULT_HOME = Path(".featbench")
+
+BLOCK = 2**22
+"""Bytes hashed at once."""
+
+
+class Store:
+    """Results (one JSON a cell), artifacts (arrays with a JSON beside them) and other small records, in one folder."""
+
+    def __init__(self, home: Path | None = None) -> None:
+        self.home = home or Path(os.environ.get("FEATBENCH_HOME") or DEFAULT_HOME)
+        self._checked: set[Path] = set()
+
+    def require_writable(self) -> None:
+        """Raise a `StoreError` at once if nothing can be kept here."""
+        self._write(self.home / ".writable", lambda file: file.write(b""))
+        with contextlib.suppress(OSError):
+            (self.home / ".writable").unlink()
+
+    # Records: small JSON documents that carry their own checksum.
+
+    def write_record(self, kind: str, key: str, document: Mapping[str, Any]) -> None:
+        """Write a JSON record."""
+        body = {"checksum": content_hash(document), **document}
+        text = json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+        self._write(self._record_path(kind, key), lambda file: file.write(text.encode()))
+
+    def read_record(self, kind: str, key: str) -> dict[str, Any] | None:
+        """Read a JSON record; None if there is none, or if it is damaged: then it is set aside, and said."""
+        path = self._record_path(kind, key)
+        try:
+            document = json.loads(path.read_bytes())
+            checksum = document.pop("checksum")
+            if checksum == content_hash(document):
+                return dict(document)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError, AttributeError, TypeError):
+            pass
+        self._set_aside(path)
+        return None
+
+    def records(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the key and the document of every sound record of a kind, in the order of their keys."""
+        for path in sorted((self.home / kind).glob("*.json")):
+            document = self.read_record(kind, path.stem)
+            if document is not None:
+                yield path.stem, document
+
+    # Results.
+
+    def write_result(self, result: Result, cell: Mapping[str, Any]) -> None:
+        """Keep a result with the description of its cell; its predictions go first, so that they are never missing."""
+        if result.predictions is not None:
+            self.write_array("predictions", result.key, np.asarray(result.predictions, dtype=np.int32), {})
+        document = {
+            "cell": dict(cell),
+            "key": result.key,
+            "status": result.status,
+            "score": None if result.score is None else asdict(result.score),
+            "seconds": asdict(result.seconds),
+            "report": dict(result.report),
+            "message": result.message,
+            "traceback": result.traceback,
+            "provenance": result.provenance,
+        }
+        self.write_record("results", result.key, document)
+
+    def read_result(self, key: str) -> Result | None:
+        """Read a result without its predictions (`read_array("predictions", key)`), or None."""
+        document = self.read_record("results", key)
+        return None if document is None else result_of(document)
+
+    # Artifacts: an array or named tensors, with their checksum and what else is known in a record beside them.
+
+    def write_array(self, kind: str, key: str, array: NDArray[Any], about: Mapping[str, Any]) -> None:
+        """Keep an array as .npy."""
+        self._write_artifact(kind, key, ".npy", lambda file: np.save(file, array, allow_pickle=False), about)
+
+    def read_array(self, kind: str, key: str) -> tuple[NDArray[Any], dict[str, Any]] | None:
+        """Return an array by memory map, and what was written about it; None if there is none."""
+        found = self._artifact(kind, key, ".npy")
+        return None if found is None else (np.load(found[0], mmap_mode="r", allow_pickle=False), found[1])
+
+    def write_tensors(self, kind: str, key: str, tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> None:
+        """Keep named arrays as .safetensors."""
+        data = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+        self._write_artifact(kind, key, ".safetensors", lambda file: file.write(data), about)
+
+    def read_tensors(self, kind: str, key: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
+        """Return named arrays, and what was written about them; None if there are none."""
+        found = self._artifact(kind, key, ".safetensors")
+        return None if found is None else (load(found[0].read_bytes()), found[1])
+
+    def _write_artifact(
+        self, kind: str, key: str, ending: str, write: Callable[[IO[bytes]], object], about: Mapping[str, Any]
+    ) -> None:
+        path = self._artifact_path(kind, key, ending)
+        self._write(path, write)
+        self.write_record(f"artifacts/{kind}", key, {"about": dict(about), "sha256": _file_hash(path)})
+
+    def _artifact(self, kind: str, key: str, ending: str) -> tuple[Path, dict[str, Any]] | None:
+        record = self.read_record(f"artifacts/{kind}", key)
+        path = self._artifact_path(kind, key, ending)
+        if record is None or not path.is_file():
+            return None
+        if path not in self._checked:
+            if _file_hash(path) != record["sha256"]:
+                self._set_aside(path)
+                return None
+            self._checked.add(path)
+        return path, dict(record["about"])
+
+    def _artifact_path(self, kind: str, key: str, ending: str) -> Path:
+        return self.home / "artifacts" / kind / f"{key}{ending}"
+
+    def _record_path(self, kind: str, key: str) -> Path:
+        return self.home / kind / f"{key}.json"
+
+    def _set_aside(self, path: Path) -> None:
+        aside = self.home / "damaged" / path.name
+        try:
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(aside)
+        except OSError as error:
+            raise StoreError(f"{path} is damaged and cannot be moved away ({error.strerror}): delete it") from error
+        log.warning("%s is damaged: it was moved to %s and is made anew", path, aside)
+
+    def _write(self, path: Path, write: Callable[[IO[bytes]], object]) -> None:
+        try:
+            write_atomically(path, write)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write {path}: {error.strerror or error}; choose another store with --home or FEATBENCH_HOME"
+            ) from error
+        self._checked.discard(path)
+
+
+def result_of(document: Mapping[str, Any]) -> Result:
+    """Rebuild a result from its record."""
+    return Result(
+        key=document["key"],
+        status=document["status"],
+        score=None if document["score"] is None else Score(**document["score"]),
+        seconds=Seconds(**document["seconds"]),
+        report=document["report"],
+        message=document["message"],
+        traceback=document["traceback"],
+        provenance=document["provenance"],
+    )
+
+
+def _file_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
