@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from featbench.preprocess import Preprocessing
 from featbench.protocol import Metric
-from featbench.regimes import Regime
+from featbench.regimes import REGIMES, Regime
 
 
 @dataclass(frozen=True)
@@ -55,3 +55,19 @@ class Cell:
 
     def __str__(self) -> str:
         return f"{self.learner} {self.regime.name} {self.classifier} draw {self.draw}"
+
+    def describe(self) -> dict[str, Any]:
+        """Return the cell as JSON, for readers of the store."""
+        described = {**asdict(self), "learner": self.learner.name, "parameters": dict(self.learner.parameters)}
+        described["regime"] = self.regime.name
+        del described["skip"]
+        return described
+
+    @classmethod
+    def restore(cls, described: Mapping[str, Any]) -> Cell:
+        """Rebuild a cell from its description."""
+        fields = dict(described)
+        fields["learner"] = Choice.of(fields["learner"], fields.pop("parameters"))
+        fields["preprocessing"] = Preprocessing(**fields["preprocessing"])
+        fields["regime"] = REGIMES[fields["regime"]]
+        return cls(**fields)

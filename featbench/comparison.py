@@ -17,7 +17,7 @@ from featbench.grid import Request, enumerate_cells
 from featbench.hashing import content_hash
 from featbench.provenance import record_run
 from featbench.registry import Registry
-from featbench.runner import Listener, Run, describe_cell, result_key, run_cells
+from featbench.runner import Listener, Run, result_key, run_cells
 from featbench.statistics import summarise
 from featbench.store import Store
 from featbench.tracking import Mirror
@@ -113,13 +113,12 @@ def cells_frame(runs: Sequence[Run], registry: Registry) -> pd.DataFrame:
     """Return one row for each cell, with the columns that `summarise` needs."""
     rows = []
     for cell, result in ((run.cell, run.result) for run in runs):
-        stages = len(Architecture.parse(cell.architecture).stages) if cell.architecture else 1
         rows.append(
             {
-                **describe_cell(cell),
+                **cell.describe(),
                 "learner": str(cell.learner),
                 "train_per_class": cell.train_per_class or "all",
-                "label": cell.regime.label(stages, registry.learner(cell.learner.name).initial),
+                "label": regime_label(cell, registry),
                 "status": result.status,
                 "score": None if result.score is None else result.score.value,
                 "fit_seconds": result.seconds.fit,
@@ -128,6 +127,12 @@ def cells_frame(runs: Sequence[Run], registry: Registry) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def regime_label(cell: Cell, registry: Registry) -> str:
+    """Return a cell's regime as tables print it: RR for two stages of R, G for Gabor."""
+    stages = len(Architecture.parse(cell.architecture).stages) if cell.architecture else 1
+    return cell.regime.label(stages, registry.learner(cell.learner.name).initial)
 
 
 def compare(

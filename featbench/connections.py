@@ -22,9 +22,9 @@ def connection_table(maps: int, filters: int, fan_in: int, seed: int) -> NDArray
     waiting: list[int] = []
     for group in range(groups):
         if len(waiting) < fan_in:
-            # What is left of the last permutation is used first, then maps that it does not hold.
-            fresh = generator.permutation(maps)
-            waiting = waiting + [int(i) for i in fresh if i not in waiting]
+            # What is left of the last permutation is used first; the next one holds those maps back to its end.
+            fresh = [int(i) for i in generator.permutation(maps)]
+            waiting = waiting + sorted(fresh, key=waiting.__contains__)
         table[group] = np.sort(waiting[:fan_in])
         waiting = waiting[fan_in:]
     return table

@@ -66,6 +66,8 @@ class Filters:
         for name, tensor in self.tensors().items():
             if tensor.shape[:1] != (bank.filters,):
                 return f"{name} has shape {list(tensor.shape)}, its first side must be {bank.filters}"
+            if name in ("gain", "bias") and tensor.ndim != 1:
+                return f"{name} has shape {list(tensor.shape)}, it must be [{bank.filters}]"
             if not tensor.is_floating_point():
                 return f"{name} has type {tensor.dtype}, it must be floating point"
             if not bool(torch.isfinite(tensor).all()):

@@ -37,8 +37,9 @@ def read_image(path: Path) -> Pixels:
     """Read one image as uint8, [height, width] grey or [height, width, 3] RGB; a `DataError` names a damaged file."""
     try:
         with Image.open(path) as image:
-            mode = "L" if image.mode in ("1", "L", "I;16", "I") else "RGB"
-            return np.asarray(image.convert(mode))
+            if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's own conversion cuts off what 8 bits cannot hold
+                return (np.asarray(image) >> 8).astype(np.uint8)
+            return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
             f"{path} cannot be read as an image ({error}): it is damaged, or not what its name says"

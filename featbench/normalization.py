@@ -13,6 +13,9 @@ SIGMA = 1.591
 TINY = 1e-12
 """Smallest variance, so that a blank image gives zeros and finite gradients instead of 0/0."""
 
+ROUNDING = 0.25
+"""Smallest denominator, in root units in the last place of the image: less is what rounding leaves of a constant."""
+
 
 def gaussian_window(size: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return a [size, size] Gaussian window of sum 1, its σ in proportion to 1.591 for 9×9."""
@@ -56,7 +59,8 @@ class LocalNormalisation(nn.Module):
         variance = self._blur((mean_square - 2 * local_mean * mean + local_mean.square()).clamp_min(0))
         deviation = variance.clamp_min(TINY).sqrt()
         threshold = deviation.mean(dim=(2, 3), keepdim=True)
-        return centred / torch.maximum(threshold, deviation)
+        noise = ROUNDING * (torch.finfo(x.dtype).eps * mean_square.detach().mean(dim=(2, 3), keepdim=True)).sqrt()
+        return centred / torch.maximum(torch.maximum(threshold, noise), deviation)
 
     def _blur(self, x: Tensor) -> Tensor:
         """Return the border-corrected Gaussian mean of a [n, 1, height, width] tensor."""
@@ -83,7 +87,8 @@ def local_contrast_normalise(x: Tensor, constant: float = 1.0, size: int = WINDO
         return functional.conv2d(rows, profile.view(1, 1, -1, 1))
 
     mean = blur(x)
-    deviation = (blur(x.square()) - mean.square()).clamp_min(0).sqrt()
+    # Clamped before the root, whose gradient at zero is infinite.
+    deviation = (blur(x.square()) - mean.square()).clamp_min(max(constant**2, TINY)).sqrt()
     margin = size // 2
     inner = x[:, :, margin : x.shape[2] - margin, margin : x.shape[3] - margin]
-    return (inner - mean) / deviation.clamp_min(constant)
+    return (inner - mean) / deviation

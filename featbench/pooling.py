@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -39,15 +37,25 @@ class Pooling(nn.Module):
         if self.spec.kind == "M":
             return functional.max_pool2d(x, window, stride)
         assert self.spec.parameter is not None  # the parser demands it for L and X
-        if self.spec.kind == "L":
-            power = self.spec.parameter
-            tiny = torch.finfo(x.dtype).tiny
-            # Scaled by its peak, so that a high power neither overflows nor vanishes.
-            peak = x.detach().abs().amax(dim=(2, 3), keepdim=True).clamp_min(tiny)
-            mean = functional.avg_pool2d((x / peak).abs().pow(power), window, stride)
-            # The floor keeps the root's gradient finite at zero; the mask gives zero back.
-            return peak * mean.clamp_min(tiny).pow(1 / power) * (mean > 0)
-        sharpness = self.spec.parameter
         windows = x.unfold(2, window[0], stride[0]).unfold(3, window[1], stride[1])
-        log_sum = torch.logsumexp(sharpness * windows, dim=(-2, -1))
-        return (log_sum - math.log(window[0] * window[1])) / sharpness
+        if self.spec.kind == "L":
+            return _power_mean(windows.abs(), self.spec.parameter)
+        return _log_mean_exp(windows, self.spec.parameter)
+
+
+def _power_mean(windows: Tensor, power: float) -> Tensor:
+    """Return (mean x^p)^(1/p) of windows [..., height, width] that are nowhere negative."""
+    tiny = torch.finfo(windows.dtype).tiny
+    # Scaled by the window's peak, so that a high power neither overflows nor vanishes.
+    peak = windows.detach().amax(dim=(-2, -1), keepdim=True).clamp_min(tiny)
+    mean = (windows / peak).pow(power).mean(dim=(-2, -1))
+    # The floor keeps the root's gradient finite at zero; the mask gives zero back.
+    return peak[..., 0, 0] * mean.clamp_min(tiny).pow(1 / power) * (mean > 0)
+
+
+def _log_mean_exp(windows: Tensor, sharpness: float) -> Tensor:
+    """Return (1/β) log mean exp(β x) of windows [..., height, width]."""
+    peak = windows.detach().amax(dim=(-2, -1), keepdim=True)
+    # Through expm1 and log1p, so that a small β does not drown the answer in rounding.
+    excess = torch.expm1(sharpness * (windows - peak)).mean(dim=(-2, -1))
+    return peak[..., 0, 0] + torch.log1p(excess) / sharpness

@@ -66,7 +66,7 @@ def resize(grey: NDArray[np.float32], longest: int) -> NDArray[np.float32]:
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     if size == (width, height):
         return grey
-    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
+    return np.array(Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
 
 
 def _grey_batch(images: Pixels, first: int) -> NDArray[np.float32]:

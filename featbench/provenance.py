@@ -31,7 +31,7 @@ def describe_run() -> dict[str, Any]:
         "numerics": numerics_hash(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

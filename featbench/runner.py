@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from featbench.caching import CachedSteps
 from featbench.cell import Cell
@@ -67,7 +67,7 @@ def _run(
         return known, False
     listener.started(index, total, cell)
     result = _compute(cell, key, steps, provenance)
-    steps.store.write_result(result, describe_cell(cell))
+    steps.store.write_result(result, cell.describe())
     return result, True
 
 
@@ -88,11 +88,3 @@ def _compute(cell: Cell, key: str, steps: CachedSteps, provenance: str) -> Resul
         report=outcome.report,
         provenance=provenance,
     )
-
-
-def describe_cell(cell: Cell) -> dict[str, object]:
-    """Return a cell as JSON, for readers of the store."""
-    described = {**asdict(cell), "learner": cell.learner.name, "parameters": dict(cell.learner.parameters)}
-    described["regime"] = cell.regime.name
-    del described["skip"]
-    return described

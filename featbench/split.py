@@ -32,7 +32,7 @@ class Census:
             images.classes,
             tuple(everything),
             tuple(np.bincount(images.labels[test], minlength=count).tolist()),
-            images.test is not None,
+            bool(test.any()),
         )
 
     @classmethod
@@ -49,6 +49,10 @@ class Census:
         """Raise a `SplitError` that names the class with too few images for a draw, or says what else is missing."""
         if test == "fixed" and not self.has_test:
             raise SplitError("the protocol tests on the data set's own test images, but it has none")
+        if train_per_class is not None and train_per_class < 2:
+            raise SplitError(
+                f"{train_per_class} training images per class are asked for: at least 2, one of them for validation"
+            )
         if train_per_class is None and test == "rest":
             raise SplitError(
                 "training on all images leaves none to test on: this data set has no test split of its own"

@@ -36,11 +36,12 @@ class FilterBank(nn.Module):
         self.weight = nn.Parameter(filters.weight.clone())
         self.bias = nn.Parameter(filters.bias.clone())
         self.groups = len(table)
+        self.in_order = np.array_equal(table, full_table(table.shape[1]))
         self.register_buffer("table", torch.from_numpy(table.copy()))
 
     def forward(self, x: Tensor) -> Tensor:
         """Filter x [n, maps, h, w] into [n, filters, h - size + 1, w - size + 1]."""
-        full = self.groups == 1 and self.table.shape[1] == x.shape[1]
+        full = self.in_order and self.table.shape[1] == x.shape[1]
         seen = x if full else x[:, self.table.flatten()]
         return functional.conv2d(seen, self.weight, self.bias, groups=self.groups)
 

@@ -18,7 +18,7 @@ from featbench.cell import Cell
 from featbench.grid import Request
 from featbench.hashing import content_hash
 from featbench.picture import filters_png
-from featbench.runner import Listener, describe_cell
+from featbench.runner import Listener
 from featbench.store import Store
 from featbench.types import Result
 
@@ -140,7 +140,7 @@ class Mirror(Listener):
         if result.score is not None:
             metrics[result.score.metric] = result.score.value
         chosen = {f"chosen.{name}": value for name, value in result.report.items()}
-        _log(client, run.info.run_id, {**describe_cell(cell), **chosen}, metrics)
+        _log(client, run.info.run_id, {**cell.describe(), **chosen}, metrics)
         weight = self._steps.first_filters(cell)
         if weight is not None:
             _log_file(client, run.info.run_id, "filters.png", filters_png(weight))

@@ -17,10 +17,13 @@ REGIME_ORDER = ("U+", "R+", "U", "R", "fixed+", "fixed")
 BASELINES = ("raw-pixels", "chance")
 """Learners that stand below all others."""
 
+DEVIATION = (
+    "± is the standard deviation over the n draws of training images (ddof 1); means and deviations are in percent."
+)
+
 EXPLANATION = (
-    "± is the standard deviation over the n draws of training images (ddof 1); means and deviations are in percent.\n"
-    "fit s: seconds to learn the filters, refine them and train the classifier; extract s: to extract the features; "
-    "mean per draw,\nas first measured."
+    f"{DEVIATION}\nfit s: seconds to learn the filters, refine them and train the classifier; "
+    "extract s: to extract the features; mean per draw, as first measured."
 )
 
 
@@ -66,15 +69,21 @@ def _readable(rows: pd.DataFrame, style: str) -> str:
 def _line(row: dict[Hashable, Any]) -> list[str]:
     learner = {"raw-pixels": "raw pixels"}.get(row["learner"], row["learner"])
     times = [f"{row[column]:.2f}" if row["n"] else "" for column in ("fit_seconds", "extract_seconds")]
-    return [learner, row["label"], row["classifier"], score_text(row), str(row["n"]), *times]
+    return [
+        learner,
+        row["label"],
+        row["classifier"],
+        score_text(row["status"], row["mean"], row["std"]),
+        str(row["n"]),
+        *times,
+    ]
 
 
-def score_text(row: dict[Hashable, Any]) -> str:
+def score_text(status: str, mean: float | None, std: float | None) -> str:
     """Return a row's score as tables show it: 91.2 ± 0.8, 91.2 for a single draw, or what became of it."""
-    if row["status"] != "ok":
-        return str(row["status"])
-    spread = "" if pd.isna(row["std"]) else f" ± {row['std']:.1f}"
-    return f"{row['mean']:.1f}{spread}"
+    if status != "ok":
+        return status
+    return f"{mean:.1f}" if pd.isna(std) else f"{mean:.1f} ± {std:.1f}"
 
 
 def _notes(rows: pd.DataFrame) -> list[str]:

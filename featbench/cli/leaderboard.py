@@ -1,0 +1,57 @@
+"""`featbench leaderboard`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from featbench.cli import options as shared
+from featbench.errors import UsageError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `featbench leaderboard publish` and `render`."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="publish|render")
+    publish = actions.add_parser(
+        "publish", help="put the store's complete results into leaderboards/<protocol>/entries"
+    )
+    publish.add_argument("--protocol", required=True, metavar="NAME", help="protocol whose results are published")
+    publish.add_argument("--allow-dirty", action="store_true", help="also results of code that was not committed")
+    shared.add_workbench(publish)
+    render = actions.add_parser("render", help="write README.md and results.csv from the entries")
+    render.add_argument("--protocol", metavar="NAME", help="leaderboard to render (default: all)")
+    for action in (publish, render):
+        action.add_argument("--leaderboards", default="leaderboards", metavar="PATH", help="default: ./leaderboards")
+        action.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Publish or render."""
+    return _publish(options) if options.action == "publish" else _render(options)
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from featbench.leaderboard import publish
+
+    workbench = shared.workbench_of(options)
+    folder = Path(options.leaderboards)
+    publication = publish(workbench, options.protocol, folder, allow_dirty=options.allow_dirty)
+    for path in publication.written:
+        print(f"published {path}")
+    for line in publication.left_out:
+        print(f"left out {line}", file=sys.stderr)
+    return 0
+
+
+def _render(options: argparse.Namespace) -> int:
+    from featbench.leaderboard import leaderboards, render
+
+    folder = Path(options.leaderboards)
+    wanted = [options.protocol] if options.protocol else leaderboards(folder)
+    if not wanted:
+        raise UsageError(f"there are no leaderboards in {folder}: `featbench leaderboard publish` makes one")
+    for protocol in wanted:
+        for path in render(folder, protocol):
+            print(f"wrote {path}")
+    return 0

@@ -1,0 +1,36 @@
+"""`featbench ui`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from featbench.errors import UsageError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `featbench ui`."""
+    parser.add_argument("--home", metavar="PATH", help="the store (default: FEATBENCH_HOME, else .featbench)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=5000, help="port to listen on (default: 5000)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run MLflow's server on the store's database until it is interrupted."""
+    from featbench.store import Store
+    from featbench.tracking import ENVIRONMENT, artifact_folder, database
+
+    store = Store(None if options.home is None else Path(options.home))
+    if not database(store).is_file():
+        raise UsageError(f"{store.home} holds no MLflow database: run `featbench compare` first, or name a --home")
+    print(f"MLflow is starting on http://{options.host}:{options.port} (Ctrl-C ends it)", file=sys.stderr)
+    server = [
+        *(sys.executable, "-m", "mlflow", "server"),
+        *("--backend-store-uri", f"sqlite:///{database(store)}"),
+        *("--default-artifact-root", artifact_folder(store).as_uri()),
+        *("--host", options.host, "--port", str(options.port), "--workers", "1"),
+    ]
+    return subprocess.run(server, env={**ENVIRONMENT, **os.environ}, check=False).returncode
