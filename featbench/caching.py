@@ -54,11 +54,11 @@ class CachedSteps(Steps):
             return _stages_of(found[0]), float(found[1]["seconds"])
         stages, seconds = super().learn_filters(cell, split, learner, maps)
         tensors = {
-            f"{number}/{name}": tensor.numpy()
+            f"filters/{number}/{name}": tensor.numpy()
             for number, stage in enumerate(stages, start=1)
             for name, tensor in stage.filters.tensors().items()
         }
-        tables = {f"{number}/table": stage.table for number, stage in enumerate(stages, start=1)}
+        tables = {f"table/{number}": stage.table for number, stage in enumerate(stages, start=1)}
         about = _about(document, seconds)
         self.store.write_tensors("filters", content_hash(document), {**tensors, **tables}, about)
         return stages, seconds
@@ -93,11 +93,13 @@ class CachedSteps(Steps):
 
     def first_filters(self, cell: Cell) -> np.ndarray[Any, Any] | None:
         """Return the weight of a cell's first filter bank [filters, maps, size, size] if the store holds it."""
-        kind = "networks" if cell.regime.refined else "filters"
-        found = self.store.read_tensors(kind, content_hash(self.keys.network(cell)))
-        if found is None:
-            return None
-        return next((array for name, array in sorted(found[0].items()) if array.ndim == 4), None)
+        key = content_hash(self.keys.network(cell))
+        if not cell.regime.refined:
+            filters = self.store.read_tensors("filters", key)
+            return None if filters is None else filters[0]["filters/1/weight"]
+        network = self.store.read_tensors("networks", key)
+        weights = {} if network is None else {name: array for name, array in network[0].items() if array.ndim == 4}
+        return weights[min(weights)] if weights else None
 
 
 def _about(document: Document, seconds: float) -> dict[str, Any]:
@@ -105,11 +107,10 @@ def _about(document: Document, seconds: float) -> dict[str, Any]:
 
 
 def _stages_of(arrays: dict[str, np.ndarray[Any, Any]]) -> list[StageFilters]:
-    numbers = sorted({int(name.partition("/")[0]) for name in arrays})
     stages = []
-    for number in numbers:
-        named = {name.partition("/")[2]: array for name, array in arrays.items() if name.startswith(f"{number}/")}
-        table = named.pop("table").astype(np.int64)
+    for number in range(1, sum(name.startswith("table/") for name in arrays) + 1):
+        own = f"filters/{number}/"
+        named = {name.removeprefix(own): array for name, array in arrays.items() if name.startswith(own)}
         tensors = {name: torch.from_numpy(array.copy()) for name, array in named.items()}
-        stages.append(StageFilters(Filters.from_tensors(tensors), table))
+        stages.append(StageFilters(Filters.from_tensors(tensors), arrays[f"table/{number}"].astype(np.int64)))
     return stages

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from featbench.errors import DataError
+import numpy as np
+
+from featbench.errors import DataError, FeatbenchError
 from featbench.types import Images
 
 
@@ -34,6 +38,19 @@ def check_images(name: str, images: Images) -> Images:
         raise DataError(f"data set {name} has {count} images but {len(images.labels)} labels")
     if images.test is not None and len(images.test) != count:
         raise DataError(f"data set {name} has {count} images but marks {len(images.test)} of them as test or training")
+    if not np.issubdtype(np.asarray(images.labels).dtype, np.integer):
+        raise DataError(f"data set {name} has labels that are not integers")
     if images.labels.min() < 0 or images.labels.max() >= len(images.classes):
         raise DataError(f"data set {name} has labels outside its {len(images.classes)} classes")
     return images
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn whatever a data set raises while it is read into a `DataError` that names it."""
+    try:
+        yield
+    except FeatbenchError:
+        raise
+    except Exception as error:
+        raise DataError(f"data set {name} cannot be read: {type(error).__name__}: {error}") from error

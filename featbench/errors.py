@@ -19,8 +19,8 @@ class UnknownNameError(UsageError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         names = sorted(known)
-        close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-        close = close or [known_name for known_name in names if known_name.lower() == name.lower()]
+        close = [known_name for known_name in names if known_name.lower() == name.lower()]
+        close = close or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         suggestion = f"did you mean {close[0]!r}? " if close else ""
         super().__init__(f"unknown {kind} {name!r}: {suggestion}known: {', '.join(names)}{hint}")
 

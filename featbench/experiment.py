@@ -14,16 +14,15 @@ from featbench.architecture import Architecture, Shape
 from featbench.cell import Cell
 from featbench.classifier import Predictor
 from featbench.clock import Clock
-from featbench.dataset import check_images
+from featbench.dataset import check_images, reading
 from featbench.images import load_folder
 from featbench.learner import FilterLearner, NetworkLearner
-from featbench.network import StageFilters, assemble, extract, learn_stages
-from featbench.patches import MapSource
+from featbench.network import StageFilters, assemble, extract, half_precision, learn_stages, network_of
 from featbench.preprocess import Preprocessing, preprocess, preprocess_one
 from featbench.refine import refine
 from featbench.registry import Registry
 from featbench.scoring import compute_score
-from featbench.seeds import derive_seed, seeded
+from featbench.seeds import derive_seed
 from featbench.split import draw_split
 from featbench.types import Features, FloatArray, Images, IntArray, Score, Seconds, Split
 
@@ -77,7 +76,8 @@ class Steps:
         key = (dataset, preprocessing)
         if key not in self._images:
             self.progress("loading", 0, 1)
-            images = check_images(dataset, self.registry.dataset(dataset).load(self.data_dir))
+            with reading(dataset):
+                images = check_images(dataset, self.registry.dataset(dataset).load(self.data_dir))
             self._images = {key: (images, preprocess(images.pixels, preprocessing))}
         return self._images[key]
 
@@ -95,29 +95,23 @@ class Steps:
     def learn(self, cell: Cell, split: Split, maps: Tensor) -> tuple[nn.Module, float]:
         """Build the cell's network: its filters drawn, designed, or learned without labels."""
         learner = self.registry.learner(cell.learner.name).create(dict(cell.learner.parameters))
-        shape = map_shape(maps)
         if isinstance(learner, NetworkLearner):
-            source = None if not cell.regime.learned else self._seen_images(cell, split, maps)
-            clock = Clock(torch.device(cell.device))
-            seen = None if source is None else MapSource(source, nn.Identity(), torch.device(cell.device))
-            seed = derive_seed(cell.seed, "network")
-            with seeded(seed):
-                return learner.network(shape, seen, seed), clock.seconds()
+            source, device = self._seen_images(cell, split, maps), torch.device(cell.device)
+            clock = Clock(device)
+            return network_of(learner, map_shape(maps), source, seed=cell.seed, device=device), clock.seconds()
         assert isinstance(learner, FilterLearner)  # the registry admits no third kind
         stages, seconds = self.learn_filters(cell, split, learner, maps)
-        return assemble(Architecture.parse(cell.architecture), learner, shape, stages), seconds
+        return assemble(Architecture.parse(cell.architecture), learner, map_shape(maps), stages), seconds
 
     def learn_filters(
         self, cell: Cell, split: Split, learner: FilterLearner, maps: Tensor
     ) -> tuple[list[StageFilters], float]:
         """Get the filters of every stage."""
         self.progress("learning filters", 0, 1)
-        source = self._seen_images(cell, split, maps) if cell.regime.learned else None
-        device = torch.device(cell.device)
+        source, device = self._seen_images(cell, split, maps), torch.device(cell.device)
         clock = Clock(device)
-        with seeded(derive_seed(cell.seed, "learn")):
-            architecture = Architecture.parse(cell.architecture)
-            stages = learn_stages(architecture, learner, map_shape(maps), source, seed=cell.seed, device=device)
+        architecture = Architecture.parse(cell.architecture)
+        stages = learn_stages(architecture, learner, map_shape(maps), source, seed=cell.seed, device=device)
         return stages, clock.seconds()
 
     def refine(
@@ -150,12 +144,12 @@ class Steps:
     def extract(
         self, cell: Cell, split: Split, part: Part, network: nn.Module, maps: Tensor
     ) -> tuple[FloatArray, float]:
-        """Extract the features [n, d] of one part of the draw."""
+        """Extract the features [n, d] of one part of the draw, in half precision where that is harmless."""
         chosen = maps if part == "all" else maps[split.train if part == "train" else split.test]
         device = torch.device(cell.device)
         clock = Clock(device)
         features = extract(network, chosen, device, lambda done, total: self.progress("extracting, image", done, total))
-        return features, clock.seconds()
+        return half_precision(features), clock.seconds()
 
     def classify(self, cell: Cell, split: Split, features: Features, images: Images) -> tuple[Predictor, float]:
         """Train the classifier on the training images."""
@@ -170,8 +164,10 @@ class Steps:
         )
         return predictor, clock.seconds()
 
-    def _seen_images(self, cell: Cell, split: Split, maps: Tensor) -> Tensor | Sequence[Tensor]:
-        """Return what filters may be learned on: the draw's training images, or the unlabelled folder."""
+    def _seen_images(self, cell: Cell, split: Split, maps: Tensor) -> Tensor | Sequence[Tensor] | None:
+        """Return what filters are learned on, if they are: the draw's training images, or the unlabelled folder."""
+        if not cell.regime.learned:
+            return None
         if cell.unlabelled is None:
             return maps[split.train]
         return unlabelled_maps(Path(cell.unlabelled), cell.preprocessing)

@@ -16,14 +16,13 @@ from torch import Tensor, nn
 from featbench.architecture import Architecture
 from featbench.errors import DataError, LearningError, UsageError
 from featbench.learner import FeatureLearner, FilterLearner, NetworkLearner
-from featbench.network import assemble, extract, learn_stages, refusal, resolve_device
-from featbench.patches import MapSource
+from featbench.network import assemble, extract, learn_stages, network_of, refusal, resolve_device
 from featbench.preprocess import Preprocessing, preprocess
 from featbench.refine import refine
 from featbench.registry import Registry
-from featbench.seeds import derive_seed, seeded
-from featbench.split import draw_split
-from featbench.types import FloatArray, Images
+from featbench.seeds import derive_seed
+from featbench.split import hold_out
+from featbench.types import FloatArray
 
 VALIDATION = 1 / 6
 """Part of the training images that refinement holds out to stop early; 5 of 30 in Jarrett et al. 2009."""
@@ -76,7 +75,7 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Return the features [n, d] of images X, float32."""
         if not hasattr(self, "network_"):
             raise NotFittedError("this Extractor is not fitted: call fit first")
-        return extract(self.network_, self._maps(X), resolve_device(self.device)).astype(np.float32)
+        return extract(self.network_, self._maps(X), resolve_device(self.device))
 
     def _learner(self) -> FeatureLearner:
         if isinstance(self.learner, FeatureLearner):
@@ -87,19 +86,15 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def _learn(self, learner: FeatureLearner, maps: Tensor, device: torch.device) -> nn.Module:
         shape = (maps.shape[1], maps.shape[2], maps.shape[3])
-        unsupervised = learner.family == "unsupervised"
-        with seeded(derive_seed(self.seed, "learn")):
-            if isinstance(learner, NetworkLearner):
-                source = MapSource(maps, nn.Identity(), device) if unsupervised else None
-                return learner.network(shape, source, derive_seed(self.seed, "network"))
-            assert isinstance(learner, FilterLearner)  # there is no third kind
-            architecture = Architecture.parse(self.architecture)
-            reason = refusal(architecture, learner, shape)
-            if reason:
-                raise UsageError(reason)
-            source_maps = maps if unsupervised else None
-            stages = learn_stages(architecture, learner, shape, source_maps, seed=self.seed, device=device)
-            return assemble(architecture, learner, shape, stages)
+        if isinstance(learner, NetworkLearner):
+            return network_of(learner, shape, maps, seed=self.seed, device=device)
+        assert isinstance(learner, FilterLearner)  # there is no third kind
+        architecture = Architecture.parse(self.architecture)
+        reason = refusal(architecture, learner, shape)
+        if reason:
+            raise UsageError(reason)
+        stages = learn_stages(architecture, learner, shape, maps, seed=self.seed, device=device)
+        return assemble(architecture, learner, shape, stages)
 
     def _refine(self, network: nn.Module, maps: Tensor, y: Any, device: torch.device) -> dict[str, Any]:
         if y is None:
@@ -107,23 +102,12 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         classes, labels = np.unique(np.asarray(y), return_inverse=True)
         if len(labels) != len(maps):
             raise DataError(f"there are {len(maps)} images but {len(labels)} labels")
-        names = tuple(str(name) for name in classes)
-        everything = Images(
-            np.empty((len(maps), 1, 1)), labels.astype(np.int64), names, np.zeros(len(maps), dtype=bool)
-        )
-        split = draw_split(
-            everything,
-            train_per_class=None,
-            validation_fraction=VALIDATION,
-            test="fixed",
-            seed=self.seed,
-            draw=0,
-        )
+        validation = hold_out(labels, VALIDATION, derive_seed(self.seed, "validation"))
         return refine(
             network,
             maps,
             labels.astype(np.int64),
-            split.validation,
+            validation,
             classes=len(classes),
             seed=derive_seed(self.seed, "refine"),
             device=device,

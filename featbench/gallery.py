@@ -17,7 +17,6 @@ from featbench.grid import Request, parse_choice
 from featbench.learner import FilterLearner
 from featbench.network import StageFilters, learn_stages, refusal, resolve_device
 from featbench.preprocess import Preprocessing
-from featbench.seeds import derive_seed, seeded
 from featbench.stages import Stage
 
 NATURAL = Preprocessing(standardise=True, lcn=1.0)
@@ -29,16 +28,14 @@ def protocol_filters(workbench: Workbench, request: Request, stage: int, name: s
 
     `name` is what is shown: `weight`, or another tensor that the learner keeps with its filters, as `decoder` of PSD.
     """
-    cells = [cell for cell in workbench.plan(replace(request, draws=1)) if cell.architecture]
-    cell = cells[0]
+    learner = _only_learner(workbench, request)
+    cell = next(cell for cell in workbench.plan(replace(request, draws=1)) if cell.architecture)
     if cell.skip:
         raise UsageError(cell.skip)
     steps = workbench.steps
     images, maps = steps.images(cell)
     split = steps.split(cell, images)
     if not cell.regime.refined or name != "weight":
-        learner = workbench.registry.learner(cell.learner.name).create(dict(cell.learner.parameters))
-        assert isinstance(learner, FilterLearner)  # only those have an architecture
         stages, _ = steps.learn_filters(cell, split, learner, maps)
         return _tensor(stages, stage, name)
     network, _ = steps.learn(cell, split, maps)
@@ -48,21 +45,26 @@ def protocol_filters(workbench: Workbench, request: Request, stage: int, name: s
 
 def folder_filters(workbench: Workbench, request: Request, stage: int, name: str) -> NDArray[Any]:
     """Return the filters of one stage that the request's only learner finds on its folder of unlabelled images."""
-    assert request.unlabelled is not None and request.features is not None and request.stages is not None
-    choice = parse_choice(request.features[0], workbench.registry)
-    learner = workbench.registry.learner(choice.name).create(dict(choice.parameters))
-    if not isinstance(learner, FilterLearner):
-        raise UsageError(f"{choice.name} has no filters to draw")
+    assert request.unlabelled is not None and request.stages is not None
+    learner = _only_learner(workbench, request)
     architecture, device = Architecture.parse(request.stages), resolve_device(request.device)
     maps = unlabelled_maps(Path(request.unlabelled), NATURAL)
     smallest = (1, min(image.shape[2] for image in maps), min(image.shape[3] for image in maps))
     reason = refusal(architecture, learner, smallest)
     if reason:
         raise UsageError(reason)
-    with seeded(derive_seed(request.seed, "learn")):
-        return _tensor(
-            learn_stages(architecture, learner, smallest, maps, seed=request.seed, device=device), stage, name
-        )
+    stages = learn_stages(architecture, learner, smallest, maps, seed=request.seed, device=device)
+    return _tensor(stages, stage, name)
+
+
+def _only_learner(workbench: Workbench, request: Request) -> FilterLearner:
+    if request.features is None or len(request.features) != 1:
+        raise UsageError("filters are drawn of one learner at a time: give one to --features")
+    choice = parse_choice(request.features[0], workbench.registry)
+    learner = workbench.registry.learner(choice.name).create(dict(choice.parameters))
+    if not isinstance(learner, FilterLearner):
+        raise UsageError(f"{choice.name} has no filters to draw")
+    return learner
 
 
 def _tensor(stages: list[StageFilters], stage: int, name: str) -> NDArray[Any]:

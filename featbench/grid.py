@@ -150,7 +150,9 @@ def parse_choice(text: str, registry: Registry) -> Choice:
     learner = registry.learner(name)
     given = learner.create(parameters).parameters()
     default = learner.create({}).parameters()
-    return Choice.of(name, {key: given[key] for key in given if given[key] != default[key]})
+    # lam=1 and lam=1.0 are one choice, and have one key.
+    typed = {key: float(value) if isinstance(default[key], float) else value for key, value in given.items()}
+    return Choice.of(name, {key: value for key, value in typed.items() if value != default[key]})
 
 
 def split_list(text: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import featbench
 from featbench.cell import Cell
+from featbench.dataset import reading
 from featbench.experiment import Part
 from featbench.hashing import code_hash, content_hash
 from featbench.images import folder_fingerprint
@@ -59,7 +60,8 @@ class Keys:
         if name not in self._fingerprints:
             dataset = self._registry.dataset(name)
             code = code_hash(module_source(dataset))
-            self._fingerprints[name] = content_hash([name, code, dataset.fingerprint(self._data_dir)])
+            with reading(name):
+                self._fingerprints[name] = content_hash([name, code, dataset.fingerprint(self._data_dir)])
         return self._fingerprints[name]
 
     def learned(self, cell: Cell) -> Document:

@@ -80,7 +80,7 @@ def read_entries(folder: Path, protocol: str) -> list[Entry]:
         try:
             entry = json.loads(path.read_text("utf-8"))
             checksum = entry.pop("checksum")
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise LeaderboardError(f"{path} is no leaderboard entry ({error}): publish it again") from error
         if checksum != content_hash(entry):
             raise LeaderboardError(f"{path} was changed after it was published: publish it again")

@@ -14,9 +14,9 @@ from featbench.architecture import Architecture, Shape, StageSpec
 from featbench.connections import connection_table, full_table
 from featbench.errors import DeviceError, FeatureError
 from featbench.filters import Bank, Filters
-from featbench.learner import FilterLearner, fill_bank
+from featbench.learner import FilterLearner, NetworkLearner, fill_bank
 from featbench.patches import MapSource, PatchSource
-from featbench.seeds import derive_seed
+from featbench.seeds import derive_seed, seeded
 from featbench.stages import Stage, operations
 from featbench.types import FloatArray, IntArray
 
@@ -80,28 +80,31 @@ def learn_stages(
     `images` are what an unsupervised learner may look at, [n, *shape] or a list of [1, maps, h, w]; other families are
     not given any. `seed` decides connection tables and filters.
     """
-    learned: list[StageFilters] = []
-    below: list[nn.Module] = []
-    inputs = [shape, *architecture.shapes(shape)]
-    for number, (spec, came_in) in enumerate(zip(architecture.stages, inputs, strict=False), start=1):
-        bank, table = stage_bank(spec, came_in, derive_seed(seed, "table", number))
-        patches = None
-        if learner.family == "unsupervised" and images is not None:
-            before = operations(spec.around_bank()[0], came_in[0])
-            entering = nn.Sequential(*below, before).to(device)
-            patches = PatchSource(MapSource(images, entering, device), bank.size, derive_seed(seed, "patches", number))
-        groups = [
-            fill_bank(
-                learner,
-                bank,
-                patches.of(maps) if patches else None,
-                derive_seed(seed, "filters", number, index),
-            )
-            for index, maps in enumerate(table)
-        ]
-        learned.append(StageFilters(Filters.concatenate(groups), table))
-        below.append(Stage(spec, came_in[0], learned[-1].filters, table, learner.encoder))
-    return learned
+    with seeded(derive_seed(seed, "learn")):
+        learned: list[StageFilters] = []
+        below: list[nn.Module] = []
+        inputs = [shape, *architecture.shapes(shape)]
+        for number, (spec, came_in) in enumerate(zip(architecture.stages, inputs, strict=False), start=1):
+            bank, table = stage_bank(spec, came_in, derive_seed(seed, "table", number))
+            patches = None
+            if learner.family == "unsupervised" and images is not None:
+                before = operations(spec.around_bank()[0], came_in[0])
+                entering = nn.Sequential(*below, before).to(device)
+                patches = PatchSource(
+                    MapSource(images, entering, device), bank.size, derive_seed(seed, "patches", number)
+                )
+            groups = [
+                fill_bank(
+                    learner,
+                    bank,
+                    patches.of(maps) if patches else None,
+                    derive_seed(seed, "filters", number, index),
+                )
+                for index, maps in enumerate(table)
+            ]
+            learned.append(StageFilters(Filters.concatenate(groups), table))
+            below.append(Stage(spec, came_in[0], learned[-1].filters, table, learner.encoder))
+        return learned
 
 
 def assemble(
@@ -117,11 +120,21 @@ def assemble(
     )
 
 
+def network_of(
+    learner: NetworkLearner, shape: Shape, images: Tensor | Sequence[Tensor] | None, *, seed: int, device: torch.device
+) -> nn.Module:
+    """Get the network of a learner that gives the whole extractor; only an unsupervised one is given `images`."""
+    seen = MapSource(images, nn.Identity(), device) if learner.family == "unsupervised" and images is not None else None
+    own_seed = derive_seed(seed, "network")
+    with seeded(own_seed):
+        return learner.network(shape, seen, own_seed)
+
+
 @torch.no_grad()
 def extract(
     network: nn.Module, maps: Tensor, device: torch.device, progress: Callable[[int, int], None] | None = None
 ) -> FloatArray:
-    """Return the features [n, d] of maps [n, ...], rounded to half precision where that is harmless.
+    """Return the features [n, d] of maps [n, ...], float32.
 
     Raises `FeatureError` if any feature is not finite. `progress` is told how many images are done, of how many.
     """
@@ -137,7 +150,7 @@ def extract(
         blocks.append(out.float().cpu().numpy())
         if progress is not None:
             progress(min(start + block, len(maps)), len(maps))
-    return half_precision(np.concatenate(blocks))
+    return np.concatenate(blocks)
 
 
 def half_precision(features: FloatArray) -> FloatArray:

@@ -14,7 +14,8 @@ TINY = 1e-12
 """Smallest variance, so that a blank image gives zeros and finite gradients instead of 0/0."""
 
 ROUNDING = 0.25
-"""Smallest denominator, in root units in the last place of the image: less is what rounding leaves of a constant."""
+"""Smallest denominator, as a part of sqrt(ε) times the image's root mean square: below it lies the rounding error of a
+constant image, not contrast."""
 
 
 def gaussian_window(size: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -77,8 +78,8 @@ class LocalNormalisation(nn.Module):
 def local_contrast_normalise(x: Tensor, constant: float = 1.0, size: int = WINDOW) -> Tensor:
     """Local contrast normalisation of one image: y = (x - w∗x) / max(constant, sqrt(w∗x² - (w∗x)²)), valid region only.
 
-    Input [n, 1, height, width], output smaller by `size - 1` in both directions. Source: SPEC of Jarrett et al. 2009,
-    section 4, in the form of Torch7's `image.lcn`.
+    Input [n, 1, height, width], output smaller by `size - 1` in both directions. Source: Jarrett et al. 2009, section
+    4, in the form of Torch7's `image.lcn`.
     """
     profile = gaussian_window(size, torch.float64).sum(dim=0).to(x)
 

@@ -84,8 +84,9 @@ class PatchSource:
                 here = slice(*np.searchsorted(owners, [index, index + 1]))
                 patches.append(self._cut_image(image, rows[here], columns[here], int(index)))
         stack = torch.cat(patches)
-        lively = stack.std(dim=(1, 2, 3)) > FLAT * stack.std()
-        kept = stack[lively]
+        # A patch of one value has no contrast of its own; what it says is its difference from the others.
+        contrast = stack.std(dim=(1, 2, 3)) if stack[0].numel() > 1 else (stack - stack.mean()).abs().flatten()
+        kept = stack[contrast > FLAT * stack.std()]
         if len(kept) == 0:
             raise LearningError("every patch of the training images is constant: there is nothing to learn from")
         order = torch.from_numpy(generator.permutation(len(kept))).to(kept.device)

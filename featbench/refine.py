@@ -46,9 +46,12 @@ class Head(nn.Module):
     def __init__(self, features: Tensor, classes: int) -> None:
         super().__init__()
         deviation = features.std(dim=0, correction=0)
-        scale = torch.where(deviation > 0, 1 / deviation.clamp_min(1e-30), torch.zeros_like(deviation))
-        self.register_buffer("mean", features.mean(dim=0))
-        self.register_buffer("scale", scale / math.sqrt(max(int((deviation > 0).sum()), 1)))
+        mean = features.mean(dim=0)
+        # What rounding leaves of a constant feature is not blown up.
+        varies = deviation > (1e-6 * mean.abs()).clamp_min(1e-30)
+        scale = torch.where(varies, 1 / deviation.clamp_min(1e-30), torch.zeros_like(deviation))
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale / math.sqrt(max(int(varies.sum()), 1)))
         self.linear = nn.Linear(features.shape[1], classes, device=features.device)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
@@ -84,9 +87,14 @@ def refine(
     held_out = torch.from_numpy(validation)
     x, y = maps[~held_out].to(device), torch.from_numpy(labels)[~held_out].to(device)
     vx, vy = maps[held_out].to(device), torch.from_numpy(labels)[held_out].to(device)
-    head = Head(_features(network, x), classes)
+    features = _features(network, x)
+    if not bool(torch.isfinite(features).all()):
+        raise LearningError(
+            "refinement cannot start: the loss is not finite, since features of training images are not"
+        )
+    head = Head(features, classes)
     # The head of the frozen net first, so that the start is scored as fairly as what follows.
-    _train_head(head, _features(network, x), y)
+    _train_head(head, features, y)
     best, best_epoch = _score(network, head, vx, vy), 0
     start = best
     kept = copy.deepcopy(network.state_dict())
@@ -168,7 +176,9 @@ def _features(network: nn.Module, x: Tensor, block: int = 128) -> Tensor:
 
 @torch.no_grad()
 def _score(network: nn.Module, head: Head, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Return accuracy, and minus the loss to break ties: larger is better."""
+    """Return accuracy, and minus the loss to break ties: larger is better; a net that has gone astray is worst."""
     logits = head(_features(network, x))
     loss = functional.cross_entropy(logits, y)
+    if not bool(torch.isfinite(loss)):
+        return -1.0, -math.inf
     return float((logits.argmax(dim=1) == y).float().mean()), -float(loss)

@@ -40,7 +40,7 @@ class Regime:
     def refusal(self, learner: str, family: Family) -> str | None:
         """Say why a learner of `family` makes no sense under this regime, or None."""
         start = self.name.rstrip("+")
-        if family == "supervised" and not self.refined:
+        if family == "supervised" and self.name != "R+":
             return f"{learner} learns from labels alone: ask for R+"
         if START[family] == start:
             return None

@@ -11,9 +11,10 @@ import sys
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import pluggy
@@ -92,6 +93,12 @@ class Registry:
         """The plugins that could not be loaded."""
         return [record for record in self.records if record.error]
 
+    @property
+    def hint(self) -> str:
+        """What to add where a name is unknown: the plugins that may have held it, if any could not be loaded."""
+        broken = ", ".join(f"{record.name} ({record.origin})" for record in self.broken)
+        return f"; plugins that could not be loaded: {broken}" if broken else ""
+
     def names(self, kind: str) -> list[str]:
         """Return the names of all learners, classifiers, datasets, protocols or commands."""
         return sorted(self._things[kind])
@@ -123,9 +130,7 @@ class Registry:
 
     def _get(self, kind: str, name: str) -> Any:
         if name not in self._things[kind]:
-            broken = ", ".join(f"{record.name} ({record.origin})" for record in self.broken)
-            hint = f"; plugins that could not be loaded: {broken}" if broken else ""
-            raise UnknownNameError(kind.rstrip("s"), name, self._things[kind], hint)
+            raise UnknownNameError(kind.rstrip("s"), name, self._things[kind], self.hint)
         return self._things[kind][name]
 
     def _load(self, name: str, origin: str, load: Any) -> None:
@@ -136,6 +141,7 @@ class Registry:
             raise
         except BaseException as error:  # a plugin may even call sys.exit
             message = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+            message = " ".join(message.split())
             if self.strict:
                 raise PluginError(f"plugin {name} ({origin}) cannot be loaded: {message}") from error
             self.records.append(PluginRecord(name, origin, {}, message, traceback.format_exc()))
@@ -143,11 +149,14 @@ class Registry:
     def _register(self, plugin: object, name: str, origin: str) -> None:
         _check_hook_names(plugin)
         identity = f"{name} ({origin})"
-        self._manager.register(plugin, identity)
+        if self._manager.has_plugin(identity) or self._manager.is_registered(plugin):
+            raise PluginError(f"{identity} is loaded already: name it once")
         try:
+            self._manager.register(plugin, identity)
             gave = self._collect(plugin, identity)
         except BaseException:
-            self._manager.unregister(plugin)
+            if self._manager.is_registered(plugin):  # since pluggy 1.7 a plugin that it refuses is not
+                self._manager.unregister(plugin)
             raise
         for kind, things in gave.items():
             self._things[kind].update(things)
@@ -191,16 +200,25 @@ def module_source(thing: object) -> str:
         ) from None
 
 
+class _FreshLoader(SourceFileLoader):
+    """Compiles a plugin's source each time: an edit may keep the seconds and the length that tell bytecode apart."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _import_file(path: Path) -> ModuleType:
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     name = f"featbench_plugin_{path.stem}_{digest}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise PluginError(f"{path} is not a Python file (.py)")
+    loader = _FreshLoader(name, str(path))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
@@ -209,7 +227,9 @@ def _import_file(path: Path) -> ModuleType:
 
 def _check_hook_names(plugin: object) -> None:
     known = [f"featbench_{kind}" for kind in KINDS]
-    hooks = [name for name in dir(plugin) if getattr(getattr(plugin, name, None), "featbench_impl", None)]
+    # pluggy marks with a dict; whatever else answers to the name, as torch.ops does to every one, is no hook.
+    marks = {name: getattr(getattr(plugin, name, None), "featbench_impl", None) for name in dir(plugin)}
+    hooks = [mark.get("specname") or name for name, mark in marks.items() if isinstance(mark, dict)]
     if not hooks:
         raise PluginError(f"it implements no hook: define one of {', '.join(known)} and mark it @featbench.hookimpl")
     for name in hooks:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from featbench.caching import CachedSteps
 from featbench.cell import Cell
-from featbench.errors import FeatbenchError, StoreError
-from featbench.experiment import run_cell
+from featbench.errors import FeatbenchError, PluginError, StoreError
+from featbench.experiment import Outcome, run_cell
 from featbench.hashing import content_hash
 from featbench.types import Result
 
@@ -74,17 +77,37 @@ def _run(
 def _compute(cell: Cell, key: str, steps: CachedSteps, provenance: str) -> Result:
     try:
         outcome = run_cell(cell, steps)
+        report = _storable_report(cell, outcome)
     except (KeyboardInterrupt, StoreError):
         raise
     except BaseException as error:  # a plugin may raise anything, SystemExit included
         message = str(error) if isinstance(error, FeatbenchError) else f"{type(error).__name__}: {error}"
-        return Result(key, "failed", message=message, traceback=traceback.format_exc(), provenance=provenance)
+        trace = traceback.format_exc()
+        return Result(key, "failed", message=_utf8(message), traceback=_utf8(trace), provenance=provenance)
     return Result(
         key,
         "ok",
         score=outcome.score,
         predictions=outcome.predictions,
         seconds=outcome.seconds,
-        report=outcome.report,
+        report=report,
         provenance=provenance,
     )
+
+
+def _storable_report(cell: Cell, outcome: Outcome) -> dict[str, Any]:
+    """Return a cell's report as JSON, or raise a `PluginError` for what the store cannot keep."""
+    kind = np.asarray(outcome.predictions).dtype
+    if kind.kind not in "iu":
+        raise PluginError(f"classifier {cell.classifier} predicted values of type {kind}; class indices are integers")
+    report = {name: value.item() if isinstance(value, np.generic) else value for name, value in outcome.report.items()}
+    try:
+        content_hash(report)
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"classifier {cell.classifier} gave a report that is no JSON: {error}") from error
+    return report
+
+
+def _utf8(text: str) -> str:
+    """Return a text that can be written as UTF-8: names of files, and so messages, may hold what is none."""
+    return text.encode(errors="backslashreplace").decode()

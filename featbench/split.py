@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featbench.errors import SplitError
 from featbench.seeds import derive_seed
@@ -86,16 +87,28 @@ def draw_split(
     own_test = images.test if test == "fixed" and images.test is not None else np.zeros(len(images.labels), dtype=bool)
     generator = np.random.default_rng(derive_seed(seed, "split", draw))
     train: list[IntArray] = []
-    validation: list[IntArray] = []
     for label in range(len(images.classes)):
         pool = generator.permutation(np.flatnonzero((images.labels == label) & ~own_test))
-        chosen = pool if train_per_class is None else pool[:train_per_class]
-        held_out = min(max(1, round(len(chosen) * validation_fraction)), len(chosen) - 1)
-        train.append(chosen)
-        validation.append(chosen[:held_out])
+        train.append(pool if train_per_class is None else pool[:train_per_class])
     indices = np.sort(np.concatenate(train))
     tested = own_test.copy()
     if test == "rest":
         tested[:] = True
         tested[indices] = False
-    return Split(indices, np.isin(indices, np.concatenate(validation)), np.flatnonzero(tested))
+    validation = hold_out(images.labels[indices], validation_fraction, derive_seed(seed, "validation", draw))
+    return Split(indices, validation, np.flatnonzero(tested))
+
+
+def hold_out(labels: IntArray, fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Mark about `fraction` of the images of each class for validation: at least one, and never all.
+
+    Raises `SplitError` if a class has a single image.
+    """
+    generator = np.random.default_rng(seed)
+    marked = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        if len(members) < 2:
+            raise SplitError(f"class {label} has a single training image: validation needs another")
+        marked[members[: min(max(1, round(len(members) * fraction)), len(members) - 1)]] = True
+    return marked

@@ -111,7 +111,7 @@ class Store:
 
     def write_tensors(self, kind: str, key: str, tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> None:
         """Keep named arrays as .safetensors."""
-        data = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+        data = save({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()})
         self._write_artifact(kind, key, ".safetensors", lambda file: file.write(data), about)
 
     def read_tensors(self, kind: str, key: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:

@@ -36,6 +36,9 @@ ENVIRONMENT = {
 }
 """What MLflow is told unless the user says otherwise: a server that is away must not hold up a comparison."""
 
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Has MLflow's page show runs with their metrics, rather than what is made for language models."""
+
 
 def default_uri(store: Store) -> str:
     """Return the address of MLflow: MLFLOW_TRACKING_URI, or a database inside the store."""
@@ -115,7 +118,7 @@ class Mirror(Listener):
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             location = artifact_folder(self._store).as_uri() if self._own else None
-            experiment_id = client.create_experiment(name, artifact_location=location)
+            experiment_id = client.create_experiment(name, artifact_location=location, tags=KIND)
         else:
             experiment_id = experiment.experiment_id
         if self._parent is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from featbench.cli import options as shared
 from featbench.cli.main import FAILED
+from featbench.errors import UsageError
 
 if TYPE_CHECKING:
     from featbench.cell import Cell
@@ -78,5 +79,8 @@ def _deliver(text: str, output: Path | None) -> None:
         return
     from featbench.files import write_atomically
 
-    write_atomically(output, lambda file: file.write(text.encode()))
+    try:
+        write_atomically(output, lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise UsageError(f"--output {output} cannot be written: {error.strerror or error}") from error
     print(f"wrote {output}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 import time
 from types import TracebackType
@@ -82,7 +83,8 @@ class Console(Listener):
             self._advance(index + 1, total)
 
     def _advance(self, done: int, total: int) -> None:
-        bar = self._bar or tqdm(total=total, unit="cell", file=sys.stderr, leave=False, dynamic_ncols=True)
+        width = shutil.get_terminal_size().columns  # a terminal that does not know its width counts as 80
+        bar = self._bar or tqdm(total=total, unit="cell", file=sys.stderr, leave=False, ncols=width)
         self._bar = bar
         bar.set_description(self._cell, refresh=False)
         bar.n = done

@@ -7,7 +7,6 @@ import sys
 from dataclasses import replace
 
 from featbench.cli import options as shared
-from featbench.errors import UsageError
 
 STAGES = "64F12"
 """What is learned on a folder of images if no architecture is given: 12×12 patches, as in the papers' pictures."""
@@ -39,8 +38,6 @@ def run(options: argparse.Namespace) -> int:
     options.protocol = options.protocol or "digits"
     options.features = options.features or "psd"
     request = shared.request_of(options)
-    if request.features is None or len(request.features) != 1:
-        raise UsageError("featbench filters draws one learner at a time: give one to --features")
     from featbench.cli.console import Console
     from featbench.files import write_atomically
     from featbench.gallery import folder_filters, protocol_filters

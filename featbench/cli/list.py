@@ -18,6 +18,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print one line for each thing of a kind."""
     registry = Registry(options.plugin, strict=options.strict)
+    if options.kind != "plugins":
+        shared.say_broken(registry, options)
     lines = _plugins(registry) if options.kind == "plugins" else _things(registry, options.kind)
     width = max((len(name) for name, _ in lines), default=0)
     for name, text in lines:

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     try:
-        return _run(given)
+        return _flushed(given)
     except FeatbenchError as error:
         if debug:
             raise
@@ -55,6 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
 
 
+def _flushed(given: list[str]) -> int:
+    try:
+        return _run(given)
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a reader that has gone is still met by `main`
+
+
 def _run(given: list[str]) -> int:
     if not given or given[0] in ("-h", "--help"):
         print(_help())
@@ -78,7 +86,7 @@ def _find(name: str) -> Command:
 
     registry = Registry()
     if name not in registry.names("commands"):
-        raise UnknownNameError("command", name, [*COMMANDS, *registry.names("commands")])
+        raise UnknownNameError("command", name, [*COMMANDS, *registry.names("commands")], registry.hint)
     return registry.command(name)
 
 

@@ -13,6 +13,7 @@ from featbench.errors import UsageError
 if TYPE_CHECKING:
     from featbench.comparison import Workbench
     from featbench.grid import Request
+    from featbench.registry import Registry
     from featbench.runner import Listener
 
 
@@ -81,14 +82,19 @@ def workbench_of(options: argparse.Namespace, listener: Listener | None = None) 
         home=options.home,
         listener=listener,
     )
-    for record in workbench.registry.broken:
+    say_broken(workbench.registry, options)
+    return workbench
+
+
+def say_broken(registry: Registry, options: argparse.Namespace) -> None:
+    """Say which plugins could not be loaded, and why."""
+    for record in registry.broken:
         print(
             f"featbench: plugin {record.name} ({record.origin}) could not be loaded: {record.error}",
             file=sys.stderr,
         )
         if getattr(options, "debug", False):
             print(record.traceback, file=sys.stderr)
-    return workbench
 
 
 def named_plugins_broke(workbench: Workbench, options: argparse.Namespace) -> bool:

@@ -21,8 +21,9 @@ class Gabor(FilterLearner):
     """Gabor filters: combinations of orientations, two phases (even, odd), and as many wavelengths as fill the bank.
 
     The paper does not give its bank. Orientation o of n turns by π o / n. Wavelengths are spaced geometrically from
-    `shortest` pixels to the filter's side. The Gaussian envelope is round, with σ = `envelope` × side. Filters have
-    zero mean and unit norm; gains are 1, biases 0.
+    `shortest` pixels to the filter's side; a filter too small for two of the shortest has that one alone, and as many
+    orientations as fill the bank. The Gaussian envelope is round, with σ = `envelope` × side. Filters have zero mean
+    and unit norm; gains are 1, biases 0.
     """
 
     name: ClassVar[str] = "gabor"
@@ -35,8 +36,8 @@ class Gabor(FilterLearner):
     envelope: float = 0.25
 
     def __post_init__(self) -> None:
-        if self.orientations < 1 or self.shortest < 2 or self.envelope <= 0:
-            raise ValueError("orientations ≥ 1, shortest ≥ 2 pixels and envelope > 0 are needed")
+        if self.orientations < 1 or self.shortest <= 2 or self.envelope <= 0:
+            raise ValueError("orientations ≥ 1, shortest > 2 pixels and envelope > 0 are needed")
 
     def refusal(self, bank: Bank) -> str | None:
         """Gabors look at one map, and need room for a wave."""
@@ -48,13 +49,14 @@ class Gabor(FilterLearner):
 
     def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
         """Return the first `bank.filters` of the bank, phases first, then orientations, then wavelengths."""
-        count = math.ceil(bank.filters / (2 * self.orientations))
-        ratio = max(bank.size / self.shortest, 1.0)
+        orientations = self.orientations if bank.size >= 2 * self.shortest else math.ceil(bank.filters / 2)
+        count = math.ceil(bank.filters / (2 * orientations))
+        ratio = bank.size / self.shortest
         waves = [self.shortest * ratio ** (i / max(count - 1, 1)) for i in range(count)]
         kernels = [
-            _gabor(bank.size, wave, math.pi * orientation / self.orientations, phase, self.envelope * bank.size)
+            _gabor(bank.size, wave, math.pi * orientation / orientations, phase, self.envelope * bank.size)
             for wave in waves
-            for orientation in range(self.orientations)
+            for orientation in range(orientations)
             for phase in (0.0, math.pi / 2)
         ]
         return Filters(torch.stack(kernels[: bank.filters]).unsqueeze(1).float())

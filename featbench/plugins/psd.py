@@ -33,10 +33,10 @@ class Psd(FilterLearner):
     family: ClassVar[Family] = "unsupervised"
     source: ClassVar[str] = "Kavukcuoglu, Ranzato, LeCun 2008"
 
-    lam: float = 0.2
+    lam: float = 1.0
     alpha: float = 1.0
     patches: int = 20_000
-    updates: int = 1000
+    updates: int = 2000
     batch: int = 256
     iterations: int = 15
     rate: float = 0.01
@@ -118,7 +118,7 @@ def infer(y: Tensor, atoms: Tensor, prediction: Tensor, lam: float, alpha: float
     smaller = gram if gram.shape[0] <= atoms.shape[0] else atoms @ atoms.T
     step = 1 / (float(torch.linalg.eigvalsh(smaller)[-1]) + alpha)
     # The gradient is linear in z: z (I - step (BᵀB + α)) + step (Bᵀy + αF).
-    linear = torch.eye(len(gram), device=y.device) * (1 - step * alpha) - step * gram
+    linear = torch.eye(len(gram), dtype=gram.dtype, device=y.device) * (1 - step * alpha) - step * gram
     constant = step * (y @ atoms + alpha * prediction)
     codes = extrapolated = prediction
     momentum = 1.0

@@ -1,0 +1,230 @@
+import inspect
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from featbench.classifiers import logistic
+from featbench.classifiers.logistic import STRENGTHS, Logistic, Standardiser
+from featbench.registry import Registry
+
+
+def toy(n=240, features=12, classes=4, spread=1.5, seed=0, dtype=np.float32):
+    generator = np.random.default_rng(seed)
+    labels = np.arange(n) % classes
+    centres = generator.standard_normal((classes, features))
+    scales = 10.0 ** generator.uniform(-2, 2, features)
+    x = scales * (centres[labels] + spread * generator.standard_normal((n, features))) + 5 * scales
+    return x.astype(dtype), labels.astype(np.int64), np.arange(n) % 5 == generator.integers(0, 5)
+
+
+def fit(x, labels, validation, classes=4):
+    return Logistic().fit(x, labels, validation, classes, seed=0)
+
+
+def standardised(x, like):
+    """Zero mean and unit variance over `like`, divided by the root of the number of features."""
+    x, like = x.astype(np.float64), like.astype(np.float64)
+    return (x - like.mean(axis=0)) / like.std(axis=0) / np.sqrt(x.shape[1])
+
+
+def probabilities(weight, bias, x):
+    logits = x @ weight.T + bias
+    logits = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return logits / logits.sum(axis=1, keepdims=True)
+
+
+def written_objective(weight, bias, x, labels, strength):
+    return -np.log(probabilities(weight, bias, x)[np.arange(len(x)), labels]).mean() + strength / 2 * (weight**2).sum()
+
+
+def independent_fit(x, labels, strength):
+    return LogisticRegression(C=1 / (strength * len(x)), solver="newton-cg", tol=1e-9, max_iter=1000).fit(x, labels)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_objective_is_that_of_another_solver_at_a_tight_tolerance(seed):
+    x, labels, validation = toy(seed=seed)
+    report = fit(x, labels, validation).report
+    z = standardised(x, x)
+    reference = independent_fit(z, labels, report["strength"])
+    expected = written_objective(reference.coef_, reference.intercept_, z, labels, report["strength"])
+    assert report["objective"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_solution_has_next_to_no_gradient_at_any_strength(strength, monkeypatch):
+    monkeypatch.setattr(logistic, "STRENGTHS", (strength,))
+    x, labels, validation = toy(spread=3)
+    predictor = fit(x, labels, validation)
+    z = standardised(x, x)
+    weight, bias = predictor.solution.weight.T, predictor.solution.bias
+    error = probabilities(weight, bias, z) - np.eye(4)[labels]
+    assert np.abs(error.T @ z / len(z) + strength * weight).max() < 1e-5
+    assert np.abs(error.mean(axis=0)).max() < 1e-5
+    assert predictor.report["objective"] == pytest.approx(written_objective(weight, bias, z, labels, strength))
+
+
+def choice_by_hand(x, labels, validation):
+    """The strength that another solver chooses: by accuracy on validation rows, ties by log-loss."""
+    rated = []
+    train, held_out = standardised(x[~validation], x[~validation]), standardised(x[validation], x[~validation])
+    for strength in STRENGTHS:
+        model = independent_fit(train, labels[~validation], strength)
+        p = probabilities(model.coef_, model.intercept_, held_out)
+        accuracy = (p.argmax(axis=1) == labels[validation]).mean()
+        rated.append((accuracy, np.log(p[np.arange(len(p)), labels[validation]]).mean(), strength))
+    return max(rated)
+
+
+@pytest.mark.parametrize(("seed", "spread"), [(0, 1.0), (1, 2.0), (2, 4.0), (3, 8.0), (4, 0.2)])
+def test_strength_is_the_best_on_validation_rows(seed, spread):
+    x, labels, validation = toy(seed=seed, spread=spread)
+    report = fit(x, labels, validation).report
+    accuracy, _, strength = choice_by_hand(x, labels, validation)
+    assert report["strength"] == strength
+    assert report["validation_accuracy"] == pytest.approx(100 * accuracy)
+
+
+def test_easy_and_hopeless_data_choose_differently():
+    easy = fit(*toy(spread=0.2)).report["strength"]
+    x, labels, validation = toy(spread=0.2)
+    hopeless = fit(x, np.random.default_rng(0).permutation(labels), validation).report["strength"]
+    assert hopeless > easy
+
+
+def test_corrupted_validation_labels_change_the_choice():
+    x, labels, validation = toy(spread=0.2)
+    corrupted = np.where(validation, (labels + 1) % 4, labels)
+    assert fit(x, labels, validation).report["validation_accuracy"] == 100
+    assert fit(x, corrupted, validation).report["validation_accuracy"] == 0
+    # All strengths are wrong about every row now: the least sure of them has the smallest log-loss.
+    assert fit(x, corrupted, validation).report["strength"] == max(STRENGTHS)
+    assert fit(x, labels, validation).report["strength"] < max(STRENGTHS)
+
+
+def test_scale_of_validation_rows_plays_no_part_in_what_they_are_judged_by(monkeypatch):
+    x, labels, validation = toy()
+    seen = []
+    original = Standardiser.fit.__func__
+    monkeypatch.setattr(
+        Standardiser, "fit", classmethod(lambda cls, rows: seen.append(rows.copy()) or original(cls, rows))
+    )
+    fit(x, labels, validation)
+    assert np.array_equal(seen[0], x[~validation])
+    assert np.array_equal(seen[1], x)
+
+
+def test_final_model_is_trained_on_all_rows():
+    x, labels, validation = toy(spread=4)
+    predictor = fit(x, labels, validation)
+    for rows, close in ((np.ones(len(x), dtype=bool), True), (~validation, False)):
+        z = standardised(x[rows], x[rows])
+        model = independent_fit(z, labels[rows], predictor.report["strength"])
+        assert np.allclose(predictor.solution.weight.T, model.coef_, rtol=1e-2, atol=1e-2) == close
+
+
+def test_it_is_given_no_test_rows():
+    assert list(inspect.signature(Logistic.fit).parameters) == [
+        "self",
+        "features",
+        "labels",
+        "validation",
+        "classes",
+        "seed",
+    ]
+
+
+def test_predictions_are_those_of_the_independent_solver():
+    x, labels, validation = toy(spread=2)
+    new = toy(spread=2, seed=0, n=2000)[0][240:]
+    predictor = fit(x, labels, validation)
+    model = independent_fit(standardised(x, x), labels, predictor.report["strength"])
+    expected = model.predict(standardised(new, x))
+    predicted = predictor.predict(new)
+    assert predicted.dtype == np.int64
+    assert (predicted == expected).mean() > 0.999
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("values", [(0.0, 1.0), (0.1, 1000.0), (-3.3, 1e-6)])
+def test_constant_features_do_no_harm(values, dtype):
+    x, labels, validation = toy(dtype=np.float64)
+    x = (x / x.std(axis=0)).astype(dtype)
+    constant = np.tile(np.array(values, dtype=dtype), (len(x), 1))
+    plain, padded = fit(x, labels, validation), fit(np.hstack([x, constant]), labels, validation)
+    assert plain.report == pytest.approx(padded.report, rel=1e-9)
+    new = np.hstack([x, np.full_like(constant, 77)])
+    assert np.array_equal(plain.predict(x), padded.predict(new))
+
+
+def test_scale_and_offset_of_features_play_no_part():
+    x, labels, validation = toy(dtype=np.float64, spread=3)
+    scale, offset = np.linspace(0.1, 10, 12), np.linspace(-50, 50, 12)
+    plain, changed = fit(x, labels, validation), fit(scale * x + offset, labels, validation)
+    assert plain.report["objective"] == pytest.approx(changed.report["objective"], rel=1e-6)
+    assert np.array_equal(plain.predict(x), changed.predict(scale * x + offset))
+
+
+def test_standardised_rows_have_a_mean_squared_norm_of_one():
+    x, _, _ = toy()
+    z = Standardiser.fit(x).apply(x)
+    np.testing.assert_allclose(z, standardised(x, x), atol=1e-9)
+    assert (z**2).sum(axis=1).mean() == pytest.approx(1)
+
+
+def test_features_that_are_all_constant_leave_a_guess():
+    labels = np.arange(40) % 4
+    labels[:8] = 2
+    predictor = fit(np.full((40, 3), 7.0, dtype=np.float32), labels, np.arange(40) % 4 == np.arange(40) // 4 % 4)
+    assert set(predictor.predict(np.zeros((5, 3), dtype=np.float32))) == {2}
+
+
+def test_more_features_than_images():
+    x, labels, validation = toy(n=60, features=500)
+    report = fit(x, labels, validation).report
+    z = standardised(x, x)
+    reference = independent_fit(z, labels, report["strength"])
+    expected = written_objective(reference.coef_, reference.intercept_, z, labels, report["strength"])
+    assert report["objective"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_two_classes():
+    x, labels, validation = toy(classes=2, spread=1)
+    predictor = fit(x, labels, validation, classes=2)
+    assert (predictor.predict(x) == labels).mean() > 0.9
+    assert predictor.report["converged"]
+
+
+def test_solver_that_stopped_early_is_reported_without_a_warning(monkeypatch):
+    x, labels, validation = toy()
+    report = fit(x, labels, validation).report
+    assert report["converged"] is True
+    assert 0 < report["iterations"] < logistic.ITERATIONS
+    assert report["tolerance"] == logistic.TOLERANCE
+    monkeypatch.setattr(logistic, "ITERATIONS", 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stopped = fit(x, labels, validation).report
+    assert stopped["converged"] is False
+    assert stopped["iterations"] == 2
+
+
+def test_fitting_twice_gives_the_same():
+    x, labels, validation = toy(spread=4)
+    first, second = fit(x, labels, validation), fit(x, labels, validation)
+    assert first.report == second.report
+    assert np.array_equal(first.solution.weight, second.solution.weight)
+
+
+def test_inputs_are_left_alone():
+    x, labels, validation = toy()
+    copies = x.copy(), labels.copy(), validation.copy()
+    fit(x, labels, validation).predict(x)
+    for given, copy in zip((x, labels, validation), copies, strict=True):
+        assert np.array_equal(given, copy)
+
+
+def test_it_is_registered_as_logistic():
+    assert isinstance(Registry().classifier("logistic"), Logistic)

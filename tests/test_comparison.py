@@ -1,0 +1,239 @@
+import importlib.util
+import itertools
+import json
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import featbench
+from featbench.comparison import Workbench, compare
+from featbench.errors import UnknownNameError, UsageError
+from featbench.grid import Request
+from featbench.statistics import ROW
+
+COLUMNS = [*ROW, "mean", "std", "unit", "n", "draws", "status", "fit_seconds", "extract_seconds", "scores", "message"]
+
+
+@pytest.fixture
+def compare_here(tiny):
+    """Call `featbench.compare` on the tiny protocol, without MLflow."""
+
+    def compare_here(*, plugins=(), **options):
+        return compare("tiny", plugins=[tiny, *plugins], track=False, device="cpu", **options)
+
+    return compare_here
+
+
+def scores(rows):
+    return {(row["learner"], row["regime"]): row["scores"] for row in rows.to_dict("records")}
+
+
+def test_compare_gives_a_row_for_each_learner_regime_and_classifier(compare_here):
+    rows = compare_here()
+    assert isinstance(rows, pd.DataFrame)
+    assert rows.columns.tolist() == COLUMNS
+    assert rows[["learner", "regime", "label", "classifier"]].to_numpy().tolist() == [
+        ["chance", "fixed", "–", "guess"],
+        ["raw-pixels", "fixed", "–", "nearest"],
+        ["random", "R", "R", "nearest"],
+        ["random", "R+", "R+", "nearest"],
+    ]
+    assert rows["n"].tolist() == rows["draws"].tolist() == [2] * 4
+    assert set(rows["status"]) == {"ok"}
+    for row in rows.to_dict("records"):
+        assert row["mean"] == pytest.approx(np.mean(row["scores"]), rel=1e-12)
+        assert row["std"] == pytest.approx(np.std(row["scores"], ddof=1), rel=1e-9, abs=1e-12)
+        assert 0 <= row["mean"] <= 100
+
+
+def test_the_tiny_data_can_be_told_apart(compare_here):
+    # Otherwise the scores that other tests compare could agree by being no better than a guess.
+    found = scores(compare_here(draws=4))
+    assert np.mean(found["raw-pixels", "fixed"]) > 60
+    assert np.mean(found["chance", "fixed"]) < 50
+    assert len(set(found["random", "R"])) > 1
+
+
+def test_two_stages_are_labelled_twice(compare_here):
+    rows = compare_here(stages="4F3-Rabs > 2F2-Rabs", draws=1)
+    assert rows["label"].tolist() == ["–", "–", "RR", "R+R+"]
+
+
+def test_a_second_run_computes_nothing_and_does_not_load_the_data(compare_here, log):
+    first = compare_here()
+    assert log.count("load") == 1
+    second = compare_here()
+    assert log.count("load") == 1
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_the_seed_decides_everything(compare_here, tmp_path):
+    one = compare_here(home=tmp_path / "one")
+    same = compare_here(home=tmp_path / "same")
+    other = compare_here(home=tmp_path / "other", seed=1)
+    assert scores(one) == scores(same)
+    assert scores(one) != scores(other)
+
+
+def test_a_larger_comparison_reuses_the_smaller(compare_here, tiny, write_learner, log):
+    learner = write_learner("counted")
+    small = compare_here(plugins=[learner], features=["counted"], regimes=["U"], draws=2)
+    large = compare_here(plugins=[learner], features=["counted", "random"], regimes=["U", "R"], draws=3)
+    assert log.count("counted") == 3
+    assert scores(large)["counted", "U"][:2] == scores(small)["counted", "U"]
+
+
+def test_draws_share_their_splits_across_learners(tiny, write_learner):
+    bench = Workbench(plugins=[tiny, write_learner("counted")])
+    cells = bench.plan(Request("tiny", features=["random", "counted"], draws=3, device="cpu"))
+    splits = {}
+    for cell in cells:
+        images, _ = bench.steps.images(cell)
+        split = bench.steps.split(cell, images)
+        splits.setdefault(cell.draw, []).append([part.tolist() for part in (split.train, split.validation, split.test)])
+    assert set(splits) == {0, 1, 2}
+    assert all(len(same) == 6 and same.count(same[0]) == 6 for same in splits.values())
+    assert all(splits[a][0] != splits[b][0] for a, b in itertools.combinations(splits, 2))
+
+
+def test_classifiers_are_given_the_same_images_whatever_the_features(compare_here, write_plugin, log):
+    spy = write_plugin(
+        "spy",
+        """
+        import hashlib, os
+        import numpy as np
+        import featbench
+
+        class P(featbench.Predictor):
+            report = {}
+            def predict(self, features):
+                return np.zeros(len(features), dtype=int)
+
+        class Spy(featbench.Classifier):
+            name = "spy"
+            def fit(self, features, labels, validation, classes, seed):
+                seen = f"{hashlib.sha256(labels.tobytes() + validation.tobytes()).hexdigest()}/{seed}"
+                with open(os.environ["FEATBENCH_TEST_LOG"], "a") as file:
+                    file.write(f"{seen}\\n")
+                assert len(features) == len(labels) == len(validation) == 12 and classes == 3
+                assert sorted(labels[validation]) == [0, 1, 2], "one of four validates in each class"
+                return P()
+
+        @featbench.hookimpl
+        def featbench_classifiers():
+            return [Spy()]
+        """,
+    )
+    rows = compare_here(plugins=[spy], classifiers=["spy"], regimes=["R"], draws=2)
+    assert set(rows["status"]) == {"ok"}
+    seen = [line for line in log.lines() if line != "load"]
+    assert seen[:2] == seen[2:]
+    images, seeds = zip(*(line.split("/") for line in seen[:2]), strict=True)
+    assert len(set(images)) == len(set(seeds)) == 2
+
+
+def test_the_comparison_is_kept_with_its_request_and_its_cells(compare_here, store):
+    compare_here(regimes=["R"], draws=1)
+    ((_, record),) = store.records("comparisons")
+    assert (record["request"]["protocol"], record["request"]["regimes"]) == ("tiny", ["R"])
+    assert {key for key, _ in store.records("results")} == set(record["cells"])
+
+
+def test_a_module_is_a_plugin(tiny):
+    spec = importlib.util.spec_from_file_location("tiny_module", tiny)
+    module = importlib.util.module_from_spec(spec)
+    # A class finds its source by its module's name.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(__import__("sys").modules, "tiny_module", module)
+        spec.loader.exec_module(module)
+        rows = compare("tiny", plugins=[module], regimes=["R"], track=False)
+    assert rows["status"].tolist() == ["ok"] * 3
+
+
+def test_a_plugin_that_cannot_be_loaded_is_warned_of(compare_here, write_plugin):
+    broken = write_plugin("broken", "def f(:")
+    with pytest.warns(UserWarning, match=r"plugin broken \(.*broken.py\) could not be loaded: SyntaxError"):
+        rows = compare_here(plugins=[broken], regimes=["R"])
+    assert rows["status"].tolist() == ["ok"] * 3
+
+
+def test_a_comparison_that_goes_well_warns_of_nothing(compare_here):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compare_here()
+
+
+@pytest.mark.parametrize(
+    "options, error",
+    [({"features": ["randon"]}, UnknownNameError), ({"draws": 0}, UsageError), ({"train_per_class": 1}, UsageError)],
+)
+def test_a_request_that_makes_no_sense_raises_and_leaves_no_result(compare_here, home, options, error):
+    with pytest.raises(error):
+        compare_here(**options)
+    assert not (home / "results").exists()
+    assert not (home / "comparisons").exists()
+
+
+def test_a_failing_cell_makes_a_row_with_its_message(compare_here, write_learner):
+    broken = write_learner("broken", "raise RuntimeError('on purpose')")
+    rows = compare_here(plugins=[broken], features=["broken"], regimes=["U"])
+    row = rows[rows["learner"] == "broken"].iloc[0]
+    assert (row["status"], row["n"], row["message"]) == ("failed", 0, "RuntimeError: on purpose")
+    assert pd.isna(row["mean"])
+
+
+def test_skipped_cells_are_rows_too(compare_here):
+    rows = compare_here(features=["random"], regimes=["R", "U"], draws=1)
+    row = rows[rows["regime"] == "U"].iloc[0]
+    assert (row["status"], row["n"]) == ("skipped", 0)
+    assert "nothing to learn without labels" in row["message"]
+
+
+def test_the_data_folder_comes_from_the_environment_too(compare_here, tmp_path, monkeypatch):
+    plain = compare_here(regimes=["R"])
+    (tmp_path / "version").write_text("5")
+    monkeypatch.setenv("FEATBENCH_DATA", str(tmp_path))
+    assert scores(compare_here(regimes=["R"])) != scores(plain)
+    assert scores(compare_here(regimes=["R"], data_dir=tmp_path / "empty")) == scores(plain)
+
+
+def test_seconds_are_those_of_the_first_computation(tiny, home):
+    def seconds():
+        runs = Workbench(plugins=[tiny]).compare(Request("tiny", draws=1, device="cpu"), track=False).runs
+        return {str(run.cell): run.result.seconds for run in runs if run.cell.learner.name == "random"}
+
+    first = seconds()
+    for path in (home / "results").glob("*.json"):
+        path.unlink()
+    again = seconds()
+    plain, refined = first.values()
+    assert min(plain.learn, plain.extract, refined.refine, refined.extract) > 0
+    for name in first:
+        assert (again[name].learn, again[name].refine, again[name].extract) == (
+            first[name].learn,
+            first[name].refine,
+            first[name].extract,
+        )
+
+
+def test_the_workbench_counts_what_it_computed(tiny):
+    bench = Workbench(plugins=[tiny])
+    request = Request("tiny", regimes=["R"], device="cpu")
+    first = bench.compare(request, track=False)
+    second = bench.compare(request, track=False)
+    assert (first.computed, second.computed) == (6, 0)
+    assert first.key == second.key
+    assert first.failed == second.failed == []
+    assert [run.result.key for run in first.runs] == [run.result.key for run in second.runs]
+
+
+def test_the_digits_are_compared_without_a_plugin(tmp_path):
+    rows = featbench.compare(features=["gabor"], train_per_class=3, draws=1, track=False, device="cpu")
+    found = scores(rows)
+    assert rows["dataset"].tolist() == ["digits"] * 3
+    assert found["chance", "fixed"][0] < 20
+    assert found["raw-pixels", "fixed"][0] > 60
+    assert found["gabor", "fixed"][0] > 60
+    assert json.loads(json.dumps(found["gabor", "fixed"])) == found["gabor", "fixed"]

@@ -1,0 +1,359 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from featbench.comparison import Workbench
+from featbench.errors import DataError
+from featbench.experiment import Steps, run_cell, unlabelled_maps
+from featbench.grid import Request
+from featbench.preprocess import Preprocessing
+from featbench.registry import Registry
+from featbench.scoring import compute_score
+
+OWN_TEST = '''
+from pathlib import Path
+import numpy as np
+import featbench
+
+class OwnTest(featbench.Dataset):
+    """Like tiny, with a test split of its own; data_dir/permute shuffles the labels of the test images."""
+    name = "own-test"
+    def fingerprint(self, data_dir):
+        return str((Path(data_dir) / "permute").exists())
+    def load(self, data_dir):
+        generator = np.random.default_rng(0)
+        labels = np.repeat(np.arange(3), 16)
+        patterns, noise = generator.normal(size=(3, 6, 6)), generator.normal(size=(48, 6, 6))
+        pixels = (patterns[labels] + noise).astype(np.float32)
+        test = np.tile(np.arange(16) >= 8, 3)
+        if (Path(data_dir) / "permute").exists():
+            labels[test] = np.roll(labels[test], 8)
+        return featbench.Images(pixels, labels, ("a", "b", "c"), test)
+
+@featbench.hookimpl
+def featbench_datasets():
+    return [OwnTest()]
+
+@featbench.hookimpl
+def featbench_protocols():
+    return [featbench.Protocol(
+        name="own-test", summary="", dataset="own-test", architecture="4F3-Rabs-PA2/2",
+        preprocessing=featbench.Preprocessing(), train_per_class=5, test="fixed", features=("random", "counted"),
+        regimes=("R", "U", "R+", "U+"), classifiers=("nearest", "logistic"), draws=2,
+    )]
+'''
+
+
+@pytest.fixture
+def own_test(write_plugin):
+    return write_plugin("own_test", OWN_TEST)
+
+
+@pytest.fixture
+def counted(write_learner):
+    """A learner whose filters are patches it is shown."""
+    return write_learner("counted", "return patches.sample(bank.filters) * self.scale + 0 * weight")
+
+
+def run_all(plugins, home, data_dir):
+    """Run the whole protocol; return its store, and the runs by cell."""
+    bench = Workbench(plugins=plugins, home=home, data_dir=data_dir)
+    comparison = bench.compare(Request("own-test", device="cpu"), track=False)
+    assert [run.result.message for run in comparison.runs] == [""] * len(comparison.runs)
+    return bench, {str(run.cell): run for run in comparison.runs}
+
+
+def test_test_labels_reach_the_scorer_only(tiny, own_test, counted, tmp_path):
+    plugins = [tiny, own_test, counted]
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "permuted").mkdir()
+    (tmp_path / "permuted/permute").touch()
+    plain, plain_runs = run_all(plugins, tmp_path / "one", tmp_path / "plain")
+    permuted, permuted_runs = run_all(plugins, tmp_path / "other", tmp_path / "permuted")
+    assert plain_runs.keys() == permuted_runs.keys()
+    assert len(plain_runs) == 2 * (1 + 2 + 4 * 2)
+    different = 0
+    for name, run in plain_runs.items():
+        other = permuted_runs[name]
+        assert run.result.key != other.result.key
+        different += run.result.score != other.result.score
+        assert run.result.report == other.result.report
+        mine, _ = plain.store.read_array("predictions", run.result.key)
+        theirs, _ = permuted.store.read_array("predictions", other.result.key)
+        assert np.array_equal(mine, theirs)
+    assert different > len(plain_runs) / 2
+    assert artifacts(plain) == artifacts(permuted)
+
+
+def artifacts(bench):
+    """Return the bytes of all filters, networks and features, whatever their keys are."""
+    found = {
+        kind: sorted(path.read_bytes() for path in (bench.store.home / "artifacts" / kind).glob(f"*{ending}"))
+        for kind, ending in (("filters", ".safetensors"), ("networks", ".safetensors"), ("features", ".npy"))
+    }
+    # Two draws of U and one R; two of R+ and of U+; train and test of each, for raw pixels and chance as well.
+    assert {kind: len(files) for kind, files in found.items()} == {"filters": 3, "networks": 4, "features": 21}
+    return found
+
+
+def test_training_labels_do_reach_the_classifier(tiny, own_test, counted, tmp_path):
+    # The test above would pass if labels reached nothing at all.
+    plugins = [tiny, own_test, counted]
+    (tmp_path / "plain").mkdir()
+    _, plain_runs = run_all(plugins, tmp_path / "one", tmp_path / "plain")
+    own_test.write_text(
+        OWN_TEST.replace("labels[test] = np.roll", "labels[~test] = np.roll").replace(
+            "np.roll(labels[test], 8)", "np.roll(labels[~test], 4)"
+        )
+    )
+    (tmp_path / "plain/permute").touch()
+    _, other_runs = run_all(plugins, tmp_path / "other", tmp_path / "plain")
+    changed = [name for name, run in plain_runs.items() if run.result.score != other_runs[name].result.score]
+    assert len(changed) > len(plain_runs) / 2
+
+
+def plan(plugins, **request):
+    return Workbench(plugins=plugins).plan(Request("tiny", device="cpu", **request))
+
+
+def test_a_cell_gives_the_same_with_and_without_a_store(tiny, counted, store):
+    cells = plan([tiny, counted], features=["random", "counted"], draws=1)
+    plain = Steps(Registry([tiny, counted]), None)
+    bench = Workbench(plugins=[tiny, counted])
+    for cell in cells:
+        alone, cached, again = run_cell(cell, plain), run_cell(cell, bench.steps), run_cell(cell, bench.steps)
+        for outcome in (cached, again):
+            assert outcome.score == alone.score
+            assert outcome.report == alone.report
+            assert np.array_equal(outcome.predictions, alone.predictions)
+        assert again.seconds.extract == cached.seconds.extract
+
+
+@pytest.mark.parametrize("name", ["thresholds", "table"])
+def test_what_a_learner_keeps_with_its_filters_comes_back_from_the_store(tiny, write_learner, name):
+    plugin = write_learner(
+        "keeper", f"return featbench.Filters(weight, extras={{'{name}': weight[:, 0, 0, 0]}})", "random"
+    )
+    encoder = f"""
+    def encoder(self, filters, table):
+        from featbench.stages import tanh_encoder
+        return tanh_encoder(featbench.Filters(filters.weight, filters.extras['{name}']), table)
+
+@featbench.hookimpl
+"""
+    plugin.write_text(plugin.read_text().replace("\n@featbench.hookimpl\n", encoder))
+    cell = plan([tiny, plugin], features=["keeper"], regimes=["R"], draws=1)[-1]
+    first = run_cell(cell, Workbench(plugins=[tiny, plugin]).steps)
+    again = run_cell(cell, Workbench(plugins=[tiny, plugin]).steps)
+    assert np.array_equal(first.predictions, again.predictions)
+
+
+def test_what_went_before_does_not_change_a_cell(tiny, counted):
+    cells = plan([tiny, counted], features=["random", "counted"], draws=1)
+    cell = cells[-1]
+    alone = run_cell(cell, Steps(Registry([tiny, counted]), None))
+    steps = Steps(Registry([tiny, counted]), None)
+    for before in cells[:-1]:
+        run_cell(before, steps)
+    torch.manual_seed(123)
+    np.random.seed(123)
+    last = run_cell(cell, steps)
+    assert last.score == alone.score
+    assert np.array_equal(last.predictions, alone.predictions)
+
+
+def test_a_learner_that_draws_from_the_global_generators_is_reproducible(tiny, write_learner):
+    body = """
+        import random
+        return torch.randn(bank.shape) + random.random() + np.random.rand()
+    """
+    plugins = [tiny, write_learner("careless", body)]
+    cell = plan(plugins, features=["careless"], regimes=["U"])[-1]
+    steps = Steps(Registry(plugins), None)
+    images, maps = steps.images(cell)
+    split = steps.split(cell, images)
+    first = list(steps.learn(cell, split, maps)[0].parameters())
+    torch.rand(7)
+    second = list(steps.learn(cell, split, maps)[0].parameters())
+    assert [tuple(weight.shape) for weight in first[:1]] == [(4, 1, 3, 3)]
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_the_score_is_the_percentage_of_right_predictions(tiny):
+    cell = plan([tiny], regimes=["R"], draws=1)[1]
+    steps = Steps(Registry([tiny]), None)
+    outcome = run_cell(cell, steps)
+    images, _ = steps.images(cell)
+    truth = images.labels[steps.split(cell, images).test]
+    right = sum(int(a) == int(b) for a, b in zip(outcome.predictions, truth, strict=True))
+    assert outcome.score.value == pytest.approx(100 * right / 24)
+    assert outcome.score.metric == "accuracy"
+
+
+def test_the_mean_per_class_weighs_classes_alike():
+    labels, predictions = np.array([0, 0, 0, 1, 2, 2]), np.array([0, 0, 1, 1, 0, 2])
+    assert compute_score("accuracy", predictions, labels, 3).value == pytest.approx(100 * 4 / 6)
+    expected = 100 * (2 / 3 + 1 + 1 / 2) / 3
+    assert compute_score("mean-per-class-accuracy", predictions, labels, 3).value == pytest.approx(expected)
+
+
+def test_a_learner_sees_the_training_images_of_its_draw_and_no_others(tiny, write_learner, log):
+    body = """
+        log(f"images{len(patches.maps)}")
+        for image in patches.maps.images:
+            log("seen" + str(round(float(image.double().sum() + 1e3 * image.flatten()[0].double()), 3)))
+        return weight
+    """
+    plugins = [tiny, write_learner("counted", body)]
+    bench = Workbench(plugins=plugins)
+    cells = plan(plugins, features=["counted"], regimes=["U"], draws=2)
+    for cell in cells[-2:]:
+        log.path.unlink(missing_ok=True)
+        images, maps = bench.steps.images(cell)
+        split = bench.steps.split(cell, images)
+        run_cell(cell, Steps(Registry(plugins), None))
+        expected = {
+            f"seen{round(float(maps[i].double().sum() + 1e3 * maps[i].flatten()[0].double()), 3)}" for i in split.train
+        }
+        assert {line for line in log.lines() if line.startswith("seen")} == expected
+        assert len(expected) == 12
+        assert log.count("images12") == 1
+
+
+@pytest.mark.parametrize("family, regime", [("random", "R"), ("fixed", "fixed"), ("supervised", "R+")])
+def test_only_unsupervised_learners_are_given_patches(tiny, write_learner, family, regime):
+    plugins = [tiny, write_learner("counted", "assert patches is None\nreturn weight", family=family)]
+    cell = plan(plugins, features=["counted"], regimes=[regime])[-1]
+    assert cell.skip == ""
+    assert run_cell(cell, Steps(Registry(plugins), None)).score.value >= 0
+
+
+def test_filters_are_learned_on_the_unlabelled_folder_instead(tiny, write_learner, unlabelled, log):
+    body = """
+        log(f"images{len(patches.maps)}")
+        log("x".join(map(str, patches.maps.images[0].shape)))
+        return patches.sample(bank.filters)
+    """
+    plugins = [tiny, write_learner("counted", body)]
+    cells = plan(plugins, features=["counted"], regimes=["U"], unlabelled=str(unlabelled))
+    outcome = run_cell(cells[-1], Steps(Registry(plugins), None))
+    assert (log.count("images5"), log.count("1x1x9x7")) == (1, 1)
+    assert len(outcome.predictions) == 24
+
+
+def test_unlabelled_images_keep_their_size_and_are_normalised_alike(unlabelled):
+    maps = unlabelled_maps(unlabelled, Preprocessing(size=3, pad=True))
+    assert [tuple(image.shape) for image in maps] == [(1, 1, 9, 7)] * 5
+    for image in maps:
+        assert float(image.mean()) == pytest.approx(0, abs=1e-5)
+        assert float(image.std(correction=0)) == pytest.approx(1, abs=1e-5)
+
+
+def test_draws_on_an_unlabelled_folder_share_their_filters(compare_tiny, write_learner, unlabelled, log):
+    options = ("--features", "counted", "--unlabelled", unlabelled, "--draws", "3")
+    ran = compare_tiny(*options, plugins=[write_learner("counted")])
+    assert {row["regime"] for row in ran.rows if row["learner"] == "counted"} == {"U", "U+"}
+    assert ran.code == 0
+    assert log.count("counted") == 1
+
+
+def test_a_learner_of_whole_networks_gets_the_shape_of_the_images(tiny, write_plugin):
+    network = write_plugin(
+        "whole",
+        """
+        from dataclasses import dataclass
+        from typing import ClassVar
+        import torch
+        import featbench
+
+        @dataclass(frozen=True)
+        class Whole(featbench.NetworkLearner):
+            name: ClassVar[str] = "whole"
+            family: ClassVar[str] = "unsupervised"
+            width: int = 5
+            def network(self, shape, maps, seed):
+                assert shape == (1, 6, 6) and len(maps) == 12, (shape, len(maps))
+                return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, self.width))
+
+        @featbench.hookimpl
+        def featbench_learners():
+            return [Whole]
+        """,
+    )
+    plugins = [tiny, network]
+    cells = [cell for cell in plan(plugins, features=["whole(width=7)"], draws=1) if cell.learner.name == "whole"]
+    assert [(cell.regime.name, cell.architecture) for cell in cells] == [("U", ""), ("U+", "")]
+    bench = Workbench(plugins=plugins)
+    for cell in cells:
+        assert len(run_cell(cell, bench.steps).predictions) == 24
+    shapes = {np.load(path).shape for path in (bench.store.home / "artifacts/features").glob("*.npy")}
+    assert shapes == {(36, 7)}
+
+
+def test_progress_is_told_step_by_step(tiny, counted):
+    told = []
+    plugins = [tiny, counted]
+    cell = plan(plugins, features=["counted"], regimes=["U+"], draws=1)[-1]
+    run_cell(cell, Steps(Registry(plugins), None, lambda what, done, total: told.append((what, done, total))))
+    names = list(dict.fromkeys(what for what, _, _ in told))
+    assert names == ["loading", "learning filters", "refining, epoch", "extracting, image", "training the classifier"]
+    assert ("extracting, image", 36, 36) in told
+    assert all(0 <= done <= total for _, done, total in told)
+
+
+def test_refinement_changes_the_network_and_reports_what_it_did(tiny):
+    cells = {cell.regime.name: cell for cell in plan([tiny], draws=1)}
+    steps = Steps(Registry([tiny]), None)
+    plain, refined = run_cell(cells["R"], steps), run_cell(cells["R+"], steps)
+    assert "refinement" not in plain.report
+    report = refined.report["refinement"]
+    assert 0 <= report["best_epoch"] <= report["epochs"]
+    assert 0 <= report["validation_before"] <= report["validation_after"] <= 100
+    assert (plain.seconds.refine, refined.seconds.refine > 0) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("labels, (", "labels[1:], (", "has 36 images but 35 labels"),
+        ("labels, (", "labels + 1, (", "has labels outside its 3 classes"),
+        ("labels, (", "labels - 1, (", "has labels outside its 3 classes"),
+        (".astype(np.float32), labels", ".astype(np.float32)[:0], labels[:0]", "holds no images"),
+        ("(patterns[labels]", "(np.nan * patterns[labels]", "image 0 holds values that are not finite"),
+        (
+            "generator = np",
+            "raise OSError('gone')\n        generator = np",
+            "data set tiny cannot be read: OSError: gone",
+        ),
+        ("labels, (", "labels + 0.5, (", "data set tiny has labels that are not integers"),
+    ],
+)
+def test_a_data_set_that_breaks_its_contract_is_an_error_that_names_it(compare_tiny, tiny, home, old, new, message):
+    assert tiny.read_text().count(old) == 1
+    tiny.write_text(tiny.read_text().replace(old, new))
+    ran = compare_tiny("--quiet")
+    assert ran.code == 2
+    assert ran.err.startswith("featbench: error: ")
+    assert ran.err.count("\n") == 1
+    assert message in ran.err
+    assert not (home / "results").exists()
+
+
+def test_steps_say_which_data_set_is_damaged(tiny):
+    tiny.write_text(tiny.read_text().replace("labels, (", "labels[1:], ("))
+    steps = Steps(Registry([tiny]), None)
+    with pytest.raises(DataError, match="data set tiny has 36 images but 35 labels"):
+        steps.load("tiny", Preprocessing())
+
+
+def test_the_data_is_loaded_once_for_all_cells(tiny, log):
+    steps = Steps(Registry([tiny]), None)
+    cells = plan([tiny])
+    loads = log.count("load")
+    for cell in cells:
+        steps.images(cell)
+    assert log.count("load") == loads + 1
+    steps.images(dataclasses.replace(cells[0], preprocessing=Preprocessing(standardise=False)))
+    assert log.count("load") == loads + 2

@@ -1,0 +1,377 @@
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featbench.cell import Choice
+from featbench.errors import ArchitectureError, DataError, DeviceError, SplitError, UnknownNameError, UsageError
+from featbench.grid import Request, enumerate_cells, parse_choice, split_list
+from featbench.preprocess import Preprocessing
+from featbench.registry import Registry
+from featbench.split import Census
+
+DIGITS = Census(tuple("0123456789"), (178, 182, 177, 183, 181, 182, 181, 179, 174, 180), (0,) * 10, has_test=False)
+
+MNIST = Census(("a", "b"), (150, 140), (20, 20), has_test=True)
+
+FITTING = {"random": {"R", "R+"}, "psd": {"U", "U+"}, "gabor": {"fixed", "fixed+"}}
+"""Which regimes make sense for a learner, by Jarrett et al. 2009."""
+
+REGISTRY = Registry()
+
+
+def enumerate_for(request, census=DIGITS, shape=(1, 8, 8)):
+    """Enumerate cells on a data set of this shape and census; nothing is loaded."""
+    return enumerate_cells(request, REGISTRY, lambda _dataset, _preprocessing: (shape, census))
+
+
+def pairs(cells):
+    """Return learner, regime and whether it is run, once for each row."""
+    return list(dict.fromkeys((str(cell.learner), cell.regime.name, not cell.skip) for cell in cells))
+
+
+BASELINES = [("chance", "fixed", True), ("raw-pixels", "fixed", True)]
+
+
+# The default grid.
+
+
+def test_the_default_grid_of_the_digits():
+    cells = enumerate_for(Request())
+    assert pairs(cells) == [
+        *BASELINES,
+        ("random", "R", True),
+        ("random", "R+", True),
+        ("gabor", "fixed", True),
+        ("psd", "U", True),
+        ("psd", "U+", True),
+    ]
+    assert len(cells) == 7 * 5
+    assert [cell.draw for cell in cells[:5]] == [0, 1, 2, 3, 4]
+    assert {cell.classifier for cell in cells if cell.learner.name == "chance"} == {"guess"}
+    assert {cell.classifier for cell in cells if cell.learner.name != "chance"} == {"logistic"}
+
+
+def test_a_cell_holds_what_its_protocol_declares():
+    protocol = REGISTRY.protocol("digits")
+    for cell in enumerate_for(Request(device="cpu")):
+        assert (cell.protocol, cell.dataset, cell.metric) == ("digits", "digits", "accuracy")
+        assert (cell.train_per_class, cell.test, cell.seed, cell.device) == (10, "rest", 0, "cpu")
+        assert (cell.preprocessing, cell.validation_fraction) == (Preprocessing(), protocol.validation_fraction)
+        assert (cell.unlabelled, cell.skip) == (None, "")
+        # Baselines are whole networks: no architecture is theirs.
+        expected = "" if cell.learner.name in ("chance", "raw-pixels") else "32F3-Rabs-N3-PA2/2"
+        assert cell.architecture == expected
+
+
+def test_a_request_overrides_its_protocol(tmp_path):
+    (tmp_path / "a.png").touch()
+    request = Request(
+        dataset="mnist",
+        features=["psd(lam=0.5)"],
+        regimes=["U"],
+        classifiers=["guess"],
+        stages=" 4F3-Rabs - PA2/2",
+        train_per_class="3",
+        draws=2,
+        seed=7,
+        device="cpu",
+        unlabelled=str(tmp_path),
+    )
+    cells = [cell for cell in enumerate_for(request) if cell.learner.name == "psd"]
+    assert [cell.draw for cell in cells] == [0, 1]
+    for cell in cells:
+        assert (cell.dataset, cell.architecture, cell.classifier) == ("mnist", "4F3-Rabs-PA2/2", "guess")
+        assert (cell.train_per_class, cell.seed, cell.unlabelled) == (3, 7, str(tmp_path))
+        assert cell.learner == Choice("psd", (("lam", 0.5),))
+
+
+def test_only_filters_learned_without_labels_depend_on_the_unlabelled_images(tmp_path):
+    (tmp_path / "a.png").touch()
+    seen = {cell.regime.name: cell.unlabelled for cell in enumerate_for(Request(unlabelled=str(tmp_path)))}
+    assert seen == {"fixed": None, "R": None, "R+": None, "U": str(tmp_path), "U+": str(tmp_path)}
+
+
+def test_raw_pixels_are_there_for_every_classifier_and_chance_once():
+    cells = enumerate_for(Request(classifiers=["logistic", "guess"], draws=1))
+    rows = [(str(cell.learner), cell.classifier) for cell in cells]
+    assert rows.count(("raw-pixels", "logistic")) == rows.count(("raw-pixels", "guess")) == 1
+    assert [row for row in rows if row[0] == "chance"] == [("chance", "guess")]
+
+
+def test_naming_a_baseline_gives_its_rows_alone():
+    assert pairs(enumerate_for(Request(features=["raw-pixels", "chance"]))) == BASELINES
+
+
+# Nothing that was named vanishes.
+
+
+def test_an_explicit_product_keeps_what_makes_no_sense_with_its_reason():
+    cells = enumerate_for(Request(features=["random", "psd"], regimes=["R", "U+"], draws=1))
+    assert pairs(cells)[2:] == [
+        ("random", "R", True),
+        ("random", "U+", False),
+        ("psd", "R", False),
+        ("psd", "U+", True),
+    ]
+    reasons = {(cell.learner.name, cell.regime.name): cell.skip for cell in cells if cell.skip}
+    assert reasons == {
+        ("random", "U+"): "random has nothing to learn without labels: R is its regime",
+        ("psd", "R"): "psd does not start from random filters: the learner 'random' is what R stands for",
+    }
+
+
+def test_a_learner_alone_gets_the_regimes_that_fit_it():
+    assert pairs(enumerate_for(Request(features=["psd"])))[2:] == [("psd", "U", True), ("psd", "U+", True)]
+
+
+def test_a_regime_alone_gets_the_learners_that_fit_it():
+    assert pairs(enumerate_for(Request(regimes=["U"])))[2:] == [("psd", "U", True)]
+
+
+def test_a_regime_that_nobody_serves_is_shown():
+    found = pairs(enumerate_for(Request(protocol="digits", regimes=["R", "fixed+"])))[2:]
+    assert ("gabor", "fixed+", True) in found
+    found = pairs(enumerate_for(Request(protocol="mnist", regimes=["fixed"]), MNIST, (1, 28, 28)))[2:]
+    assert found == [("random", "fixed", False), ("psd", "fixed", False)]
+
+
+def test_a_learner_that_no_regime_of_the_protocol_serves_is_shown():
+    cells = enumerate_for(Request(protocol="mnist", features=["gabor"]), MNIST, (1, 28, 28))
+    assert pairs(cells)[2:] == [("gabor", name, False) for name in ("R", "U", "R+", "U+")]
+    assert all(cell.skip for cell in cells if cell.learner.name == "gabor")
+
+
+def test_a_learner_that_cannot_fill_a_bank_is_skipped_with_its_reason():
+    stages = "8F3-Rabs-PM2 > 8F2-Rabs-PM2"
+    cells = enumerate_for(Request(features=["gabor", "random"], stages=stages, draws=1))
+    reasons = {cell.learner.name: cell.skip for cell in cells}
+    assert reasons["gabor"] == "gabor in stage 2: Gabor filters are designed for one map, and 8 come in"
+    assert reasons["random"] == ""
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    features=st.none() | st.lists(st.sampled_from([*FITTING, "psd(updates=3)", "chance"]), min_size=1, max_size=4),
+    regimes=st.none() | st.lists(st.sampled_from(["R", "U", "R+", "U+", "fixed", "fixed+"]), min_size=1, max_size=4),
+)
+def test_nothing_named_vanishes_and_nothing_comes_twice(features, regimes):
+    cells = enumerate_for(Request(features=features, regimes=regimes, draws=1))
+    found = [cell for cell in cells if cell.learner.name not in ("chance", "raw-pixels")]
+    for cell in found:
+        assert bool(cell.skip) == (cell.regime.name not in FITTING[cell.learner.name])
+    assert len(set(cells)) == len(cells)
+    named = {name for name in features or () if name != "chance"}
+    if features is not None:
+        assert {str(cell.learner) for cell in found} == named
+    if regimes is not None and (features is None or named):
+        assert {cell.regime.name for cell in found} == set(regimes)
+    if features is not None and regimes is not None:
+        assert len(found) == len(named) * len(set(regimes))
+    if features is None or regimes is None:
+        # What fits is never left out for what does not.
+        fitting = [(name, regime) for name in FITTING for regime in FITTING[name]]
+        for name, regime in fitting:
+            asked = name in (features or FITTING) and regime in (regimes or ["R", "U", "R+", "U+", "fixed"])
+            if asked:
+                assert (name, regime, True) in pairs(found)
+
+
+# Learners with parameters.
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("psd", {}),
+        ("psd()", {}),
+        ("psd(lam=0.5,updates=10)", {"lam": 0.5, "updates": 10}),
+        (" psd( updates = 10 , lam = 5e-1 ) ", {"lam": 0.5, "updates": 10}),
+        ("psd(lam=3)", {"lam": 3.0}),
+        ("random(zero_mean=False)", {"zero_mean": False}),
+        ("random(zero_mean=true)", {}),
+        ("random(scale=1)", {}),
+        ("random(distribution=normal,zero_mean=FALSE)", {"distribution": "normal", "zero_mean": False}),
+    ],
+)
+def test_parameters_are_read_with_their_types(text, expected):
+    choice = parse_choice(text, REGISTRY)
+    found = dict(choice.parameters)
+    assert choice.name == text.strip().partition("(")[0]
+    assert found == expected
+    assert {name: type(value) for name, value in found.items()} == {n: type(v) for n, v in expected.items()}
+
+
+def test_one_choice_has_one_spelling():
+    spellings = ["psd(updates=10,lam=3)", "psd(lam=3.0,updates=10)", "psd(lam=3e0, updates=10)"]
+    assert {str(parse_choice(text, REGISTRY)) for text in spellings} == {"psd(lam=3.0,updates=10)"}
+    cells = enumerate_for(Request(features=spellings, regimes=["U"], draws=1))
+    assert pairs(cells)[2:] == [("psd(lam=3.0,updates=10)", "U", True)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "psd(lam=0.5,updates=10)",
+        "random(scale=0.1)",
+        "random(distribution=normal,zero_mean=False)",
+        "gabor",
+        "psd(lam=1e-07)",
+    ],
+)
+def test_a_choice_is_read_as_it_is_printed(text):
+    choice = parse_choice(text, REGISTRY)
+    assert parse_choice(str(choice), REGISTRY) == choice
+    assert str(choice) == text
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("psd(lamb=1)", r"unknown parameter of psd 'lamb': did you mean 'lam'\?"),
+        ("psd(update=1)", r"unknown parameter of psd 'update': did you mean 'updates'\?"),
+        ("raw-pixels(x=1)", "unknown parameter of raw-pixels 'x'.*none"),
+        ("psd(updates=0.5)", "psd: parameter updates takes a int, not 0.5"),
+        ("psd(updates=many)", "psd: parameter updates takes a int, not 'many'"),
+        ("psd(updates=true)", "psd: parameter updates takes a int, not True"),
+        ("psd(lam=nan)", "psd: parameter lam takes a float, not nan"),
+        ("psd(lam=inf)", "psd: parameter lam takes a float, not inf"),
+        ("random(zero_mean=1)", "random: parameter zero_mean takes a bool, not 1"),
+        ("psd(lam=-1)", "psd: lam > 0"),
+        ("random(distribution=cauchy)", "random: distribution must be one of uniform, normal, not 'cauchy'"),
+        ("psd(lam)", r"cannot read 'lam' in 'psd\(lam\)': write parameter=value"),
+        ("psd(lam=1", r"cannot read the learner 'psd\(lam=1': write NAME or NAME\(parameter=value"),
+        ("psd)", "cannot read the learner"),
+        ("psd psd", "cannot read the learner"),
+        ("(lam=1)", "cannot read the learner"),
+        ("", "cannot read the learner ''"),
+        ("psdd", "unknown learner 'psdd': did you mean 'psd'"),
+    ],
+)
+def test_a_learner_that_cannot_be_read_is_an_error_that_says_why(text, message):
+    with pytest.raises(UsageError, match=message):
+        parse_choice(text, REGISTRY)
+
+
+@pytest.mark.parametrize(
+    "text, parts",
+    [
+        ("random,psd", ["random", "psd"]),
+        ("random, psd(lam=0.5,updates=10) ,gabor", ["random", "psd(lam=0.5,updates=10)", "gabor"]),
+        ("psd(lam=1),psd(lam=2)", ["psd(lam=1)", "psd(lam=2)"]),
+        (",random,,", ["random"]),
+        ("", []),
+        (" , ", []),
+    ],
+)
+def test_lists_are_split_outside_of_brackets(text, parts):
+    assert split_list(text) == parts
+
+
+# What is wrong is said before anything is computed.
+
+
+@pytest.mark.parametrize(
+    "request_, error, message",
+    [
+        (Request(protocol="digit"), UnknownNameError, "unknown protocol 'digit': did you mean 'digits'"),
+        (Request(dataset="mnst"), UnknownNameError, "unknown dataset 'mnst': did you mean 'mnist'"),
+        (Request(features=["gabr"]), UnknownNameError, "unknown learner 'gabr': did you mean 'gabor'"),
+        (Request(regimes=["U++"]), UnknownNameError, r"unknown regime 'U\+\+': did you mean 'U\+'"),
+        (Request(regimes=["r+"]), UnknownNameError, r"unknown regime 'r\+': did you mean 'R\+'"),
+        (Request(regimes=["fixd"]), UnknownNameError, "unknown regime 'fixd': did you mean 'fixed'"),
+        (Request(classifiers=["logistik"]), UnknownNameError, "unknown classifier 'logistik': did you mean 'logistic'"),
+        (Request(device="gpu"), DeviceError, "unknown device 'gpu': it is auto, cpu or cuda"),
+        (Request(stages="32F3-Rab"), ArchitectureError, "Rab"),
+        (Request(stages="32F9"), ArchitectureError, "8"),
+        (Request(features=["chance"], stages="32F9"), ArchitectureError, "8"),
+        (Request(regimes=["R"], unlabelled="nowhere"), DataError, "there is no folder of images nowhere"),
+        (Request(train_per_class=1), UsageError, "--train-per-class must be at least 2"),
+        (Request(train_per_class="0"), UsageError, "--train-per-class must be at least 2"),
+        (Request(train_per_class="abc"), UsageError, "--train-per-class takes a number or 'all', not 'abc'"),
+        (Request(train_per_class="all"), SplitError, "leaves none to test on"),
+        (Request(train_per_class=174), SplitError, "class '8' has 174 images, but 174 are asked for training and at"),
+        (Request(draws=0), UsageError, "--draws must be at least 1, not 0"),
+        (Request(draws=-3), UsageError, "--draws must be at least 1, not -3"),
+        (Request(unlabelled="nowhere"), DataError, "there is no folder of images nowhere"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused(request_, error, message):
+    with pytest.raises(error, match=message):
+        enumerate_for(request_)
+
+
+def test_cuda_that_is_absent_is_refused(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(DeviceError, match="CUDA was asked for, but torch finds no CUDA device: use --device cpu"):
+        enumerate_for(Request(device="cuda"))
+    assert {cell.device for cell in enumerate_for(Request(device="auto"))} == {"cpu"}
+
+
+def test_a_learner_that_needs_a_gpu_is_skipped_without_one(monkeypatch, write_learner):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    path = write_learner("hungry", family="random")
+    path.write_text(path.read_text().replace("scale: float", "needs_gpu: ClassVar[bool] = True\n    scale: float"))
+    registry = Registry([path])
+    request = Request(features=["hungry"], regimes=["R"], draws=1)
+    cells = enumerate_cells(request, registry, lambda *_: ((1, 8, 8), DIGITS))
+    assert [cell.skip for cell in cells][-1] == "hungry needs a GPU: use --device cuda"
+
+
+def test_a_learner_without_gradients_is_not_refined(write_learner):
+    path = write_learner("stiff", family="random")
+    path.write_text(
+        path.read_text().replace("scale: float", "differentiable: ClassVar[bool] = False\n    scale: float")
+    )
+    request = Request(features=["stiff"], regimes=["R", "R+"], draws=1)
+    cells = enumerate_cells(request, Registry([path]), lambda *_: ((1, 8, 8), DIGITS))
+    assert [cell.skip for cell in cells][-2:] == ["", "stiff is not differentiable, so labels cannot refine it"]
+
+
+def test_a_supervised_learner_is_only_refined(write_learner):
+    path = write_learner("net", family="supervised")
+    request = Request(features=["net"], regimes=["R", "R+", "U+"], draws=1)
+    cells = enumerate_cells(request, Registry([path]), lambda *_: ((1, 8, 8), DIGITS))
+    skips = {cell.regime.name: cell.skip for cell in cells if cell.learner.name == "net"}
+    assert skips["R"] == "net learns from labels alone: ask for R+"
+    assert skips["R+"] == ""
+    assert skips["U+"]
+
+
+def test_regimes_of_two_stages_are_read_as_those_of_one():
+    cells = enumerate_for(Request(features=["random", "psd"], regimes=["RR", "R+R+", "UU", "U+U+"], draws=1))
+    assert {name for _, name, _ in pairs(cells)[2:]} == {"R", "R+", "U", "U+"}
+
+
+# Training images.
+
+
+def test_as_many_training_images_as_leave_one_to_test_on():
+    cells = enumerate_for(Request(train_per_class=173))
+    assert {cell.train_per_class for cell in cells} == {173}
+
+
+def test_all_training_images_make_one_draw():
+    cells = enumerate_for(Request(protocol="mnist", train_per_class="all"), MNIST, (1, 28, 28))
+    assert {(cell.train_per_class, cell.draw) for cell in cells} == {(None, 0)}
+    with pytest.raises(UsageError, match="all training images make one draw"):
+        enumerate_for(Request(protocol="mnist", train_per_class="all", draws=2), MNIST, (1, 28, 28))
+
+
+def test_the_test_images_of_a_data_set_do_not_train():
+    enumerate_for(Request(protocol="mnist", train_per_class=120), MNIST, (1, 28, 28))
+    with pytest.raises(SplitError, match="class 'b' has 120 images, but 121 are asked for training: "):
+        enumerate_for(Request(protocol="mnist", train_per_class=121), MNIST, (1, 28, 28))
+
+
+def test_a_protocol_with_a_fixed_test_split_needs_one():
+    with pytest.raises(SplitError, match="own test images, but it has none"):
+        enumerate_for(Request(protocol="mnist", dataset="digits"), DIGITS, (1, 28, 28))
+
+
+def test_cells_are_plain_data_that_can_be_compared():
+    one, other = enumerate_for(Request()), enumerate_for(Request())
+    assert one == other
+    assert len(set(one)) == len(one)
+    assert dataclasses.replace(one[0], skip="why") == one[0]

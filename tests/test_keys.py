@@ -1,0 +1,203 @@
+import dataclasses
+
+import pytest
+
+from featbench.cell import Cell, Choice
+from featbench.comparison import Workbench
+from featbench.grid import Request
+from featbench.hashing import content_hash
+from featbench.keys import Keys
+from featbench.preprocess import Preprocessing
+from featbench.regimes import REGIMES
+from featbench.registry import Registry
+
+
+@pytest.fixture
+def learner_file(write_learner):
+    return write_learner("counted")
+
+
+@pytest.fixture
+def cell(tiny, learner_file):
+    """A cell of the learner `counted` under U."""
+    bench = Workbench(plugins=[tiny, learner_file])
+    plan = bench.plan(Request("tiny", features=["counted"], regimes=["U"], device="cpu"))
+    return next(cell for cell in plan if cell.learner.name == "counted")
+
+
+@pytest.fixture
+def result_hash(tiny, learner_file):
+    """Hash a cell as a new process would: with the plugins loaded anew."""
+
+    def result_hash(cell, data_dir=None):
+        return content_hash(Keys(Registry([tiny, learner_file]), data_dir).result(cell))
+
+    return result_hash
+
+
+CHANGES = {
+    "learner": {"learner": Choice("random")},
+    "parameter": {"learner": Choice("counted", (("scale", 2.0),))},
+    "seed": {"seed": 1},
+    "draw": {"draw": 1},
+    "architecture": {"architecture": "4F3-Rabs-PM2"},
+    "standardise": {"preprocessing": Preprocessing(standardise=False)},
+    "size": {"preprocessing": Preprocessing(size=9)},
+    "classifier": {"classifier": "logistic"},
+    "refined": {"regime": REGIMES["U+"]},
+    "not learned": {"regime": REGIMES["R"]},
+    "train_per_class": {"train_per_class": 5},
+    "validation_fraction": {"validation_fraction": 0.5},
+    "metric": {"metric": "mean-per-class-accuracy"},
+    "device": {"device": "cuda"},
+    "dataset": {"dataset": "digits"},
+}
+
+
+def test_everything_that_decides_the_outcome_changes_the_key(cell, result_hash):
+    hashes = {"nothing": result_hash(cell)}
+    hashes |= {name: result_hash(dataclasses.replace(cell, **change)) for name, change in CHANGES.items()}
+    same = [(a, b) for a in hashes for b in hashes if a < b and hashes[a] == hashes[b]]
+    assert same == []
+
+
+def test_every_field_of_a_cell_is_in_the_key_or_decides_nothing():
+    changed = {field for change in CHANGES.values() for field in change}
+    # The name of the protocol and the reason to skip decide nothing; test and unlabelled have tests of their own.
+    assert changed | {"protocol", "skip", "test", "unlabelled"} == {field.name for field in dataclasses.fields(Cell)}
+
+
+@pytest.mark.parametrize("change", [{"protocol": "another"}, {"skip": "no reason"}])
+def test_what_decides_nothing_does_not_change_the_key(cell, result_hash, change):
+    assert result_hash(dataclasses.replace(cell, **change)) == result_hash(cell)
+
+
+def test_a_fixed_test_split_changes_the_key(cell, result_hash):
+    assert result_hash(dataclasses.replace(cell, test="fixed")) != result_hash(cell)
+
+
+def test_a_parameter_at_its_default_does_not_change_the_key(cell, result_hash):
+    spelled = dataclasses.replace(cell, learner=Choice("counted", (("scale", 1.0),)))
+    assert result_hash(spelled) == result_hash(cell)
+
+
+def test_the_fingerprint_of_the_data_changes_the_key(cell, result_hash, tmp_path):
+    before = result_hash(cell, tmp_path)
+    (tmp_path / "version").write_text("1")
+    assert result_hash(cell, tmp_path) != before
+
+
+def test_the_unlabelled_images_change_the_key_by_their_content_alone(cell, result_hash, unlabelled, tmp_path):
+    on_folder = dataclasses.replace(cell, unlabelled=str(unlabelled))
+    before = result_hash(on_folder)
+    assert before != result_hash(cell)
+    moved = unlabelled.rename(tmp_path / "moved")
+    assert result_hash(dataclasses.replace(cell, unlabelled=str(moved))) == before
+    (moved / "0.png").write_bytes((moved / "1.png").read_bytes())
+    assert result_hash(dataclasses.replace(cell, unlabelled=str(moved))) != before
+
+
+@pytest.mark.parametrize("which", ["learner", "tiny"])
+def test_editing_the_code_of_a_plugin_changes_the_key(cell, result_hash, tiny, learner_file, which):
+    path = {"learner": learner_file, "tiny": tiny}[which]
+    before = result_hash(cell)
+    path.write_text(path.read_text() + "\nANSWER = 42\n")
+    assert result_hash(cell) != before
+
+
+@pytest.mark.parametrize("which", ["learner", "tiny"])
+def test_comments_and_docstrings_of_a_plugin_do_not_change_the_key(cell, result_hash, tiny, learner_file, which):
+    path = {"learner": learner_file, "tiny": tiny}[which]
+    before = result_hash(cell)
+    text = path.read_text().replace("A learner of the tests.", "Another text.").replace("Nearest class mean.", "Means.")
+    path.write_text("# A comment.\n" + text)
+    assert result_hash(cell) == before
+
+
+def test_editing_another_plugin_does_not_change_the_key(cell, result_hash, tiny, learner_file, write_learner):
+    before = result_hash(cell)
+    other = write_learner("other")
+    assert content_hash(Keys(Registry([tiny, learner_file, other]), None).result(cell)) == before
+
+
+def test_the_numerical_code_of_featbench_changes_the_key(cell, result_hash, monkeypatch):
+    before = result_hash(cell)
+    monkeypatch.setattr("featbench.keys.numerics_hash", lambda: "another version")
+    assert result_hash(cell) != before
+
+
+def test_filters_without_learning_serve_every_draw_and_classifier(cell, tiny, learner_file):
+    keys = Keys(Registry([tiny, learner_file]), None)
+    drawn = dataclasses.replace(cell, learner=Choice("random"), regime=REGIMES["R"])
+    again = dataclasses.replace(drawn, draw=1, classifier="logistic", train_per_class=5)
+    assert keys.network(drawn) == keys.network(again)
+    assert keys.features(drawn, "all") == keys.features(again, "all")
+    assert keys.features(drawn, "train") != keys.features(again, "train")
+
+
+def test_random_filters_depend_on_the_seed_and_the_device(cell, tiny, learner_file):
+    keys = Keys(Registry([tiny, learner_file]), None)
+    drawn = dataclasses.replace(cell, learner=Choice("random"), regime=REGIMES["R"])
+    changes = [{}, {"seed": 1}, {"device": "cuda"}, {"architecture": "8F3"}, {"preprocessing": Preprocessing(size=9)}]
+    hashes = {content_hash(keys.network(dataclasses.replace(drawn, **change))) for change in changes}
+    assert len(hashes) == len(changes)
+
+
+def test_editing_a_classifier_changes_the_results_but_not_the_features(compare_tiny, write_plugin, tiny, home):
+    source = tiny.read_text().replace('"nearest"', '"mine"')
+    start, end = source.index("class _Means"), source.index("@featbench.hookimpl\ndef featbench_datasets")
+    hook = "\n@featbench.hookimpl\ndef featbench_classifiers():\n    return [Nearest()]\n"
+    path = write_plugin("mine", "import numpy as np\nimport featbench\n" + source[start:end] + hook)
+    options = ("--classifiers", "mine", "--regimes", "R")
+    before = compare_tiny(*options, plugins=[path])
+    features = {path: path.stat().st_mtime_ns for path in (home / "artifacts/features").iterdir()}
+    path.write_text(path.read_text().replace("argmin", "argmax"))
+    after = compare_tiny(*options, plugins=[path])
+    assert "4 cells computed, 2 read from the store" in after.err
+    assert before.row("random")["mean"] > after.row("random")["mean"]
+    assert {path: path.stat().st_mtime_ns for path in (home / "artifacts/features").iterdir()} == features
+
+
+def test_learned_filters_belong_to_their_draw(cell, tiny, learner_file):
+    keys = Keys(Registry([tiny, learner_file]), None)
+    assert keys.learned(cell) != keys.learned(dataclasses.replace(cell, draw=1))
+    assert keys.learned(cell) == keys.learned(dataclasses.replace(cell, regime=REGIMES["U+"]))
+
+
+def test_a_second_classifier_reuses_filters_and_features(compare_tiny, learner_file, log, home):
+    options = ("--features", "counted", "--regimes", "U")
+    assert compare_tiny(*options, plugins=[learner_file]).code == 0
+    features = sorted(path.name for path in (home / "artifacts/features").glob("*.npy"))
+    ran = compare_tiny(*options, "--classifiers", "nearest,guess", plugins=[learner_file])
+    assert ran.code == 0
+    assert {row["classifier"] for row in ran.rows if row["learner"] == "counted"} == {"nearest", "guess"}
+    assert log.count("counted") == 2  # one for each draw
+    assert sorted(path.name for path in (home / "artifacts/features").glob("*.npy")) == features
+
+
+def test_u_and_u_plus_share_their_filters(compare_tiny, learner_file, log):
+    ran = compare_tiny("--features", "counted", plugins=[learner_file])
+    assert [row["status"] for row in ran.rows if row["regime"] in ("U", "U+")] == ["ok", "ok"]
+    assert log.count("counted") == 2
+
+
+def test_editing_a_plugin_reruns_its_cells_and_no_others(compare_tiny, write_learner, log):
+    one, two = write_learner("one"), write_learner("two")
+    options = ("--features", "one,two", "--regimes", "U")
+    before = compare_tiny(*options, plugins=[one, two])
+    one.write_text(one.read_text().replace("return weight", "return weight.abs() + 1"))
+    after = compare_tiny(*options, plugins=[one, two])
+    assert (log.count("one"), log.count("two")) == (4, 2)
+    assert "2 cells computed, 6 read from the store" in after.err
+    assert before.row("one")["scores"] != after.row("one")["scores"]
+    assert before.row("two") == after.row("two")
+
+
+def test_another_version_of_the_data_is_loaded_and_compared_anew(compare_tiny, tmp_path, log):
+    options = ("--regimes", "R", "--data-dir", tmp_path)
+    before = compare_tiny(*options)
+    (tmp_path / "version").write_text("1")
+    after = compare_tiny(*options)
+    assert "6 cells computed" in after.err
+    assert log.count("load") == 2
+    assert before.row("random")["scores"] != after.row("random")["scores"]

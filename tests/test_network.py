@@ -1,0 +1,277 @@
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from featbench import network as module
+from featbench.architecture import Architecture
+from featbench.errors import ArchitectureError, DeviceError, FeatureError, LearningError
+from featbench.filters import Bank, Filters
+from featbench.learner import FilterLearner
+from featbench.network import (
+    StageFilters,
+    assemble,
+    extract,
+    half_precision,
+    learn_stages,
+    refusal,
+    resolve_device,
+    stage_bank,
+)
+from featbench.plugins.gabor import Gabor
+from featbench.plugins.random import Random
+
+CPU = torch.device("cpu")
+TWO_STAGES = "8F3-Rabs-N-PA2/2 > 32F3:4-Rabs-N-PA2/1"
+TOKENS = [
+    *("Rabs", "N", "N3", "Nsub", "Ndiv5", "tanh", "relu", "shrink", "wta"),
+    *("PA3/2", "PA2/1", "PM2", "PL2:3/2", "PX4:2", "PFA2/1", "PFM2", "PFL2:2/1", "PFX4:2"),
+]
+
+operations = st.lists(st.sampled_from(TOKENS), max_size=3)
+banks = st.builds(
+    lambda count, letter, size, table: f"{count}{letter}{size}{table}",
+    st.integers(1, 20),
+    st.sampled_from("FC"),
+    st.integers(1, 4),
+    st.sampled_from(["", ":1", ":2"]),
+)
+stages = st.builds(lambda before, bank, after: "-".join([*before, bank, *after]), operations, banks, operations)
+architectures = st.lists(stages, min_size=1, max_size=2).map(" > ".join)
+
+
+def sample(*shape, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)).float()
+
+
+def build(text, shape, learner=None, seed=0, images=None):
+    architecture, learner = Architecture.parse(text), learner or Random()
+    return assemble(
+        architecture, learner, shape, learn_stages(architecture, learner, shape, images, seed=seed, device=CPU)
+    )
+
+
+@dataclass(frozen=True)
+class Watcher(FilterLearner):
+    """Keeps what it was asked for; filters come from the mean of its patches."""
+
+    name: ClassVar[str] = "watcher"
+    family: ClassVar[str] = "unsupervised"
+    asked: ClassVar[list] = []
+
+    def filters(self, bank, patches, seed):
+        sampled = None if patches is None else patches.sample(10)
+        Watcher.asked.append((bank, sampled, seed))
+        return torch.randn(bank.shape, generator=torch.Generator().manual_seed(seed))
+
+
+class RandomWatcher(Watcher):
+    name = "random-watcher"
+    family = "random"
+
+
+@pytest.fixture(autouse=True)
+def _forget():
+    Watcher.asked.clear()
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=60)
+@given(architectures, st.integers(1, 3), st.integers(4, 14), st.integers(4, 14))
+def test_predicted_shapes_are_those_of_the_real_modules(text, maps, height, width):
+    shape = (maps, height, width)
+    try:
+        predicted = Architecture.parse(text).shapes(shape)
+    except ArchitectureError:
+        assume(False)
+    x = sample(2, *shape)
+    for stage, expected in zip(build(text, shape), predicted, strict=True):
+        x = stage(x)
+        assert tuple(x.shape) == (2, *expected)
+    assert torch.isfinite(x).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        ("64F9-Rabs-N-PA10/5 > 256F9:16-Rabs-N-PA6/4", (1, 143, 143)),
+        ("32F5-Rabs-N-PA2/2 > 64F5:16-Rabs-N-PA2/2", (1, 28, 28)),
+    ],
+)
+def test_predicted_shapes_of_the_papers_architectures(text, shape):
+    x = sample(1, *shape)
+    for stage, expected in zip(build(text, shape), Architecture.parse(text).shapes(shape), strict=True):
+        x = stage(x)
+        assert tuple(x.shape[1:]) == expected
+
+
+def test_bank_without_a_table_sees_every_map_at_once():
+    bank, table = stage_bank(Architecture.parse("PFA2/2-20F5").stages[0], (6, 9, 9), seed=0)
+    assert bank == Bank(filters=20, size=5, fan_in=3)
+    assert table.tolist() == [[0, 1, 2]]
+
+
+def test_bank_with_a_table_is_one_group_of_it():
+    bank, table = stage_bank(Architecture.parse("256F9:16").stages[0], (64, 26, 26), seed=0)
+    assert bank == Bank(filters=16, size=9, fan_in=16)
+    assert table.shape == (16, 16)
+
+
+def test_seed_decides_filters_and_tables():
+    one, same, other = (
+        learn_stages(Architecture.parse(TWO_STAGES), Random(), (1, 16, 16), None, seed=seed, device=CPU)
+        for seed in (1, 1, 2)
+    )
+    for a, b, c in zip(one, same, other, strict=True):
+        assert torch.equal(a.filters.weight, b.filters.weight)
+        assert np.array_equal(a.table, b.table)
+        assert not torch.equal(a.filters.weight, c.filters.weight)
+    assert not np.array_equal(one[1].table, other[1].table)
+
+
+def test_groups_and_stages_get_filters_of_their_own():
+    learned = learn_stages(Architecture.parse("16F3 > 32F3:16"), Random(), (1, 16, 16), None, seed=0, device=CPU)
+    first, second = learned[1].filters.weight.split(16)
+    assert not torch.equal(first, second)
+    assert len({seed for _, _, seed in Watcher.asked}) == len(Watcher.asked)
+
+
+def test_unsupervised_learner_is_asked_once_a_group_with_patches_of_the_maps_it_will_see():
+    images = sample(12, 1, 16, 16)
+    architecture = Architecture.parse("N3-8F3-Rabs-PA2/2 > PM2-32F2:4-Rabs")
+    learned = learn_stages(architecture, Watcher(), (1, 16, 16), images, seed=5, device=CPU)
+    assert [bank for bank, _, _ in Watcher.asked] == [Bank(8, 3, 1)] + 2 * [Bank(16, 2, 4)]
+    assert len({seed for _, _, seed in Watcher.asked}) == 3
+
+    network = assemble(architecture, Watcher(), (1, 16, 16), learned)
+    with torch.no_grad():
+        entering = [network[0][0](images), network[1][0](network[0](images))]
+    for (bank, patches, _), maps, table in zip(
+        Watcher.asked, [entering[0], entering[1], entering[1]], [[0], *learned[1].table], strict=True
+    ):
+        windows = maps[:, table].unfold(2, bank.size, 1).unfold(3, bank.size, 1)
+        windows = windows.permute(0, 2, 3, 1, 4, 5).reshape(-1, *bank.shape[1:])
+        for patch in patches:
+            assert float((windows - patch).abs().amax(dim=(1, 2, 3)).min()) < 1e-5
+
+
+def test_other_families_are_given_no_patches():
+    learn_stages(Architecture.parse("8F3"), RandomWatcher(), (1, 8, 8), sample(4, 1, 8, 8), seed=0, device=CPU)
+    assert [patches for _, patches, _ in Watcher.asked] == [None]
+
+
+def test_unsupervised_learner_without_images_says_so():
+    from featbench.plugins.psd import Psd
+
+    with pytest.raises(LearningError, match="was given none"):
+        learn_stages(Architecture.parse("8F3"), Psd(), (1, 8, 8), None, seed=0, device=CPU)
+
+
+def test_network_is_its_stages_one_after_another():
+    filters = Filters(sample(4, 1, 3, 3)), Filters(sample(2, 4, 2, 2, seed=1))
+    architecture = Architecture.parse("4C3-relu > 2C2-Rabs")
+    tables = np.arange(1)[None], np.arange(4)[None]
+    learned = [StageFilters(f, t) for f, t in zip(filters, tables, strict=True)]
+    x = sample(3, 1, 7, 6)
+    expected = nn.functional.conv2d(nn.functional.conv2d(x, filters[0].weight).relu(), filters[1].weight).abs()
+    network = assemble(architecture, Random(), (1, 7, 6), learned)
+    np.testing.assert_allclose(network(x).detach(), expected, atol=1e-5)
+
+
+def test_refusal_names_learner_stage_and_reason():
+    text = "8F3 > 8F3"
+    reason = refusal(Architecture.parse(text), Gabor(), (1, 12, 12))
+    assert reason is not None
+    assert reason.startswith("gabor in stage 2: ")
+    assert refusal(Architecture.parse(text), Random(), (1, 12, 12)) is None
+
+
+def test_refusal_of_a_misfit_is_its_error():
+    with pytest.raises(ArchitectureError, match="5×5 came in"):
+        refusal(Architecture.parse("8F9"), Random(), (1, 5, 5))
+
+
+def test_features_are_the_flattened_maps():
+    network, x = build(TWO_STAGES, (1, 16, 16)), sample(9, 1, 16, 16)
+    features = extract(network, x, CPU)
+    expected = network(x).detach().flatten(1).numpy()
+    assert features.dtype == np.float32
+    assert features.shape == (9, 32 * 4 * 4)
+    assert np.linalg.norm(features - expected) < 1e-6 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("block", [1, 2, 4, 100])
+def test_blocks_of_any_size_give_the_same_features(block, monkeypatch):
+    network, x = build(TWO_STAGES, (1, 16, 16)), sample(9, 1, 16, 16)
+    whole = extract(network, x, CPU)
+    done = []
+    monkeypatch.setattr(module, "BLOCK_IMAGES", block)
+    again = extract(network, x, CPU, lambda *progress: done.append(progress))
+    # Half precision may round a last digit the other way.
+    np.testing.assert_allclose(again.astype(np.float32), whole.astype(np.float32), atol=2e-3)
+    assert done == [(min(k + block, 9), 9) for k in range(0, 9, block)]
+
+
+def test_large_maps_are_computed_in_smaller_blocks(monkeypatch):
+    network, x = build("8C3 > 1C3", (1, 10, 10)), sample(10, 1, 10, 10)
+    sizes = []
+    network.register_forward_pre_hook(lambda _module, inputs: sizes.append(len(inputs[0])))
+    # The largest output on the way is that of the first stage, 8×8×8; four of them fit.
+    monkeypatch.setattr(module, "BLOCK_VALUES", 4 * 512 + 1)
+    extract(network, x, CPU)
+    assert sizes[-3:] == [4, 4, 2]
+
+
+def test_image_alone_has_the_features_it_has_among_others():
+    network, x = build(TWO_STAGES, (1, 16, 16)), sample(6, 1, 16, 16)
+    together = extract(network, x, CPU).astype(np.float32)
+    alone = np.concatenate([extract(network, x[i : i + 1], CPU) for i in range(6)]).astype(np.float32)
+    np.testing.assert_allclose(alone, together, atol=2e-3)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_feature_that_is_not_finite_is_refused_with_the_image_named(bad, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_IMAGES", 2)
+    x = sample(7, 1, 4, 4)
+    x[5, 0, 1, 1] = bad
+    with pytest.raises(FeatureError, match="features of image 5 are not finite"):
+        extract(nn.Identity(), x, CPU)
+
+
+def test_extraction_leaves_training_mode_and_computes_no_gradients():
+    network = nn.Sequential(nn.Dropout(0.5))
+    x = sample(3, 1, 4, 4)
+    np.testing.assert_allclose(extract(network, x, CPU), x.flatten(1), atol=2e-3)
+
+
+def test_half_precision_is_used_where_it_is_harmless():
+    features = sample(5, 20).numpy()
+    assert half_precision(features).dtype == np.float16
+    np.testing.assert_allclose(half_precision(features), features, rtol=1e-3, atol=1e-6)
+    assert half_precision(np.zeros((3, 4), dtype=np.float32)).dtype == np.float16
+
+
+@pytest.mark.parametrize("scale", [1e6, 1e-9])
+def test_features_beyond_half_precision_stay_single(scale):
+    features = (scale * sample(5, 20)).numpy()
+    assert half_precision(features).dtype == np.float32
+    assert np.array_equal(half_precision(features), features)
+
+
+def test_device_is_cuda_only_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto") == resolve_device("cpu") == CPU
+    with pytest.raises(DeviceError, match="no CUDA device"):
+        resolve_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda")
+    assert resolve_device("cpu") == CPU
+
+
+def test_unknown_device_is_refused_with_the_known_ones():
+    with pytest.raises(DeviceError, match="unknown device 'gpu': it is auto, cpu or cuda"):
+        resolve_device("gpu")
