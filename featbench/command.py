@@ -15,3 +15,13 @@ class Command:
     summary: str
     configure: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+
+
+BUILT_IN_COMMANDS = {
+    "compare": "compare feature learners under one protocol and print the table",
+    "filters": "draw the filters that a learner finds",
+    "leaderboard": "publish results as leaderboard entries, and render leaderboards",
+    "list": "list learners, datasets, protocols, classifiers or plugins",
+    "ui": "open MLflow's page on the comparisons of this store",
+}
+"""Built-in commands; each is a module of featbench.cli, imported when it is called, so that --help answers at once."""

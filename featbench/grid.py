@@ -146,6 +146,8 @@ def parse_choice(text: str, registry: Registry) -> Choice:
         key, equals, value = part.partition("=")
         if not equals:
             raise UsageError(f"cannot read {part!r} in {text!r}: write parameter=value")
+        if key.strip() in parameters:
+            raise UsageError(f"{text!r} gives {key.strip()} twice")
         parameters[key.strip()] = _value(value.strip())
     learner = registry.learner(name)
     given = learner.create(parameters).parameters()

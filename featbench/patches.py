@@ -15,7 +15,8 @@ BATCH = 32
 """Images whose maps are computed at once while patches are cut."""
 
 FLAT = 0.1
-"""A patch is left out if its standard deviation is below this part of that of all: blank background teaches nothing."""
+"""A patch is left out if its standard deviation is below this part of what they have in root mean square: blank
+background teaches nothing."""
 
 TRIES = 4
 """Positions drawn for each patch asked for, so that enough are left when flat ones are out."""
@@ -84,9 +85,11 @@ class PatchSource:
                 here = slice(*np.searchsorted(owners, [index, index + 1]))
                 patches.append(self._cut_image(image, rows[here], columns[here], int(index)))
         stack = torch.cat(patches)
+        if not bool(torch.isfinite(stack).all()):
+            raise LearningError("the maps of the training images are not finite: check the filters of the stages below")
         # A patch of one value has no contrast of its own; what it says is its difference from the others.
         contrast = stack.std(dim=(1, 2, 3)) if stack[0].numel() > 1 else (stack - stack.mean()).abs().flatten()
-        kept = stack[contrast > FLAT * stack.std()]
+        kept = stack[contrast > FLAT * contrast.square().mean().sqrt()]
         if len(kept) == 0:
             raise LearningError("every patch of the training images is constant: there is nothing to learn from")
         order = torch.from_numpy(generator.permutation(len(kept))).to(kept.device)

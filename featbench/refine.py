@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,23 @@ class Refinement:
     decay: float = 1e-4
 
 
+SLOWDOWNS = (1, 4, 16, 64)
+"""What the rates are divided by, in turn, where refinement diverges: features of any scale can be refined."""
+
+
+class _DivergedError(Exception):
+    """The loss is no longer finite."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A state of the network: its epoch, its validation score, its weights."""
+
+    epoch: int
+    score: tuple[float, float]
+    weights: dict[str, Tensor]
+
+
 class Head(nn.Module):
     """The classifier layer: features standardised by their initial statistics, scaled to norm 1, then linear."""
 
@@ -47,8 +64,8 @@ class Head(nn.Module):
         super().__init__()
         deviation = features.std(dim=0, correction=0)
         mean = features.mean(dim=0)
-        # What rounding leaves of a constant feature is not blown up.
-        varies = deviation > (1e-6 * mean.abs()).clamp_min(1e-30)
+        # What rounding leaves of a constant feature is not blown up: it is small beside its mean, or beside the others.
+        varies = deviation > 1e-6 * torch.maximum(mean.abs(), deviation.square().mean().sqrt())
         scale = torch.where(varies, 1 / deviation.clamp_min(1e-30), torch.zeros_like(deviation))
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale / math.sqrt(max(int(varies.sum()), 1)))
@@ -76,7 +93,8 @@ def refine(
     """Refine `network` in place on maps [t, ...] with labels [t]; returns what was done.
 
     Rows marked in `validation` [t] are not trained on: the weights with the best score on them are kept, those of the
-    start included. Raises `LearningError` if there is nothing to refine, or if the loss is no longer finite.
+    start included. Where the loss ceases to be finite, it starts anew with smaller rates. Raises `LearningError` if
+    there is nothing to refine, or if it diverges at the smallest.
     """
     settings = settings or Refinement()
     if not any(parameter.requires_grad for parameter in network.parameters()):
@@ -95,30 +113,53 @@ def refine(
     head = Head(features, classes)
     # The head of the frozen net first, so that the start is scored as fairly as what follows.
     _train_head(head, features, y)
-    best, best_epoch = _score(network, head, vx, vy), 0
-    start = best
-    kept = copy.deepcopy(network.state_dict())
-    epoch = 0
+    start = _Kept(0, _score(network, head, vx, vy), copy.deepcopy(network.state_dict()))
+    head_start = copy.deepcopy(head.state_dict())
+    for slowdown in SLOWDOWNS:
+        slower = replace(settings, rate=settings.rate / slowdown, head_rate=settings.head_rate / slowdown)
+        try:
+            epochs, best = _descend(network, head, start, (x, y), (vx, vy), slower, seed, progress)
+            break
+        except _DivergedError:
+            network.load_state_dict(start.weights)
+            head.load_state_dict(head_start)
+    else:
+        raise LearningError("refinement diverged at every learning rate tried: the loss is not finite")
+    network.load_state_dict(best.weights)
+    return {
+        "epochs": epochs,
+        "best_epoch": best.epoch,
+        "rate": slower.rate,
+        "validation_before": 100 * start.score[0],
+        "validation_after": 100 * best.score[0],
+    }
+
+
+def _descend(
+    network: nn.Module,
+    head: Head,
+    start: _Kept,
+    training: tuple[Tensor, Tensor],
+    validation: tuple[Tensor, Tensor],
+    settings: Refinement,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[int, _Kept]:
+    """Train network and head from `start`; returns the epochs run and the best state seen."""
+    best, epoch = start, 0
+    optimizer = _optimizer(network, head, settings)
     for epoch in range(1, settings.epochs + 1):
-        if epoch == 1:
-            optimizer = _optimizer(network, head, settings)
         _set_rates(optimizer, settings, epoch)
-        order = np.random.default_rng(derive_seed(seed, "refine", epoch)).permutation(len(x))
-        _train_epoch(network, head, optimizer, x, y, order, settings.batch)
-        score = _score(network, head, vx, vy)
-        if score > best:
-            best, best_epoch, kept = score, epoch, copy.deepcopy(network.state_dict())
+        order = np.random.default_rng(derive_seed(seed, "refine", epoch)).permutation(len(training[0]))
+        _train_epoch(network, head, optimizer, *training, order, settings.batch)
+        score = _score(network, head, *validation)
+        if score > best.score:
+            best = _Kept(epoch, score, copy.deepcopy(network.state_dict()))
         if progress is not None:
             progress(epoch, settings.epochs)
-        if epoch - best_epoch >= settings.patience:
+        if epoch - best.epoch >= settings.patience:
             break
-    network.load_state_dict(kept)
-    return {
-        "epochs": epoch,
-        "best_epoch": best_epoch,
-        "validation_before": 100 * start[0],
-        "validation_after": 100 * best[0],
-    }
+    return epoch, best
 
 
 def _optimizer(network: nn.Module, head: Head, settings: Refinement) -> torch.optim.SGD:
@@ -150,7 +191,7 @@ def _train_epoch(
         optimizer.zero_grad(set_to_none=True)
         loss = functional.cross_entropy(head(network(x[chosen])), y[chosen])
         if not bool(torch.isfinite(loss)):
-            raise LearningError("refinement diverged: the loss is not finite; a smaller learning rate may help")
+            raise _DivergedError
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 

@@ -21,7 +21,7 @@ import pluggy
 
 from featbench import hookspecs
 from featbench.classifier import Classifier
-from featbench.command import Command
+from featbench.command import BUILT_IN_COMMANDS, Command
 from featbench.dataset import Dataset
 from featbench.errors import PluginError, UnknownNameError, UsageError
 from featbench.learner import FeatureLearner, FilterLearner, NetworkLearner
@@ -165,6 +165,12 @@ class Registry:
             PluginRecord(name, origin, {kind: tuple(things) for kind, things in gave.items() if things})
         )
 
+    def _owner(self, kind: str, name: str) -> str | None:
+        """Return who gave a name, if anyone did."""
+        return (
+            "featbench itself" if kind == "commands" and name in BUILT_IN_COMMANDS else self._owners.get((kind, name))
+        )
+
     def _collect(self, plugin: object, identity: str) -> dict[str, dict[str, Any]]:
         gave: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
         for kind in KINDS:
@@ -173,7 +179,7 @@ class Registry:
                 if implementation.plugin is plugin:
                     for thing in _as_list(implementation.function(), kind):
                         thing_name = _name_of(thing, kind)
-                        owner = identity if thing_name in gave[kind] else self._owners.get((kind, thing_name))
+                        owner = identity if thing_name in gave[kind] else self._owner(kind, thing_name)
                         if owner:
                             raise PluginError(
                                 f"{kind.rstrip('s')} {thing_name!r} is given by {identity} and by {owner}: rename one"
@@ -183,12 +189,21 @@ class Registry:
 
 
 def module_source(thing: object) -> str:
-    """Return the source text of the module that defines a learner, classifier or data set.
+    """Return the source text of the modules that define a learner, classifier or data set and what it inherits from.
 
     Raises `PluginError` where there is none (a class typed into a prompt): its results could not be told from those of
     another version.
     """
     cls = thing if isinstance(thing, type) else type(thing)
+    bases = [base for base in cls.__mro__ if base.__module__ not in _CONTRACTS]
+    return "\n".join(dict.fromkeys(_source(base) for base in bases))
+
+
+_CONTRACTS = ("builtins", "abc", "typing", "featbench.learner", "featbench.classifier", "featbench.dataset")
+"""Modules of base classes that belong to Python or to featbench's own numerical code."""
+
+
+def _source(cls: type) -> str:
     module = sys.modules.get(cls.__module__)
     try:
         if module is not None and getattr(module, "__file__", None):

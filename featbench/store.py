@@ -145,7 +145,7 @@ class Store:
         return self.home / kind / f"{key}.json"
 
     def _set_aside(self, path: Path) -> None:
-        aside = self.home / "damaged" / path.name
+        aside = self.home / "damaged" / path.relative_to(self.home)
         try:
             aside.parent.mkdir(parents=True, exist_ok=True)
             path.replace(aside)

@@ -117,7 +117,7 @@ class Mirror(Listener):
         name = f"featbench {self._request.protocol}"
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
-            location = artifact_folder(self._store).as_uri() if self._own else None
+            location = artifact_folder(self._store).as_uri() if self._uri.startswith("sqlite:") else None
             experiment_id = client.create_experiment(name, artifact_location=location, tags=KIND)
         else:
             experiment_id = experiment.experiment_id

@@ -2,9 +2,12 @@
 
 import re
 import shlex
+import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from featbench.cli.main import main
 
@@ -13,10 +16,27 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_code_blocks_of_a_page_run(page, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def reader(tmp_path, monkeypatch):
+    """A reader's folder: an own store, a folder of photographs, MNIST's files with a tenth of their images."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEATBENCH_HOME", str(tmp_path / "store"))
+    monkeypatch.setenv("FEATBENCH_DATA", str(tmp_path / "data"))
+    generator = np.random.default_rng(0)
+    (tmp_path / "bsds500").mkdir()
+    Image.fromarray(generator.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "bsds500" / "one.jpg")
+    (tmp_path / "data" / "mnist").mkdir(parents=True)
+    for part, count in (("train", 6000), ("t10k", 1000)):
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        pixels = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        images_file = tmp_path / "data" / "mnist" / f"{part}-images-idx3-ubyte"
+        images_file.write_bytes(struct.pack(">4I", 0x803, count, 28, 28) + pixels.tobytes())
+        labels_file = tmp_path / "data" / "mnist" / f"{part}-labels-idx1-ubyte"
+        labels_file.write_bytes(struct.pack(">2I", 0x801, count) + labels.tobytes())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_code_blocks_of_a_page_run(page, reader):
     for language, code in BLOCK.findall(page.read_text("utf-8")):
         name = re.match(r"# (\w+\.py)\n", code)
         if language == "sh":
@@ -28,23 +48,14 @@ def test_the_code_blocks_of_a_page_run(page, tmp_path, monkeypatch, capsys):
 
 
 def run_shell(code):
-    commands = [line.partition("#")[0].strip() for line in code.splitlines()]
-    for command in filter(None, commands):
-        words = shlex.split(command)
-        if words[0] in ("make", "pip"):
+    """Run the featbench commands of a block; of those that take minutes, as much as takes seconds."""
+    commands = [shlex.split(line, comments=True) for line in code.splitlines()]
+    for program, *words in filter(None, commands):
+        if program in ("make", "pip"):
             continue
-        assert words[0] == "featbench", command
-        # A comparison on MNIST takes minutes: that it can be planned is what is tested here.
-        long = "mnist" in words or "bsds500" in command
-        if long and not data_is_there():
-            continue
-        assert main([*words[1:], *(["--plan"] if long else [])]) == 0, command
-
-
-def data_is_there():
-    import os
-
-    return bool(os.environ.get("FEATBENCH_DATA"))
+        assert program == "featbench"
+        little = [word.replace("updates=5000,patches=100000", "updates=2,patches=300") for word in words]
+        assert main([*little, *(["--plan"] if "mnist" in words else [])]) == 0, words
 
 
 def test_every_page_is_linked_from_the_readme():

@@ -119,6 +119,7 @@ def test_network_of_the_best_epoch_is_kept_the_start_included(scores, best, monk
         "best_epoch": best,
         "validation_before": 100 * scores[0][0],
         "validation_after": 100 * scores[best][0],
+        "rate": Refinement().rate,
     }
     assert len(states) == 5
     assert [same(net.state_dict(), state) for state in states] == [epoch == best for epoch in range(5)]
@@ -222,6 +223,18 @@ def test_diverging_is_an_error_or_leaves_finite_weights(rate, epochs, batch):
         assert all(torch.isfinite(value).all() for value in net.state_dict().values())
 
 
+def test_where_it_diverges_it_starts_anew_with_smaller_rates():
+    wild, settings = network("3F3-Rabs-PA8/8"), Refinement(epochs=12, rate=8.0, head_rate=16.0)
+    report = run(wild, settings)
+    assert report["rate"] in [8.0 / slowdown for slowdown in (4, 16, 64)]
+    calm = network("3F3-Rabs-PA8/8")
+    slowdown = 8.0 / report["rate"]
+    expected = run(calm, Refinement(epochs=12, rate=8.0 / slowdown, head_rate=16.0 / slowdown))
+    assert report == expected
+    for ours, theirs in zip(wild.parameters(), calm.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_loss_that_is_not_finite_is_an_error():
     class AstrayInTraining(nn.Module):
         def __init__(self):
@@ -231,7 +244,7 @@ def test_loss_that_is_not_finite_is_an_error():
         def forward(self, x):
             return self.inner(x) * (float("nan") if self.training else 1)
 
-    with pytest.raises(LearningError, match="diverged: the loss is not finite; a smaller learning rate may help"):
+    with pytest.raises(LearningError, match="diverged at every learning rate tried: the loss is not finite"):
         run(AstrayInTraining(), Refinement(epochs=1))
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from featbench.errors import SplitError
-from featbench.split import Census, draw_split
+from featbench.split import Census, draw_split, hold_out
 from featbench.types import Images
 
 CLASSES = ("ant", "bee", "cat")
@@ -178,3 +178,24 @@ def test_census_counts_classes_without_images():
     assert Census.of(given).images == (3, 0, 4)
     with pytest.raises(SplitError, match="class 'bee' has 0 images"):
         draw(given, 2)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "expected"), [(0.0, [1, 1, 1]), (0.25, [1, 2, 3]), (0.5, [1, 4, 6]), (1.0, [1, 7, 11])]
+)
+def test_part_of_each_class_is_held_out(fraction, expected):
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [2, 8, 12]))
+    marked = hold_out(labels, fraction, seed=0)
+    assert marked.dtype == bool
+    assert counts(labels[marked]) == expected
+
+
+def test_seed_decides_what_is_held_out():
+    labels = np.repeat([0, 1, 2], 20)
+    assert np.array_equal(hold_out(labels, 0.3, seed=1), hold_out(labels, 0.3, seed=1))
+    assert not np.array_equal(hold_out(labels, 0.3, seed=1), hold_out(labels, 0.3, seed=2))
+
+
+def test_class_with_a_single_image_cannot_be_held_out_from():
+    with pytest.raises(SplitError, match="class 1 has a single training image"):
+        hold_out(np.array([0, 0, 1, 2, 2]), 0.3, seed=0)

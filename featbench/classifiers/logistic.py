@@ -18,7 +18,7 @@ Matrix = NDArray[np.float64]
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 """Penalties tried, from strong to weak: λ in mean log-loss + λ/2 ‖w‖², for features of mean squared norm 1."""
 
-TOLERANCE = 1e-6
+TOLERANCE = 1e-7
 """Largest component of the gradient, in coordinates where the curvature is about 1, at which L-BFGS stops. Solvers that
 stop earlier can score points higher or lower by accident."""
 
@@ -37,10 +37,11 @@ class Standardiser:
 
     @classmethod
     def fit(cls, features: FloatArray) -> Standardiser:
-        """Take the statistics of training features [t, d]; constant features are given no weight."""
+        """Take the statistics of training features [t, d]; constant ones are given no weight."""
         mean = features.mean(axis=0, dtype=np.float64)
         deviation = features.std(axis=0, dtype=np.float64)
-        varies = deviation > 1e-6 * np.abs(mean).clip(min=1e-30)
+        # What rounding leaves of a constant feature is small beside its mean, or beside the other features.
+        varies = deviation > 1e-6 * np.maximum(np.abs(mean), np.sqrt((deviation**2).mean()))
         scale = np.zeros_like(deviation)
         scale[varies] = 1 / (deviation[varies] * np.sqrt(max(int(varies.sum()), 1)))
         return cls(mean, scale)

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from featbench import __version__
-from featbench.command import Command
+from featbench.command import BUILT_IN_COMMANDS, Command
 from featbench.errors import FeatbenchError, UnknownNameError
-
-COMMANDS = {
-    "compare": "compare feature learners under one protocol and print the table",
-    "filters": "draw the filters that a learner finds",
-    "leaderboard": "publish results as leaderboard entries, and render leaderboards",
-    "list": "list learners, datasets, protocols, classifiers or plugins",
-    "ui": "open MLflow's page on the comparisons of this store",
-}
-"""Built-in commands; each is the module of its name, imported when it is called, so that --help answers at once."""
 
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
 """Exit codes: something failed; the request or the data is wrong; interrupted."""
@@ -28,6 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `featbench` with these arguments (default: the program's) and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no ± shows ? in its place
     try:
         return _flushed(given)
     except FeatbenchError as error:
@@ -79,20 +74,20 @@ def _run(given: list[str]) -> int:
 
 
 def _find(name: str) -> Command:
-    if name in COMMANDS:
+    if name in BUILT_IN_COMMANDS:
         module = import_module(f"featbench.cli.{name}")
-        return Command(name, COMMANDS[name], module.configure, module.run)
+        return Command(name, BUILT_IN_COMMANDS[name], module.configure, module.run)
     from featbench.registry import Registry
 
     registry = Registry()
     if name not in registry.names("commands"):
-        raise UnknownNameError("command", name, [*COMMANDS, *registry.names("commands")], registry.hint)
+        raise UnknownNameError("command", name, [*BUILT_IN_COMMANDS, *registry.names("commands")], registry.hint)
     return registry.command(name)
 
 
 def _help() -> str:
-    width = max(map(len, COMMANDS))
-    listed = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items())
+    width = max(map(len, BUILT_IN_COMMANDS))
+    listed = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in BUILT_IN_COMMANDS.items())
     return (
         "usage: featbench COMMAND [options]\n\n"
         "Compares feature learners under one fixed protocol.\n\n"

@@ -43,7 +43,7 @@ class Psd(FilterLearner):
     centre: bool = True
 
     def __post_init__(self) -> None:
-        if self.lam <= 0 or self.alpha < 0 or self.rate <= 0:
+        if not (self.lam > 0 and self.alpha >= 0 and self.rate > 0):
             raise ValueError("lam > 0, alpha ≥ 0 and rate > 0 are needed")
         if min(self.patches, self.updates, self.batch, self.iterations) < 1:
             raise ValueError("patches, updates, batch and iterations must be at least 1")

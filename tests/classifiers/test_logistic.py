@@ -187,14 +187,38 @@ def test_more_features_than_images():
     z = standardised(x, x)
     reference = independent_fit(z, labels, report["strength"])
     expected = written_objective(reference.coef_, reference.intercept_, z, labels, report["strength"])
-    assert report["objective"] == pytest.approx(expected, rel=1e-3)
+    assert report["objective"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_two_classes():
-    x, labels, validation = toy(classes=2, spread=1)
-    predictor = fit(x, labels, validation, classes=2)
-    assert (predictor.predict(x) == labels).mean() > 0.9
-    assert predictor.report["converged"]
+def test_two_classes_have_weights_each():
+    x, labels, validation = toy(classes=2, spread=4)
+    report = fit(x, labels, validation, classes=2).report
+    # Two opposite weights share the penalty of one, so that scikit-learn's single weight bears half of it.
+    z = standardised(x, x)
+    one = independent_fit(z, labels, report["strength"] / 2)
+    weight, bias = np.vstack([-one.coef_, one.coef_]) / 2, np.append(-one.intercept_, one.intercept_) / 2
+    expected = written_objective(weight, bias, z, labels, report["strength"])
+    assert report["objective"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_features_that_tell_nothing_leave_a_guess_among_the_classes_there_are():
+    labels = 1 + np.arange(40) % 2
+    predictor = fit(np.full((40, 3), 7.0, dtype=np.float32), labels, np.arange(40) % 4 < 2)
+    assert set(predictor.predict(np.zeros((5, 3), dtype=np.float32))) <= {1, 2}
+
+
+@pytest.mark.parametrize("absent", [0, 2, 3])
+def test_class_without_training_rows_is_never_predicted_and_does_no_harm(absent):
+    x, labels, validation = toy(n=400, spread=1)
+    train = labels != absent
+    predictor = fit(x[train], labels[train], validation[train])
+    predicted = predictor.predict(x)
+    assert set(predicted) == {0, 1, 2, 3} - {absent}
+    assert (predicted == labels)[train].mean() > 0.9
+    # Where validation rows alone are of that class, they are counted as wrong.
+    mixed = train | validation
+    report = fit(x[mixed], labels[mixed], validation[mixed]).report
+    assert 50 < report["validation_accuracy"] < 90
 
 
 def test_solver_that_stopped_early_is_reported_without_a_warning(monkeypatch):

@@ -190,7 +190,7 @@ def test_energy_of_held_out_patches_falls_as_it_learns():
 
 def test_atoms_that_made_the_patches_are_found():
     images, atoms = sparse_patches(3000, 0)
-    filters = learn(images=images, patches=3000, updates=500, batch=128, rate=0.02)
+    filters = learn(images=images, lam=0.5, patches=3000, updates=500, batch=128, rate=0.02)
     decoder = filters.extras["decoder"].flatten(1).numpy()
     found = np.abs(atoms @ decoder.T).max(axis=1)
     generator = np.random.default_rng(5)
