@@ -68,7 +68,7 @@ class Solver:
 
     The rows are first turned to their principal axes: the penalty does not change, the optimum lies in their span (so
     with more columns than rows the problem has n unknowns a class), and there the curvature is nearly diagonal, h v + λ
-    for an axis of variance v, with h the mean of p (1 - p). Scaled by it, L-BFGS needs tens of steps for any λ.
+    for an axis of variance v, with h the mean of p (1 - p). Scaled by it, L-BFGS needs far fewer steps.
     """
 
     def __init__(self, x: Matrix, labels: IntArray, classes: int) -> None:
