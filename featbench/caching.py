@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from featbench.architecture import Shape
 from featbench.cell import Cell
-from featbench.experiment import Part, Progress, Steps, map_shape
+from featbench.experiment import Part, Progress, Steps
 from featbench.filters import Filters
 from featbench.hashing import content_hash
 from featbench.keys import Document, Keys
 from featbench.learner import FilterLearner
 from featbench.network import StageFilters
-from featbench.preprocess import Preprocessing
+from featbench.preprocess import Preprocessing, map_shape
 from featbench.registry import Registry
 from featbench.split import Census
 from featbench.store import Store

@@ -54,3 +54,14 @@ def reading(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise DataError(f"data set {name} cannot be read: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def blaming(whose: str) -> Iterator[None]:
+    """Put the name of a data set or a file before a `DataError` that does not give it."""
+    try:
+        yield
+    except DataError as error:
+        if whose in str(error):
+            raise
+        raise DataError(f"{whose}: {error}") from error

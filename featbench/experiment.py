@@ -10,15 +10,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from featbench.architecture import Architecture, Shape
+from featbench.architecture import Architecture
 from featbench.cell import Cell
 from featbench.classifier import Predictor
 from featbench.clock import Clock
-from featbench.dataset import check_images, reading
-from featbench.images import load_folder
+from featbench.dataset import blaming, check_images, reading
+from featbench.images import image_files, read_image
 from featbench.learner import FilterLearner, NetworkLearner
 from featbench.network import StageFilters, assemble, extract, half_precision, learn_stages, network_of
-from featbench.preprocess import Preprocessing, preprocess, preprocess_one
+from featbench.preprocess import Preprocessing, map_shape, preprocess, preprocess_one
 from featbench.refine import refine
 from featbench.registry import Registry
 from featbench.scoring import compute_score
@@ -78,7 +78,8 @@ class Steps:
             self.progress("loading", 0, 1)
             with reading(dataset):
                 images = check_images(dataset, self.registry.dataset(dataset).load(self.data_dir))
-            self._images = {key: (images, preprocess(images.pixels, preprocessing))}
+            with blaming(f"data set {dataset}"):
+                self._images = {key: (images, preprocess(images.pixels, preprocessing))}
         return self._images[key]
 
     def split(self, cell: Cell, images: Images) -> Split:
@@ -176,10 +177,8 @@ class Steps:
 def unlabelled_maps(folder: Path, preprocessing: Preprocessing) -> list[Tensor]:
     """Return the maps [1, 1, height, width] of a folder's images: their own size, otherwise preprocessed alike."""
     alike = replace(preprocessing, size=None, pad=False)
-    return [preprocess_one(image, alike, index) for index, image in enumerate(load_folder(folder))]
-
-
-def map_shape(maps: Tensor) -> Shape:
-    """Return maps, height and width of a [n, maps, height, width] tensor."""
-    _, channels, height, width = maps.shape
-    return channels, height, width
+    maps = []
+    for path in image_files(folder):
+        with blaming(str(path)):
+            maps.append(preprocess_one(read_image(path), alike))
+    return maps

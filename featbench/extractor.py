@@ -17,7 +17,7 @@ from featbench.architecture import Architecture
 from featbench.errors import DataError, LearningError, UsageError
 from featbench.learner import FeatureLearner, FilterLearner, NetworkLearner
 from featbench.network import assemble, extract, learn_stages, network_of, refusal, resolve_device
-from featbench.preprocess import Preprocessing, preprocess
+from featbench.preprocess import Preprocessing, map_shape, preprocess
 from featbench.refine import refine
 from featbench.registry import Registry
 from featbench.seeds import derive_seed
@@ -68,6 +68,7 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 raise UsageError(f"{learner.name} is not differentiable, so labels cannot refine it")
             self.refinement_ = self._refine(network, maps, y, device)
         self.network_ = network
+        self.shape_ = map_shape(maps)
         self.n_features_in_ = math.prod(np.shape(X)[1:])
         return self
 
@@ -75,7 +76,12 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Return the features [n, d] of images X, float32."""
         if not hasattr(self, "network_"):
             raise NotFittedError("this Extractor is not fitted: call fit first")
-        return extract(self.network_, self._maps(X), resolve_device(self.device))
+        maps = self._maps(X)
+        if map_shape(maps) != self.shape_:
+            raise DataError(
+                f"images become maps of {map_shape(maps)[1:]}, but the fit had {self.shape_[1:]}: give one size"
+            )
+        return extract(self.network_, maps, resolve_device(self.device))
 
     def _learner(self) -> FeatureLearner:
         if isinstance(self.learner, FeatureLearner):
@@ -85,7 +91,7 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return Registry().learner(self.learner).create(dict(self.learner_params or {}))
 
     def _learn(self, learner: FeatureLearner, maps: Tensor, device: torch.device) -> nn.Module:
-        shape = (maps.shape[1], maps.shape[2], maps.shape[3])
+        shape = map_shape(maps)
         if isinstance(learner, NetworkLearner):
             return network_of(learner, shape, maps, seed=self.seed, device=device)
         assert isinstance(learner, FilterLearner)  # there is no third kind

@@ -44,8 +44,3 @@ def read_image(path: Path) -> Pixels:
         raise DataError(
             f"{path} cannot be read as an image ({error}): it is damaged, or not what its name says"
         ) from error
-
-
-def load_folder(folder: Path) -> list[Pixels]:
-    """Read every image below a folder."""
-    return [read_image(path) for path in image_files(folder)]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from featbench.architecture import Shape
 from featbench.errors import DataError
 from featbench.normalization import local_contrast_normalise
 from featbench.types import Pixels
@@ -49,6 +50,12 @@ def preprocess(pixels: Sequence[Pixels] | Pixels, preprocessing: Preprocessing) 
     if not maps:
         raise DataError("there are no images to preprocess")
     return torch.cat(maps)
+
+
+def map_shape(maps: Tensor) -> Shape:
+    """Return maps, height and width of a [n, maps, height, width] tensor."""
+    _, channels, height, width = maps.shape
+    return channels, height, width
 
 
 def preprocess_one(image: Pixels, preprocessing: Preprocessing, index: int = 0) -> Tensor:

@@ -321,7 +321,7 @@ def test_refinement_changes_the_network_and_reports_what_it_did(tiny):
         ("labels, (", "labels + 1, (", "has labels outside its 3 classes"),
         ("labels, (", "labels - 1, (", "has labels outside its 3 classes"),
         (".astype(np.float32), labels", ".astype(np.float32)[:0], labels[:0]", "holds no images"),
-        ("(patterns[labels]", "(np.nan * patterns[labels]", "image 0 holds values that are not finite"),
+        ("(patterns[labels]", "(np.nan * patterns[labels]", "data set tiny: image 0 holds values that are not finite"),
         (
             "generator = np",
             "raise OSError('gone')\n        generator = np",

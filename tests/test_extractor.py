@@ -255,3 +255,10 @@ def test_as_many_labels_as_images_are_needed(digits):
 def test_what_are_no_images_is_refused(images, message):
     with pytest.raises(DataError, match=message):
         Extractor().fit(images)
+
+
+def test_images_of_another_size_than_those_of_the_fit_are_refused():
+    images = np.random.default_rng(0).random((4, 8, 8))
+    extractor = Extractor("4F3-Rabs-PA2/2").fit(images)
+    with pytest.raises(DataError, match=r"maps of \(10, 8\), but the fit had \(8, 8\)"):
+        extractor.transform(np.zeros((2, 10, 8)))

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from featbench.errors import DataError
-from featbench.images import folder_fingerprint, image_files, load_folder, read_image
+from featbench.images import folder_fingerprint, image_files, read_image
 
 
 def pixels(*shape, seed=0):
@@ -117,7 +117,7 @@ def test_folder_is_read_in_that_order(tmp_path):
     arrays = {name: pixels(3, 4 + number, seed=number) for number, name in enumerate(("c.png", "a.png", "b.png"))}
     for name, array in arrays.items():
         save(tmp_path / name, array)
-    for read, name in zip(load_folder(tmp_path), sorted(arrays), strict=True):
+    for read, name in zip(map(read_image, image_files(tmp_path)), sorted(arrays), strict=True):
         assert np.array_equal(read, arrays[name])
 
 
