@@ -130,9 +130,9 @@ def cells_frame(runs: Sequence[Run], registry: Registry) -> pd.DataFrame:
 
 
 def regime_label(cell: Cell, registry: Registry) -> str:
-    """Return a cell's regime as tables print it: RR for two stages of R, G for Gabor."""
+    """Return a cell's regime as tables print it: RR for two stages of R, G for Gabor, fixed for who names no letter."""
     stages = len(Architecture.parse(cell.architecture).stages) if cell.architecture else 1
-    return cell.regime.label(stages, registry.learner(cell.learner.name).initial)
+    return cell.regime.label(stages, registry.learner(cell.learner.name).initial or "fixed")
 
 
 def compare(

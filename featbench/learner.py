@@ -25,8 +25,9 @@ class FeatureLearner:
     """A feature learner: a dataclass whose fields are its parameters, with defaults.
 
     name: what `--features` calls it. family: random, fixed, unsupervised or supervised (decides its regimes, and
-    whether it is given patches). initial: the regime's letter in tables where the family is fixed (G for Gabor).
-    source: paper. differentiable: whether R+ and U+ can refine it. needs_gpu: refused on a CPU.
+    whether it is given patches). initial: the regime's letter in tables where the family is fixed (G for Gabor;
+    without one they say "fixed"). source: paper. differentiable: whether R+ and U+ can refine it. needs_gpu: refused
+    on a CPU.
     """
 
     name: ClassVar[str]

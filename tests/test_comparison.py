@@ -237,3 +237,24 @@ def test_the_digits_are_compared_without_a_plugin(tmp_path):
     assert found["raw-pixels", "fixed"][0] > 60
     assert found["gabor", "fixed"][0] > 60
     assert json.loads(json.dumps(found["gabor", "fixed"])) == found["gabor", "fixed"]
+
+
+class Stripes(featbench.FilterLearner):
+    """A designed learner that names no letter for its regime."""
+
+    name, family = "stripes", "fixed"
+
+    def filters(self, bank, patches, seed):
+        return np.ones(bank.shape, dtype=np.float32) * np.resize([1, -1], bank.size).astype(np.float32)
+
+
+class StripesPlugin:
+    @featbench.hookimpl
+    def featbench_learners(self):
+        return [Stripes]
+
+
+def test_a_designed_learner_without_a_letter_is_labelled_fixed(compare_here):
+    rows = compare_here(plugins=[StripesPlugin()], features=["stripes"], regimes=["fixed", "fixed+"], draws=1)
+    assert rows["label"].tolist()[-2:] == ["fixed", "fixed+"]
+    assert rows["status"].tolist()[-2:] == ["ok", "ok"]
