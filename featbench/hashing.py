@@ -5,13 +5,26 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
+
+BLOCK = 2**20
+"""Bytes hashed at once."""
 
 
 def content_hash(document: Any) -> str:
     """Return the SHA-256 of a document's canonical JSON."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """Return the hash of a file's content, as hexadecimal digits."""
+    digest = hashlib.new(algorithm)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def code_hash(source: str) -> str:

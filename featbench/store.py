@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -18,15 +17,12 @@ from safetensors.numpy import load, save
 
 from featbench.errors import StoreError
 from featbench.files import write_atomically
-from featbench.hashing import content_hash
+from featbench.hashing import content_hash, file_hash
 from featbench.types import Result, Score, Seconds
 
 log = logging.getLogger("featbench")
 
 DEFAULT_HOME = Path(".featbench")
-
-BLOCK = 2**22
-"""Bytes hashed at once."""
 
 
 class Store:
@@ -124,7 +120,7 @@ class Store:
     ) -> None:
         path = self._artifact_path(kind, key, ending)
         self._write(path, write)
-        self.write_record(f"artifacts/{kind}", key, {"about": dict(about), "sha256": _file_hash(path)})
+        self.write_record(f"artifacts/{kind}", key, {"about": dict(about), "sha256": file_hash(path)})
 
     def _artifact(self, kind: str, key: str, ending: str) -> tuple[Path, dict[str, Any]] | None:
         record = self.read_record(f"artifacts/{kind}", key)
@@ -132,7 +128,7 @@ class Store:
         if record is None or not path.is_file():
             return None
         if path not in self._checked:
-            if _file_hash(path) != record["sha256"]:
+            if file_hash(path) != record["sha256"]:
                 self._set_aside(path)
                 return None
             self._checked.add(path)
@@ -175,11 +171,3 @@ def result_of(document: Mapping[str, Any]) -> Result:
         traceback=document["traceback"],
         provenance=document["provenance"],
     )
-
-
-def _file_hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,9 +1,8 @@
-"""MNIST from its four original idx files."""
+"""MNIST and Fashion-MNIST from their four original idx files."""
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import math
 import struct
 import zlib
@@ -13,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from featbench.dataset import Dataset
+from featbench.dataset import Dataset, Download, FileDataset, find_file
 from featbench.errors import DataError
 from featbench.hookspecs import hookimpl
 from featbench.types import Images
@@ -21,39 +20,79 @@ from featbench.types import Images
 IMAGES, LABELS = 3, 1
 """Number of sides of the idx arrays."""
 
-PARTS = ("train", "t10k")
+STEMS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+"""Training first, images before labels."""
 
 
-class Mnist(Dataset):
+def _downloads(address: str, folder: str, checksums: tuple[str, ...]) -> tuple[Download, ...]:
+    return tuple(
+        Download(f"{address}/{stem}.gz", f"{folder}/{stem}.gz", f"md5:{checksum}")
+        for stem, checksum in zip(STEMS, checksums, strict=True)
+    )
+
+
+class Mnist(FileDataset):
     """Handwritten digits, 60,000 training and 10,000 test images of 28×28, ten classes; four idx files, gz or not."""
 
     name: ClassVar[str] = "mnist"
-    source: ClassVar[str] = "LeCun, Bottou, Bengio, Haffner 1998"
+    source: ClassVar[str] = (
+        "LeCun, Bottou, Bengio, Haffner 1998, Gradient-based learning applied to document recognition"
+    )
+    licence: ClassVar[str] = "CC BY-SA 3.0"
+    homepage: ClassVar[str] = "http://yann.lecun.com/exdb/mnist/"
+    downloads: ClassVar[tuple[Download, ...]] = _downloads(
+        "https://ossci-datasets.s3.amazonaws.com/mnist",
+        "mnist",
+        (
+            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "d53e105ee54ea40749a09fcbcd1e9432",
+            "9fb629c4189551a2d022fa330f9573f3",
+            "ec29112dd5afa0611ce80d1b7f02629c",
+        ),
+    )
+    classes: ClassVar[tuple[str, ...]] = tuple("0123456789")
 
-    def fingerprint(self, data_dir: Path | None) -> str:
-        """Return a hash of the four files, whole."""
-        digest = hashlib.sha256()
-        for path in _files(data_dir):
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-        return digest.hexdigest()
+    def files(self, data_dir: Path | None) -> list[Path]:
+        """Return the paths of images and labels, training first."""
+        return [find_file(data_dir, self.name, self.name, f"{stem}.gz", stem) for stem in STEMS]
 
     def load(self, data_dir: Path | None) -> Images:
-        """Return training images first, then the test images."""
-        paths = _files(data_dir)
-        pixels, labels = [], []
-        for image_path, label_path in (paths[:2], paths[2:]):
-            images, names = read_idx(image_path, IMAGES), read_idx(label_path, LABELS)
-            if len(images) != len(names):
-                raise DataError(f"{image_path} holds {len(images)} images, but {label_path} holds {len(names)} labels")
-            if len(names) and names.max() > 9:
-                raise DataError(f"{label_path} holds the label {names.max()}; digits are 0 to 9")
-            pixels.append(images)
-            labels.append(names)
+        """Return the training images, then the test images, which `test` marks."""
+        paths = self.files(data_dir)
+        pixels = [read_idx(path, IMAGES) for path in paths[::2]]
+        labels = [read_idx(path, LABELS) for path in paths[1::2]]
+        for image_path, images, label_path, marks in zip(paths[::2], pixels, paths[1::2], labels, strict=True):
+            if len(images) != len(marks):
+                raise DataError(f"{image_path} holds {len(images)} images, but {label_path} holds {len(marks)} labels")
+            if len(marks) and marks.max() >= len(self.classes):
+                raise DataError(f"{label_path} holds the label {marks.max()}; labels are 0 to {len(self.classes) - 1}")
         if pixels[0].shape[1:] != pixels[1].shape[1:]:
             raise DataError(f"images are {pixels[0].shape[1:]} in {paths[0]} but {pixels[1].shape[1:]} in {paths[2]}")
         test = np.repeat([False, True], [len(labels[0]), len(labels[1])])
-        classes = tuple(str(digit) for digit in range(10))
-        return Images(np.concatenate(pixels), np.concatenate(labels).astype(np.int64), classes, test)
+        return Images(np.concatenate(pixels), np.concatenate(labels).astype(np.int64), self.classes, test)
+
+
+class FashionMnist(Mnist):
+    """Articles of clothing, 60,000 training and 10,000 test images of 28×28, ten classes; idx files as MNIST's."""
+
+    name: ClassVar[str] = "fashion-mnist"
+    source: ClassVar[str] = "Xiao, Rasul, Vollgraf 2017, Fashion-MNIST (arXiv 1708.07747)"
+    licence: ClassVar[str] = "MIT"
+    homepage: ClassVar[str] = "https://github.com/zalandoresearch/fashion-mnist"
+    downloads: ClassVar[tuple[Download, ...]] = _downloads(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+        "fashion-mnist",
+        (
+            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "25c81989df183df01b3e8a0aad5dffbe",
+            "bef4ecab320f06d8554ea6380940ec79",
+            "bb300cfdad3c16e7a12a480ee83cd310",
+        ),
+    )
+    classes: ClassVar[tuple[str, ...]] = (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    )
 
 
 def read_idx(path: Path, sides: int) -> NDArray[np.uint8]:
@@ -82,27 +121,7 @@ def read_idx(path: Path, sides: int) -> NDArray[np.uint8]:
     return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
 
 
-def _files(data_dir: Path | None) -> list[Path]:
-    """Return the paths of images and labels, training first; a `DataError` says where they were looked for."""
-    if data_dir is None:
-        raise DataError(
-            "MNIST needs its four idx files: set FEATBENCH_DATA or --data-dir to a folder that holds them, or mnist/"
-        )
-    return [_find(data_dir, f"{part}-{kind}") for part in PARTS for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
-
-
-def _find(data_dir: Path, stem: str) -> Path:
-    folders = [data_dir / "mnist", data_dir]
-    for folder in folders:
-        for name in (f"{stem}.gz", stem):
-            if (folder / name).is_file():
-                return folder / name
-    raise DataError(
-        f"MNIST's file {stem}.gz is neither in {folders[0]} nor in {folders[1]}: put it there, or set --data-dir"
-    )
-
-
 @hookimpl
 def featbench_datasets() -> list[Dataset]:
-    """Register MNIST."""
-    return [Mnist()]
+    """Register MNIST and Fashion-MNIST."""
+    return [Mnist(), FashionMnist()]

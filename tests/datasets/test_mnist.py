@@ -136,7 +136,7 @@ def test_label_that_is_no_digit_is_refused(tmp_path):
     labels = digits(12, 0)[1]
     labels[5] = 10
     write(tmp_path, train_labels_idx1_ubyte=idx(labels))
-    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\.gz holds the label 10; digits are 0 to 9"):
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\.gz holds the label 10; labels are 0 to 9"):
         Mnist().load(tmp_path)
 
 
@@ -145,7 +145,7 @@ def test_counts_that_differ_are_refused_with_both_files(tmp_path, count):
     write(tmp_path, t10k_labels_idx1_ubyte=idx(np.zeros(count)))
     with pytest.raises(
         DataError,
-        match=rf"t10k-images-idx3-ubyte\.gz holds 7 images, .*t10k-labels-idx1-ubyte\.gz holds {count} labels",
+        match=rf"t10k-images-idx3-ubyte\.gz holds 7 images, but .*t10k-labels-idx1-ubyte\.gz holds {count} labels",
     ):
         Mnist().load(tmp_path)
 
