@@ -61,16 +61,17 @@ class PointwiseSpec:
 
 @dataclass(frozen=True)
 class NormalisationSpec:
-    """`N`, `Nsub` or `Ndiv` with a window of `size` pixels."""
+    """`N`, `Nsub` or `Ndiv` with a window of `size` pixels; with `zeros` (`Nz`) maps go on as zeros at the border."""
 
     kind: Literal["N", "Nsub", "Ndiv"] = "N"
     size: int = 9
+    zeros: bool = False
 
     def __str__(self) -> str:
-        return self.kind if self.size == 9 else f"{self.kind}{self.size}"
+        return f"{self.kind}{'z' if self.zeros else ''}{'' if self.size == 9 else self.size}"
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape unchanged: borders are corrected, not cut."""
+        """Return the shape unchanged: borders are not cut."""
         return shape
 
 
@@ -230,11 +231,11 @@ def _pointwise(match: re.Match[str]) -> PointwiseSpec:
 
 
 def _normalisation(match: re.Match[str]) -> NormalisationSpec:
-    kind, size = match.groups()
+    kind, zeros, size = match.groups()
     side = 9 if size is None else _positive(size, "the window")
     if side % 2 == 0:
         raise ArchitectureError(f"the window of {kind} must be odd, so that it has a centre")
-    return NormalisationSpec(kind, side)  # type: ignore[arg-type]  # the pattern admits the literals only
+    return NormalisationSpec(kind, side, zeros is not None)  # type: ignore[arg-type]  # the pattern admits the literals only
 
 
 def _pooling(match: re.Match[str]) -> PoolingSpec:
@@ -254,6 +255,6 @@ def _pooling(match: re.Match[str]) -> PoolingSpec:
 _TOKENS: tuple[tuple[str, Callable[[re.Match[str]], OperationSpec]], ...] = (
     (r"(\d{1,6})([FC])(\d{1,6})(?::(\d{1,6}))?", _filter_bank),
     (r"Rabs|tanh|relu|shrink|wta", _pointwise),
-    (r"(Nsub|Ndiv|N)(\d{1,6})?", _normalisation),
+    (r"(Nsub|Ndiv|N)(z)?(\d{1,6})?", _normalisation),
     (r"P(F)?([AMLX])(?:(\d{1,6}(?:\.\d{1,12})?):)?(\d{1,6})(?:/(\d{1,6}))?", _pooling),
 )

@@ -2,50 +2,86 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from featbench.architecture import Shape
 from featbench.cell import Cell
+from featbench.clock import Clock
+from featbench.errors import DataError
 from featbench.experiment import Part, Progress, Steps
 from featbench.filters import Filters
 from featbench.hashing import content_hash
 from featbench.keys import Document, Keys
 from featbench.learner import FilterLearner
 from featbench.network import StageFilters
-from featbench.preprocess import Preprocessing, map_shape
+from featbench.prepare import PackedImages
+from featbench.preprocess import Maps, Preprocessing
 from featbench.registry import Registry
 from featbench.split import Census
 from featbench.store import Store
 from featbench.types import FloatArray, Images, Split
+
+log = logging.getLogger("featbench")
 
 
 class CachedSteps(Steps):
     """Steps that look into the store first; the seconds they give are those of the first computation."""
 
     def __init__(
-        self, registry: Registry, data_dir: Path | None, store: Store, progress: Progress | None = None
+        self,
+        registry: Registry,
+        data_dir: Path | None,
+        store: Store,
+        progress: Progress | None = None,
+        *,
+        skip_bad_images: bool = False,
     ) -> None:
-        super().__init__(registry, data_dir, progress)
+        super().__init__(registry, data_dir, progress, skip_bad_images=skip_bad_images)
         self.store, self.keys = store, Keys(registry, data_dir)
 
     def survey(self, dataset: str, preprocessing: Preprocessing) -> tuple[Shape, Census]:
-        """Return the shape of a data set's maps, and how many images it has; loads it only the first time."""
-        key = content_hash({"dataset": self.keys.dataset(dataset), "preprocessing": vars(preprocessing)})
+        """Return the shape of a data set's maps, and how many images it has; reads it only the first time."""
+        key = content_hash([self.keys.prepared(dataset, preprocessing), asdict(preprocessing)])
         known = self.store.read_record("surveys", key)
         if known is None:
             images, maps = self.load(dataset, preprocessing)
-            known = {"shape": list(map_shape(maps)), "census": vars(Census.of(images))}
+            known = {"shape": list(maps.shape), "census": vars(Census.of(images)), "left_out": list(images.left_out)}
             self.store.write_record("surveys", key, known)
+        self._require_whole(dataset, known["left_out"])
         channels, height, width = known["shape"]
         return (channels, height, width), Census.restore(known["census"])
 
+    def prepare(self, dataset: str, preprocessing: Preprocessing) -> Images:
+        """Read a data set's images once; afterwards by memory map."""
+        key = content_hash(self.keys.prepared(dataset, preprocessing))
+        found = _read_images(self.store, key)
+        if found is not None:
+            self._require_whole(dataset, found.left_out)
+            return found
+        images = super().prepare(dataset, preprocessing)
+        for line in images.left_out:
+            log.warning("data set %s: left out: %s", dataset, line)
+        _write_images(self.store, key, images)
+        return images
+
+    def _require_whole(self, dataset: str, left_out: Sequence[str]) -> None:
+        """Refuse what an earlier run with --skip-bad-images left of a data set, unless that is asked for again."""
+        if left_out and not self.skip_bad_images:
+            raise DataError(
+                f"data set {dataset}: {len(left_out)} images cannot be used, the first: {left_out[0]}; mend or remove "
+                "them, or leave them out with --skip-bad-images"
+            )
+
     def learn_filters(
-        self, cell: Cell, split: Split, learner: FilterLearner, maps: Tensor
+        self, cell: Cell, split: Split, learner: FilterLearner, maps: Maps
     ) -> tuple[list[StageFilters], float]:
         """Get the filters of every stage; U and U+ share theirs."""
         document = self.keys.learned(cell)
@@ -64,7 +100,7 @@ class CachedSteps(Steps):
         return stages, seconds
 
     def refine(
-        self, cell: Cell, split: Split, network: nn.Module, maps: Tensor, images: Images
+        self, cell: Cell, split: Split, network: nn.Module, maps: Maps, images: Images
     ) -> tuple[dict[str, Any], float]:
         """Refine the network, or give it the weights of the refinement that the store holds."""
         document = self.keys.network(cell)
@@ -79,17 +115,27 @@ class CachedSteps(Steps):
         )
         return report, seconds
 
-    def extract(
-        self, cell: Cell, split: Split, part: Part, network: nn.Module, maps: Tensor
-    ) -> tuple[FloatArray, float]:
+    def extract(self, cell: Cell, split: Split, part: Part, network: nn.Module, maps: Maps) -> tuple[FloatArray, float]:
         """Extract features once for all classifiers, and for all draws where the network does not depend on them."""
+        found = self._read_features(cell, part)
+        if found is None:
+            super().extract(cell, split, part, network, maps)
+            found = self._read_features(cell, part)
+            assert found is not None  # just written
+        return found
+
+    def keep_features(
+        self, cell: Cell, part: Part, count: int, blocks: Iterator[FloatArray], clock: Clock
+    ) -> FloatArray:
+        """Write the features to the store as they come; they are read back by memory map."""
         document = self.keys.features(cell, part)
-        found = self.store.read_array("features", content_hash(document))
-        if found is not None:
-            return found[0], float(found[1]["seconds"])
-        features, seconds = super().extract(cell, split, part, network, maps)
-        self.store.write_array("features", content_hash(document), features, _about(document, seconds))
-        return features, seconds
+        key = content_hash(document)
+        self.store.write_blocks("features", key, count, blocks, lambda: _about(document, clock.seconds()))
+        return np.empty((0, 0), dtype=np.float16)
+
+    def _read_features(self, cell: Cell, part: Part) -> tuple[FloatArray, float] | None:
+        found = self.store.read_array("features", content_hash(self.keys.features(cell, part)))
+        return None if found is None else (found[0], float(found[1]["seconds"]))
 
     def first_filters(self, cell: Cell) -> np.ndarray[Any, Any] | None:
         """Return the weight of a cell's first filter bank [filters, maps, size, size] if the store holds it."""
@@ -114,3 +160,27 @@ def _stages_of(arrays: dict[str, np.ndarray[Any, Any]]) -> list[StageFilters]:
         tensors = {name: torch.from_numpy(array.copy()) for name, array in named.items()}
         stages.append(StageFilters(Filters.from_tensors(tensors), arrays[f"table/{number}"].astype(np.int64)))
     return stages
+
+
+def _write_images(store: Store, key: str, images: Images) -> None:
+    """Keep prepared images; the pixels go first, so that what is said of them is never without them."""
+    assert isinstance(images.pixels, PackedImages)
+    store.write_array("images", key, images.pixels.flat, {})
+    test = {} if images.test is None else {"test": images.test}
+    tensors = {"shapes": images.pixels.shapes, "labels": images.labels, **test}
+    about = {"classes": list(images.classes), "left_out": list(images.left_out)}
+    store.write_tensors("labels", key, tensors, about)
+
+
+def _read_images(store: Store, key: str) -> Images | None:
+    labels, flat = store.read_tensors("labels", key), store.read_array("images", key)
+    if labels is None or flat is None:
+        return None
+    tensors, about = labels
+    return Images(
+        pixels=PackedImages(flat[0], tensors["shapes"]),
+        labels=tensors["labels"],
+        classes=tuple(about["classes"]),
+        test=tensors.get("test"),
+        left_out=tuple(about["left_out"]),
+    )

@@ -6,34 +6,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from featbench.parameters import Choice
 from featbench.preprocess import Preprocessing
 from featbench.protocol import Metric
 from featbench.regimes import REGIMES, Regime
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A learner by name, with the parameters that differ from its defaults."""
-
-    name: str
-    parameters: tuple[tuple[str, Any], ...] = ()
-
-    @classmethod
-    def of(cls, name: str, parameters: Mapping[str, Any]) -> Choice:
-        """Build a choice; parameters are kept in alphabetical order."""
-        return cls(name, tuple(sorted(parameters.items())))
-
-    def __str__(self) -> str:
-        inside = ",".join(f"{name}={value}" for name, value in self.parameters)
-        return f"{self.name}({inside})" if inside else self.name
-
-
-@dataclass(frozen=True)
 class Cell:
     """dataset × protocol × architecture × learner × regime × classifier × draw, with what the protocol fixes.
 
-    architecture: canonical text, "" for learners that take none. train_per_class: None for all. device: cpu or cuda.
-    unlabelled: folder of images to learn from instead of the training images, or None. skip: why it makes no sense.
+    architecture: canonical text, "" for learners that take none. train_per_class, test_per_class: None for all.
+    device: cpu or cuda. unlabelled: folder of images, or data set, to learn from instead of the training images, or
+    None. skip: why it makes no sense.
     """
 
     protocol: str
@@ -44,6 +29,7 @@ class Cell:
     regime: Regime
     classifier: str
     train_per_class: int | None
+    test_per_class: int | None
     validation_fraction: float
     test: Literal["rest", "fixed"]
     metric: Metric

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from featbench.parameters import Parametrised
 from featbench.types import FloatArray, IntArray
 
 
@@ -19,11 +20,14 @@ class Predictor(ABC):
 
     @abstractmethod
     def predict(self, features: FloatArray) -> IntArray:
-        """Return the class index of each row of features [m, d]."""
+        """Return the class index of each row of features [m, d]; test images come some at a time."""
 
 
-class Classifier(ABC):
-    """A classifier; it is given training images alone, so that test labels reach the scorer only."""
+class Classifier(Parametrised, ABC):
+    """A classifier: a dataclass whose fields are its parameters, with defaults, or a class without any.
+
+    It is given training images alone, so that test labels reach the scorer only.
+    """
 
     name: ClassVar[str]
     source: ClassVar[str] = ""

@@ -19,9 +19,11 @@ class Command:
 
 BUILT_IN_COMMANDS = {
     "compare": "compare feature learners under one protocol and print the table",
+    "data": "list, check, describe and download data sets",
     "filters": "draw the filters that a learner finds",
     "leaderboard": "publish results as leaderboard entries, and render leaderboards",
-    "list": "list learners, datasets, protocols, classifiers or plugins",
+    "list": "list learners, datasets, protocols, tables, classifiers or plugins",
+    "reproduce": "measure a published table anew, and print both beside each other",
     "ui": "open MLflow's page on the comparisons of this store",
 }
 """Built-in commands; each is a module of featbench.cli, imported when it is called, so that --help answers at once."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -54,26 +55,36 @@ class Workbench:
         data_dir: str | Path | None = None,
         home: str | Path | None = None,
         listener: Listener | None = None,
+        skip_bad_images: bool = False,
     ) -> None:
         self.listener = listener or Listener()
         self.registry = Registry(plugins, strict=strict)
         self.store = Store(None if home is None else Path(home))
         chosen = data_dir or os.environ.get("FEATBENCH_DATA") or None
         self.data_dir = None if chosen is None else Path(chosen)
-        self.steps = CachedSteps(self.registry, self.data_dir, self.store, self.listener.step)
+        self.steps = CachedSteps(
+            self.registry, self.data_dir, self.store, self.listener.step, skip_bad_images=skip_bad_images
+        )
 
     def plan(self, request: Request) -> list[Cell]:
         """Return the cells of a request after checking all that can be checked before anything is computed."""
-        return enumerate_cells(request, self.registry, self.steps.survey)
+        return enumerate_cells(request, self.registry, self.steps.survey, self.data_dir)
 
     def compare(self, request: Request, *, retry: bool = False, track: str | bool = True) -> Comparison:
         """Run a request. `track` is the address of an MLflow server, True for the default one, False for none."""
         self.store.require_writable()
-        cells = self.plan(request)
+        return self.run(self.plan(request), asdict(request), retry=retry, track=track)
+
+    def run(
+        self, cells: Sequence[Cell], asked: Mapping[str, Any], *, retry: bool = False, track: str | bool = True
+    ) -> Comparison:
+        """Run cells of one protocol; `asked` is what the user asked for, as the store and MLflow keep it."""
+        self.store.require_writable()
         keys = [result_key(cell, self.steps) for cell in cells]
         key = content_hash(keys)
-        self.store.write_record("comparisons", key, {"request": asdict(request), "cells": keys})
-        mirror = Mirror(self.store, self.steps, key, request, None if track is True else str(track)) if track else None
+        self.store.write_record("comparisons", key, {"request": dict(asked), "cells": keys})
+        uri = None if track is True else str(track)
+        mirror = Mirror(self.store, self.steps, key, cells[0].protocol, asked, uri) if track else None
         try:
             runs = run_cells(
                 cells,
@@ -118,6 +129,8 @@ def cells_frame(runs: Sequence[Run], registry: Registry) -> pd.DataFrame:
                 **cell.describe(),
                 "learner": str(cell.learner),
                 "train_per_class": cell.train_per_class or "all",
+                "test_per_class": cell.test_per_class or "all",
+                "images_left_out": result.report.get("images_left_out", 0),
                 "label": regime_label(cell, registry),
                 "status": result.status,
                 "score": None if result.score is None else result.score.value,
@@ -144,6 +157,7 @@ def compare(
     classifiers: Sequence[str] | None = None,
     stages: str | None = None,
     train_per_class: int | str | None = None,
+    test_per_class: int | str | None = None,
     draws: int | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -153,6 +167,7 @@ def compare(
     home: str | Path | None = None,
     track: str | bool = True,
     retry: bool = False,
+    skip_bad_images: bool = False,
 ) -> pd.DataFrame:
     """Compare feature learners; returns one row for each learner × regime × classifier.
 
@@ -161,7 +176,7 @@ def compare(
     n draws, scores, status, message, fit_seconds, extract_seconds, seed and others. Raises a `FeatbenchError` for
     a request that makes no sense; a cell that fails makes a row with its message.
     """
-    workbench = Workbench(plugins=plugins, data_dir=data_dir, home=home)
+    workbench = Workbench(plugins=plugins, data_dir=data_dir, home=home, skip_bad_images=skip_bad_images)
     for record in workbench.registry.broken:
         warnings.warn(f"plugin {record.name} ({record.origin}) could not be loaded: {record.error}", stacklevel=2)
     request = Request(
@@ -172,6 +187,7 @@ def compare(
         classifiers=classifiers,
         stages=stages,
         train_per_class=train_per_class,
+        test_per_class=test_per_class,
         draws=draws,
         seed=seed,
         device=device,

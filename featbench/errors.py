@@ -33,6 +33,10 @@ class DataError(FeatbenchError):
     """A data file that is missing, damaged, or not what it claims to be."""
 
 
+class DownloadError(DataError):
+    """A file that cannot be downloaded, or that is another one than was published."""
+
+
 class SplitError(FeatbenchError):
     """A data set that cannot be split as the protocol asks."""
 

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from featbench.architecture import Architecture
 from featbench.cell import Cell
 from featbench.classifier import Predictor
 from featbench.clock import Clock
 from featbench.dataset import blaming, check_images, reading
-from featbench.images import image_files, read_image
+from featbench.images import ImageFiles, image_files
 from featbench.learner import FilterLearner, NetworkLearner
-from featbench.network import StageFilters, assemble, extract, half_precision, learn_stages, network_of
-from featbench.preprocess import Preprocessing, map_shape, preprocess, preprocess_one
+from featbench.network import (
+    HalfPrecisionError,
+    StageFilters,
+    assemble,
+    feature_blocks,
+    in_half_precision,
+    learn_stages,
+    network_of,
+)
+from featbench.prepare import PackedImages, prepare
+from featbench.preprocess import Maps, Preprocessing, map_shape, maps_of
 from featbench.refine import refine
 from featbench.registry import Registry
 from featbench.scoring import compute_score
 from featbench.seeds import derive_seed
 from featbench.split import draw_split
-from featbench.types import Features, FloatArray, Images, IntArray, Score, Seconds, Split
+from featbench.types import Features, FloatArray, Images, IntArray, Pixels, Rows, Score, Seconds, Split
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is finished, and out of how much."""
@@ -45,7 +56,7 @@ class Outcome:
 
 def run_cell(cell: Cell, steps: Steps) -> Outcome:
     """Run a cell. The classifier and refinement see training images alone; test labels reach the scorer only."""
-    images, maps = steps.images(cell)
+    images, maps = steps.load(cell.dataset, cell.preprocessing)
     split = steps.split(cell, images)
     network, learning = steps.learn(cell, split, maps)
     refinement, refining = None, 0.0
@@ -53,47 +64,81 @@ def run_cell(cell: Cell, steps: Steps) -> Outcome:
         refinement, refining = steps.refine(cell, split, network, maps, images)
     features, extracting = steps.features(cell, split, network, maps)
     predictor, classifying = steps.classify(cell, split, features, images)
-    predictions = predictor.predict(features.test)
+    predictions = np.concatenate([predictor.predict(block) for block in features.test.blocks()])
     score = compute_score(cell.metric, predictions, images.labels[split.test], len(images.classes))
-    report = {**predictor.report, **({"refinement": refinement} if refinement else {})}
+    report = {
+        **predictor.report,
+        **({"refinement": refinement} if refinement else {}),
+        **({"images_left_out": len(images.left_out)} if images.left_out else {}),
+    }
     return Outcome(score, predictions, Seconds(learning, refining, extracting, classifying), report)
 
 
 class Steps:
     """The steps of a cell, computed plainly; `CachedSteps` keeps what they give. Times are in seconds."""
 
-    def __init__(self, registry: Registry, data_dir: Path | None, progress: Progress | None = None) -> None:
-        self.registry, self.data_dir = registry, data_dir
+    def __init__(
+        self,
+        registry: Registry,
+        data_dir: Path | None,
+        progress: Progress | None = None,
+        *,
+        skip_bad_images: bool = False,
+    ) -> None:
+        self.registry, self.data_dir, self.skip_bad_images = registry, data_dir, skip_bad_images
         self.progress: Progress = progress or (lambda *_: None)
-        self._images: dict[tuple[str, Preprocessing], tuple[Images, Tensor]] = {}
+        self._images: dict[tuple[str, Preprocessing], Images] = {}
 
-    def images(self, cell: Cell) -> tuple[Images, Tensor]:
-        """Load the data set and preprocess it: images, and their maps [n, 1, height, width]."""
-        return self.load(cell.dataset, cell.preprocessing)
+    def load(self, dataset: str, preprocessing: Preprocessing) -> tuple[Images, Maps]:
+        """Make a data set ready: its images, grey and at the protocol's size, and their maps."""
+        images = self.prepared(dataset, preprocessing)
+        assert isinstance(images.pixels, PackedImages)
+        with blaming(f"data set {dataset}"):
+            maps = Maps(images.pixels, preprocessing)
+            maps.require_one_size()
+        return images, maps
 
-    def load(self, dataset: str, preprocessing: Preprocessing) -> tuple[Images, Tensor]:
-        """Load and preprocess a data set once; the one before it is let go."""
+    def prepared(self, dataset: str, preprocessing: Preprocessing) -> Images:
+        """Read a data set once; the one before it is let go."""
         key = (dataset, preprocessing)
         if key not in self._images:
-            self.progress("loading", 0, 1)
-            with reading(dataset):
-                images = check_images(dataset, self.registry.dataset(dataset).load(self.data_dir))
-            with blaming(f"data set {dataset}"):
-                self._images = {key: (images, preprocess(images.pixels, preprocessing))}
+            self._images = {key: self.prepare(dataset, preprocessing)}
         return self._images[key]
+
+    def prepare(self, dataset: str, preprocessing: Preprocessing) -> Images:
+        """Read a data set's images, grey and at one size."""
+        self.progress("reading images", 0, 1)
+        with reading(dataset):
+            images = check_images(dataset, self.registry.dataset(dataset).load(self.data_dir))
+        with blaming(f"data set {dataset}"):
+            return prepare(
+                images,
+                preprocessing.size,
+                least=preprocessing.least,
+                skip_bad=self.skip_bad_images,
+                progress=self.progress,
+            )
+
+    def pool(self, unlabelled: str, preprocessing: Preprocessing) -> Maps:
+        """Return the maps of unlabelled images, a folder's or a data set's: their own size, else treated alike."""
+        alike = replace(preprocessing, size=None, pad=False)
+        images = unlabelled_images(unlabelled, self.registry, self.data_dir)
+        with blaming(f"unlabelled images {unlabelled}"):
+            return maps_of(images, alike)
 
     def split(self, cell: Cell, images: Images) -> Split:
         """Draw training, validation and test images."""
         return draw_split(
             images,
             train_per_class=cell.train_per_class,
+            test_per_class=cell.test_per_class,
             validation_fraction=cell.validation_fraction,
             test=cell.test,
             seed=cell.seed,
             draw=cell.draw,
         )
 
-    def learn(self, cell: Cell, split: Split, maps: Tensor) -> tuple[nn.Module, float]:
+    def learn(self, cell: Cell, split: Split, maps: Maps) -> tuple[nn.Module, float]:
         """Build the cell's network: its filters drawn, designed, or learned without labels."""
         learner = self.registry.learner(cell.learner.name).create(dict(cell.learner.parameters))
         if isinstance(learner, NetworkLearner):
@@ -105,7 +150,7 @@ class Steps:
         return assemble(Architecture.parse(cell.architecture), learner, map_shape(maps), stages), seconds
 
     def learn_filters(
-        self, cell: Cell, split: Split, learner: FilterLearner, maps: Tensor
+        self, cell: Cell, split: Split, learner: FilterLearner, maps: Maps
     ) -> tuple[list[StageFilters], float]:
         """Get the filters of every stage."""
         self.progress("learning filters", 0, 1)
@@ -116,7 +161,7 @@ class Steps:
         return stages, clock.seconds()
 
     def refine(
-        self, cell: Cell, split: Split, network: nn.Module, maps: Tensor, images: Images
+        self, cell: Cell, split: Split, network: nn.Module, maps: Maps, images: Images
     ) -> tuple[dict[str, Any], float]:
         """Refine the network in place with the labels of the training images; returns what was done."""
         device = torch.device(cell.device)
@@ -133,31 +178,43 @@ class Steps:
         )
         return report, clock.seconds()
 
-    def features(self, cell: Cell, split: Split, network: nn.Module, maps: Tensor) -> tuple[Features, float]:
+    def features(self, cell: Cell, split: Split, network: nn.Module, maps: Maps) -> tuple[Features, float]:
         """Extract features; all images at once where those that do not train test, so that draws can share them."""
         if cell.test == "rest":
             everything, seconds = self.extract(cell, split, "all", network, maps)
-            return Features(everything[split.train], everything[split.test]), seconds
-        train, train_seconds = self.extract(cell, split, "train", network, maps)
-        test, test_seconds = self.extract(cell, split, "test", network, maps)
-        return Features(train, test), train_seconds + test_seconds
+            return Features(Rows(everything, split.train), Rows(everything, split.test)), seconds
+        train, train_seconds = self.extract(cell, split, "train", network, maps.select(split.train))
+        test, test_seconds = self.extract(cell, split, "test", network, maps.select(split.test))
+        every_row = (np.arange(len(features)) for features in (train, test))
+        return Features(*map(Rows, (train, test), every_row)), train_seconds + test_seconds
 
-    def extract(
-        self, cell: Cell, split: Split, part: Part, network: nn.Module, maps: Tensor
-    ) -> tuple[FloatArray, float]:
+    def extract(self, cell: Cell, split: Split, part: Part, network: nn.Module, maps: Maps) -> tuple[FloatArray, float]:
         """Extract the features [n, d] of one part of the draw, in half precision where that is harmless."""
-        chosen = maps if part == "all" else maps[split.train if part == "train" else split.test]
         device = torch.device(cell.device)
         clock = Clock(device)
-        features = extract(network, chosen, device, lambda done, total: self.progress("extracting, image", done, total))
-        return half_precision(features), clock.seconds()
+
+        def blocks() -> Iterator[FloatArray]:
+            report = partial(self.progress, "extracting, image")
+            return feature_blocks(network, maps, device, report)
+
+        try:
+            features = self.keep_features(cell, part, len(maps), in_half_precision(blocks()), clock)
+        except HalfPrecisionError:
+            features = self.keep_features(cell, part, len(maps), blocks(), clock)
+        return features, clock.seconds()
+
+    def keep_features(
+        self, cell: Cell, part: Part, count: int, blocks: Iterator[FloatArray], clock: Clock
+    ) -> FloatArray:
+        """Gather the features of `count` images."""
+        return np.concatenate(list(blocks))
 
     def classify(self, cell: Cell, split: Split, features: Features, images: Images) -> tuple[Predictor, float]:
         """Train the classifier on the training images."""
         self.progress("training the classifier", 0, 1)
         clock = Clock(torch.device("cpu"))
         predictor = self.registry.classifier(cell.classifier).fit(
-            features.train,
+            features.train.read(),
             images.labels[split.train],
             split.validation,
             len(images.classes),
@@ -165,20 +222,16 @@ class Steps:
         )
         return predictor, clock.seconds()
 
-    def _seen_images(self, cell: Cell, split: Split, maps: Tensor) -> Tensor | Sequence[Tensor] | None:
-        """Return what filters are learned on, if they are: the draw's training images, or the unlabelled folder."""
-        if not cell.regime.learned:
+    def _seen_images(self, cell: Cell, split: Split, maps: Maps) -> Maps | None:
+        """Return what filters are made from, if anything: the draw's training images, or unlabelled ones."""
+        if not self.registry.learner(cell.learner.name).looks():
             return None
-        if cell.unlabelled is None:
-            return maps[split.train]
-        return unlabelled_maps(Path(cell.unlabelled), cell.preprocessing)
+        return maps.select(split.train) if cell.unlabelled is None else self.pool(cell.unlabelled, cell.preprocessing)
 
 
-def unlabelled_maps(folder: Path, preprocessing: Preprocessing) -> list[Tensor]:
-    """Return the maps [1, 1, height, width] of a folder's images: their own size, otherwise preprocessed alike."""
-    alike = replace(preprocessing, size=None, pad=False)
-    maps = []
-    for path in image_files(folder):
-        with blaming(str(path)):
-            maps.append(preprocess_one(read_image(path), alike))
-    return maps
+def unlabelled_images(name: str, registry: Registry, data_dir: Path | None) -> Sequence[Pixels]:
+    """Return the unlabelled images of a data set, or those of a folder."""
+    if name in registry.names("datasets"):
+        with reading(name):
+            return registry.dataset(name).pool(data_dir)
+    return ImageFiles(image_files(Path(name)))

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
-from torch import Tensor, nn
+from torch import nn
 
 from featbench.architecture import Architecture
 from featbench.errors import DataError, LearningError, UsageError
 from featbench.learner import FeatureLearner, FilterLearner, NetworkLearner
 from featbench.network import assemble, extract, learn_stages, network_of, refusal, resolve_device
-from featbench.preprocess import Preprocessing, map_shape, preprocess
+from featbench.preprocess import Maps, Preprocessing, maps_of
 from featbench.refine import refine
 from featbench.registry import Registry
 from featbench.seeds import derive_seed
@@ -68,7 +68,7 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 raise UsageError(f"{learner.name} is not differentiable, so labels cannot refine it")
             self.refinement_ = self._refine(network, maps, y, device)
         self.network_ = network
-        self.shape_ = map_shape(maps)
+        self.shape_ = maps.shape
         self.n_features_in_ = math.prod(np.shape(X)[1:])
         return self
 
@@ -77,10 +77,8 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if not hasattr(self, "network_"):
             raise NotFittedError("this Extractor is not fitted: call fit first")
         maps = self._maps(X)
-        if map_shape(maps) != self.shape_:
-            raise DataError(
-                f"images become maps of {map_shape(maps)[1:]}, but the fit had {self.shape_[1:]}: give one size"
-            )
+        if maps.shape != self.shape_:
+            raise DataError(f"images become maps of {maps.shape[1:]}, but the fit had {self.shape_[1:]}: give one size")
         return extract(self.network_, maps, resolve_device(self.device))
 
     def _learner(self) -> FeatureLearner:
@@ -90,8 +88,8 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             return self.learner
         return Registry().learner(self.learner).create(dict(self.learner_params or {}))
 
-    def _learn(self, learner: FeatureLearner, maps: Tensor, device: torch.device) -> nn.Module:
-        shape = map_shape(maps)
+    def _learn(self, learner: FeatureLearner, maps: Maps, device: torch.device) -> nn.Module:
+        shape = maps.shape
         if isinstance(learner, NetworkLearner):
             return network_of(learner, shape, maps, seed=self.seed, device=device)
         assert isinstance(learner, FilterLearner)  # there is no third kind
@@ -102,7 +100,7 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         stages = learn_stages(architecture, learner, shape, maps, seed=self.seed, device=device)
         return assemble(architecture, learner, shape, stages)
 
-    def _refine(self, network: nn.Module, maps: Tensor, y: Any, device: torch.device) -> dict[str, Any]:
+    def _refine(self, network: nn.Module, maps: Maps, y: Any, device: torch.device) -> dict[str, Any]:
         if y is None:
             raise LearningError("refinement needs labels: call fit(X, y)")
         classes, labels = np.unique(np.asarray(y), return_inverse=True)
@@ -111,7 +109,7 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         validation = hold_out(labels, VALIDATION, derive_seed(self.seed, "validation"))
         return refine(
             network,
-            maps,
+            maps[:],
             labels.astype(np.int64),
             validation,
             classes=len(classes),
@@ -119,8 +117,8 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             device=device,
         )
 
-    def _maps(self, X: Any) -> Tensor:  # noqa: N803
-        return preprocess(_as_images(np.asarray(X)), self.preprocessing or Preprocessing())
+    def _maps(self, X: Any) -> Maps:  # noqa: N803
+        return maps_of(_as_images(np.asarray(X)), self.preprocessing or Preprocessing())
 
 
 def _as_images(pixels: NDArray[Any]) -> NDArray[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -12,7 +11,6 @@ from torch import nn
 from featbench.architecture import Architecture
 from featbench.comparison import Workbench
 from featbench.errors import UsageError
-from featbench.experiment import unlabelled_maps
 from featbench.grid import Request, parse_choice
 from featbench.learner import FilterLearner
 from featbench.network import StageFilters, learn_stages, refusal, resolve_device
@@ -33,7 +31,7 @@ def protocol_filters(workbench: Workbench, request: Request, stage: int, name: s
     if cell.skip:
         raise UsageError(cell.skip)
     steps = workbench.steps
-    images, maps = steps.images(cell)
+    images, maps = steps.load(cell.dataset, cell.preprocessing)
     split = steps.split(cell, images)
     if not cell.regime.refined or name != "weight":
         stages, _ = steps.learn_filters(cell, split, learner, maps)
@@ -48,8 +46,8 @@ def folder_filters(workbench: Workbench, request: Request, stage: int, name: str
     assert request.unlabelled is not None and request.stages is not None
     learner = _only_learner(workbench, request)
     architecture, device = Architecture.parse(request.stages), resolve_device(request.device)
-    maps = unlabelled_maps(Path(request.unlabelled), NATURAL)
-    smallest = (1, min(image.shape[2] for image in maps), min(image.shape[3] for image in maps))
+    maps = workbench.steps.pool(request.unlabelled, NATURAL)
+    smallest = (1, min(height for height, _ in maps.sizes), min(width for _, width in maps.sizes))
     reason = refusal(architecture, learner, smallest)
     if reason:
         raise UsageError(reason)

@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from featbench.architecture import Architecture, Shape
-from featbench.cell import Cell, Choice
-from featbench.errors import UsageError
-from featbench.images import image_files
+from featbench.cell import Cell
+from featbench.errors import ArchitectureError, UsageError
+from featbench.experiment import unlabelled_images
 from featbench.learner import FeatureLearner, FilterLearner
 from featbench.network import refusal, resolve_device
+from featbench.parameters import Choice
 from featbench.preprocess import Preprocessing
 from featbench.protocol import Protocol
 from featbench.regimes import REGIMES, Regime, parse_regimes
@@ -26,7 +26,10 @@ BASELINES = ("chance", "raw-pixels")
 
 @dataclass(frozen=True)
 class Request:
-    """What a comparison is asked for; None means what the protocol declares. train_per_class "all" means all images."""
+    """What a comparison is asked for; None means what the protocol declares.
+
+    train_per_class, test_per_class: a number, or "all". stages: an architecture, or the protocol's name for one.
+    """
 
     protocol: str = "digits"
     dataset: str | None = None
@@ -35,6 +38,7 @@ class Request:
     classifiers: Sequence[str] | None = None
     stages: str | None = None
     train_per_class: int | str | None = None
+    test_per_class: int | str | None = None
     draws: int | None = None
     seed: int = 0
     device: str = "auto"
@@ -45,22 +49,24 @@ Survey = Callable[[str, Preprocessing], tuple[Shape, Census]]
 """Returns the shape of a data set's maps and how many images it has."""
 
 
-def enumerate_cells(request: Request, registry: Registry, survey: Survey) -> list[Cell]:
+def enumerate_cells(request: Request, registry: Registry, survey: Survey, data_dir: Path | None = None) -> list[Cell]:
     """Return every cell of the request, baselines first; those with `skip` set make no sense and say why.
 
     Raises before anything is computed if a name is unknown, the architecture does not fit the images, a class has too
     few images, or the device or the unlabelled images are not there.
     """
     protocol = registry.protocol(request.protocol)
-    dataset = registry.dataset(request.dataset or protocol.dataset).name
-    architecture = Architecture.parse(request.stages or protocol.architecture)
-    classifiers = [registry.classifier(name).name for name in _distinct(request.classifiers or protocol.classifiers)]
+    dataset = request.dataset or protocol.dataset
+    registry.dataset(dataset)
+    architecture = _architecture(request.stages, protocol)
+    classifiers = [_classifier(name, registry) for name in _distinct(request.classifiers or protocol.classifiers)]
     train_per_class = _train_per_class(request.train_per_class, protocol)
+    test_per_class = _test_per_class(request.test_per_class, protocol)
     draws = _draws(request, protocol, train_per_class)
     device = resolve_device(request.device).type
     pairs = _pairs(request, protocol, registry)
     if request.unlabelled is not None:
-        image_files(Path(request.unlabelled))
+        unlabelled_images(request.unlabelled, registry, data_dir)
     shape, census = survey(dataset, protocol.preprocessing)
     architecture.shapes(shape)
     census.require(train_per_class, protocol.test)
@@ -80,13 +86,14 @@ def enumerate_cells(request: Request, registry: Registry, survey: Survey) -> lis
             regime=regime,
             classifier=classifier,
             train_per_class=train_per_class,
+            test_per_class=test_per_class,
             validation_fraction=protocol.validation_fraction,
             test=protocol.test,
             metric=protocol.metric,
             seed=request.seed,
             draw=draw,
             device=device,
-            unlabelled=request.unlabelled if regime.learned else None,
+            unlabelled=request.unlabelled if registry.learner(choice.name).looks() else None,
             skip=skip,
         )
         for choice, regime, classifier, skip in dict.fromkeys(rows)
@@ -137,24 +144,8 @@ def _refusal(learner: type[FeatureLearner], regime: Regime, device: str) -> str:
 
 def parse_choice(text: str, registry: Registry) -> Choice:
     """Read `psd` or `psd(lam=0.5,updates=2000)`; names, parameters and their types are checked."""
-    match = re.fullmatch(r"\s*([^()\s]+)\s*(?:\((.*)\))?\s*", text)
-    if match is None:
-        raise UsageError(f"cannot read the learner {text!r}: write NAME or NAME(parameter=value,…)")
-    name, inside = match.groups()
-    parameters: dict[str, Any] = {}
-    for part in filter(None, (part.strip() for part in (inside or "").split(","))):
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise UsageError(f"cannot read {part!r} in {text!r}: write parameter=value")
-        if key.strip() in parameters:
-            raise UsageError(f"{text!r} gives {key.strip()} twice")
-        parameters[key.strip()] = _value(value.strip())
-    learner = registry.learner(name)
-    given = learner.create(parameters).parameters()
-    default = learner.create({}).parameters()
-    # lam=1 and lam=1.0 are one choice, and have one key.
-    typed = {key: float(value) if isinstance(default[key], float) else value for key, value in given.items()}
-    return Choice.of(name, {key: value for key, value in typed.items() if value != default[key]})
+    choice = Choice.read(text)
+    return registry.learner(choice.name).choice(dict(choice.parameters))
 
 
 def split_list(text: str) -> list[str]:
@@ -162,15 +153,23 @@ def split_list(text: str) -> list[str]:
     return [part.strip() for part in re.split(r",(?![^(]*\))", text) if part.strip()]
 
 
-def _value(text: str) -> Any:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def _architecture(stages: str | None, protocol: Protocol) -> Architecture:
+    """Read an architecture, or look up the name that the protocol gives it."""
+    if stages is None:
+        return Architecture.parse(protocol.architecture)
+    try:
+        return Architecture.parse(protocol.architectures.get(stages, stages))
+    except ArchitectureError as error:
+        if not protocol.architectures:
+            raise
+        names = ", ".join(protocol.architectures)
+        raise ArchitectureError(f"{error}; {protocol.name} also knows by name: {names}") from error
+
+
+def _classifier(text: str, registry: Registry) -> str:
+    """Return the canonical text of a classifier with its parameters."""
+    choice = Choice.read(text)
+    return str(registry.classifier(choice.name).choice(dict(choice.parameters)))
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -188,6 +187,20 @@ def _train_per_class(asked: int | str | None, protocol: Protocol) -> int | None:
         raise UsageError(f"--train-per-class takes a number or 'all', not {asked!r}") from None
     if count < 2:
         raise UsageError("--train-per-class must be at least 2: one image of each class serves as validation")
+    return count
+
+
+def _test_per_class(asked: int | str | None, protocol: Protocol) -> int | None:
+    if asked is None:
+        return protocol.test_per_class
+    if asked == "all":
+        return None
+    try:
+        count = int(asked)
+    except ValueError:
+        raise UsageError(f"--test-per-class takes a number or 'all', not {asked!r}") from None
+    if count < 1:
+        raise UsageError("--test-per-class must be at least 1")
     return count
 
 

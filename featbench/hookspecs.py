@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from featbench.dataset import Dataset
     from featbench.learner import FeatureLearner
     from featbench.protocol import Protocol
+    from featbench.published import PublishedTable
 
 hookspec = pluggy.HookspecMarker("featbench")
 hookimpl = pluggy.HookimplMarker("featbench")
@@ -37,6 +38,11 @@ def featbench_datasets() -> Sequence[Dataset]:  # type: ignore[empty-body]
 @hookspec
 def featbench_protocols() -> Sequence[Protocol]:  # type: ignore[empty-body]
     """Return protocols: instances of `Protocol`."""
+
+
+@hookspec
+def featbench_tables() -> Sequence[PublishedTable]:  # type: ignore[empty-body]
+    """Return published tables for `featbench reproduce NAME`: instances of `PublishedTable`."""
 
 
 @hookspec

@@ -1,24 +1,39 @@
-"""Folders of image files."""
+"""Image files: read one, list those below a folder."""
 
 from __future__ import annotations
 
-import hashlib
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from featbench.dataset import files_hash
 from featbench.errors import DataError
 from featbench.types import Pixels
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".pgm", ".bmp")
 
 
+class ImageFiles(Sequence[Pixels]):
+    """Images that are read from their files when they are asked for, each [height, width] or [height, width, 3]."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Pixels:  # type: ignore[override]
+        return read_image(self.paths[index])
+
+
 def image_files(folder: Path) -> list[Path]:
     """Return the image files below a folder, sorted; a `DataError` if there are none."""
     if not folder.is_dir():
         raise DataError(f"there is no folder of images {folder}")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    found, _ = listing(folder)
     if not found:
         raise DataError(f"the folder {folder} holds no images ({', '.join(ENDINGS)})")
     return found
@@ -26,11 +41,7 @@ def image_files(folder: Path) -> list[Path]:
 
 def folder_fingerprint(folder: Path) -> str:
     """Return a hash of the names and contents of a folder's images."""
-    digest = hashlib.sha256()
-    for path in image_files(folder):
-        digest.update(str(path.relative_to(folder)).encode() + b"\0")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    return files_hash(image_files(folder), folder)
 
 
 def read_image(path: Path) -> Pixels:
@@ -44,3 +55,20 @@ def read_image(path: Path) -> Pixels:
         raise DataError(
             f"{path} cannot be read as an image ({error}): it is damaged, or not what its name says"
         ) from error
+
+
+def listing(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the image files below a folder, sorted, and all other files."""
+    files = [Path(place) / name for place, _, names in os.walk(folder) for name in names]
+    images = sorted(path for path in files if path.suffix.lower() in ENDINGS and not path.name.startswith("."))
+    require_distinct(images)
+    return images, sorted(set(files) - set(images))
+
+
+def require_distinct(paths: Iterable[Path]) -> None:
+    """Raise a `DataError` if two paths differ in case alone: other machines take them for one."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        twin = seen.setdefault(str(path).lower(), path)
+        if twin is not path:
+            raise DataError(f"{twin} and {path} have one name but for the case: rename one of them")

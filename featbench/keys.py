@@ -13,11 +13,14 @@ from featbench.dataset import reading
 from featbench.experiment import Part
 from featbench.hashing import code_hash, content_hash
 from featbench.images import folder_fingerprint
+from featbench.preprocess import Preprocessing
 from featbench.refine import Refinement
 from featbench.registry import Registry, module_source
 
 NUMERICAL_MODULES = (
     "architecture",
+    "binary",
+    "class_folders",
     "classifier",
     "connections",
     "experiment",
@@ -28,6 +31,7 @@ NUMERICAL_MODULES = (
     "normalization",
     "patches",
     "pooling",
+    "prepare",
     "preprocess",
     "refine",
     "scoring",
@@ -40,11 +44,15 @@ NUMERICAL_MODULES = (
 Document = dict[str, Any]
 
 
+PREPARING_MODULES = ("binary", "class_folders", "images", "prepare")
+"""Those of them that decide how images are made ready."""
+
+
 @cache
-def numerics_hash() -> str:
-    """Return featbench's own version of the numerical code."""
+def modules_hash(modules: tuple[str, ...] = NUMERICAL_MODULES) -> str:
+    """Return featbench's own version of the numerical code, or of a part of it."""
     folder = Path(featbench.__file__).parent
-    return content_hash({name: code_hash((folder / f"{name}.py").read_text("utf-8")) for name in NUMERICAL_MODULES})
+    return content_hash({name: code_hash((folder / f"{name}.py").read_text("utf-8")) for name in modules})
 
 
 class Keys:
@@ -61,14 +69,19 @@ class Keys:
             dataset = self._registry.dataset(name)
             code = code_hash(module_source(dataset))
             with reading(name):
-                self._fingerprints[name] = content_hash([name, code, dataset.fingerprint(self._data_dir)])
+                self._fingerprints[name] = content_hash([dataset.name, code, dataset.fingerprint(self._data_dir)])
         return self._fingerprints[name]
+
+    def prepared(self, dataset: str, preprocessing: Preprocessing) -> Document:
+        """Return what decides the images of a data set as they are made ready."""
+        wanted = {"size": preprocessing.size, "least": preprocessing.least}
+        return {"dataset": self.dataset(dataset), **wanted, "numerics": modules_hash(PREPARING_MODULES)}
 
     def learned(self, cell: Cell) -> Document:
         """Return what decides a cell's network before the labels refine it."""
         learner = self._registry.learner(cell.learner.name).create(dict(cell.learner.parameters))
         return {
-            "numerics": numerics_hash(),
+            "numerics": modules_hash(),
             "dataset": self.dataset(cell.dataset),
             "preprocessing": asdict(cell.preprocessing),
             "architecture": cell.architecture,
@@ -86,15 +99,12 @@ class Keys:
         """Return what decides a cell's network as features are extracted with it."""
         if not cell.regime.refined:
             return self.learned(cell)
-        return {"learned": self.learned(cell), "split": _split(cell), "refinement": asdict(Refinement())}
+        return {"learned": self.learned(cell), "split": _training(cell), "refinement": asdict(Refinement())}
 
     def features(self, cell: Cell, part: Part) -> Document:
         """Return what decides the features of one part of a draw; those of all or of test images serve every draw."""
-        return {
-            "network": self.network(cell),
-            "part": part,
-            "split": _split(cell) if part == "train" else None,
-        }
+        drawn = part == "train" or (part == "test" and cell.test_per_class is not None)
+        return {"network": self.network(cell), "part": part, "split": _split(cell) if drawn else None}
 
     def result(self, cell: Cell) -> Document:
         """Return what decides a cell's result."""
@@ -108,13 +118,16 @@ class Keys:
 
     def _seen(self, cell: Cell) -> Document | None:
         """Return which images a learner looked at, if any."""
-        if not cell.regime.learned:
+        if not self._registry.learner(cell.learner.name).looks():
             return None
-        if cell.unlabelled is None:
-            return _split(cell)
-        if cell.unlabelled not in self._fingerprints:
-            self._fingerprints[cell.unlabelled] = folder_fingerprint(Path(cell.unlabelled))
-        return {"unlabelled": self._fingerprints[cell.unlabelled]}
+        return _training(cell) if cell.unlabelled is None else {"unlabelled": self._unlabelled(cell.unlabelled)}
+
+    def _unlabelled(self, name: str) -> str:
+        if name in self._registry.names("datasets"):
+            return self.dataset(name)
+        if name not in self._fingerprints:
+            self._fingerprints[name] = folder_fingerprint(Path(name))
+        return self._fingerprints[name]
 
     def _source(self, kind: str, name: str) -> str:
         if (kind, name) not in self._sources:
@@ -124,6 +137,10 @@ class Keys:
 
 
 def _split(cell: Cell) -> Document:
+    return {**_training(cell), "test_per_class": cell.test_per_class}
+
+
+def _training(cell: Cell) -> Document:
     return {
         "train_per_class": cell.train_per_class,
         "validation_fraction": cell.validation_fraction,

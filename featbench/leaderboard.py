@@ -103,6 +103,8 @@ def entry_name(cell: Cell, own_architecture: str) -> str:
         parts.append(cell.architecture)
     if cell.unlabelled:
         parts.append(f"on {Path(cell.unlabelled).name}")
+    if cell.test_per_class is not None:
+        parts.append(f"at most {cell.test_per_class} tested")
     if cell.device != "cpu":
         parts.append(cell.device)
     return "_".join(re.sub(r"[^\w+.=,():-]+", "-", part) for part in parts).replace(":", "of")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,13 @@ from featbench.errors import DeviceError, FeatureError
 from featbench.filters import Bank, Filters
 from featbench.learner import FilterLearner, NetworkLearner, fill_bank
 from featbench.patches import MapSource, PatchSource
+from featbench.preprocess import Maps
 from featbench.seeds import derive_seed, seeded
 from featbench.stages import Stage, operations
 from featbench.types import FloatArray, IntArray
 
-BLOCK_VALUES = 2**22
-"""Values of the largest maps computed at once: 16 MB, small enough that the allocator keeps and reuses the memory."""
+BLOCK_VALUES = 2**21
+"""Values of the largest maps computed at once: 8 MB, small enough that the allocator keeps and reuses the memory."""
 
 BLOCK_IMAGES = 256
 """At most so many images at once."""
@@ -70,15 +71,15 @@ def learn_stages(
     architecture: Architecture,
     learner: FilterLearner,
     shape: Shape,
-    images: Tensor | Sequence[Tensor] | None,
+    images: Tensor | Maps | None,
     *,
     seed: int,
     device: torch.device,
 ) -> list[StageFilters]:
     """Get the filters of every stage, each learned on the outputs of those below it.
 
-    `images` are what an unsupervised learner may look at, [n, *shape] or a list of [1, maps, h, w]; other families are
-    not given any. `seed` decides connection tables and filters.
+    `images` are what a learner that looks at images may see, [n, *shape] or `Maps`; others are not given any. `seed`
+    decides connection tables and filters.
     """
     with seeded(derive_seed(seed, "learn")):
         learned: list[StageFilters] = []
@@ -87,7 +88,7 @@ def learn_stages(
         for number, (spec, came_in) in enumerate(zip(architecture.stages, inputs, strict=False), start=1):
             bank, table = stage_bank(spec, came_in, derive_seed(seed, "table", number))
             patches = None
-            if learner.family == "unsupervised" and images is not None:
+            if learner.looks() and images is not None:
                 before = operations(spec.around_bank()[0], came_in[0])
                 entering = nn.Sequential(*below, before).to(device)
                 patches = PatchSource(
@@ -121,44 +122,55 @@ def assemble(
 
 
 def network_of(
-    learner: NetworkLearner, shape: Shape, images: Tensor | Sequence[Tensor] | None, *, seed: int, device: torch.device
+    learner: NetworkLearner, shape: Shape, images: Tensor | Maps | None, *, seed: int, device: torch.device
 ) -> nn.Module:
-    """Get the network of a learner that gives the whole extractor; only an unsupervised one is given `images`."""
-    seen = MapSource(images, nn.Identity(), device) if learner.family == "unsupervised" and images is not None else None
+    """Get the network of a learner that gives the whole extractor; only one that looks at images is given any."""
+    seen = MapSource(images, nn.Identity(), device) if learner.looks() and images is not None else None
     own_seed = derive_seed(seed, "network")
     with seeded(own_seed):
         return learner.network(shape, seen, own_seed)
 
 
-@torch.no_grad()
+class HalfPrecisionError(Exception):
+    """Half precision would overflow, or change the features by more than `HALF_ERROR`."""
+
+
 def extract(
-    network: nn.Module, maps: Tensor, device: torch.device, progress: Callable[[int, int], None] | None = None
+    network: nn.Module, maps: Tensor | Maps, device: torch.device, progress: Callable[[int, int], None] | None = None
 ) -> FloatArray:
-    """Return the features [n, d] of maps [n, ...], float32.
+    """Return the features [n, d] of maps [n, ...], float32; raises as `feature_blocks` does."""
+    return np.concatenate(list(feature_blocks(network, maps, device, progress)))
+
+
+@torch.no_grad()
+def feature_blocks(
+    network: nn.Module, maps: Tensor | Maps, device: torch.device, progress: Callable[[int, int], None] | None = None
+) -> Iterator[FloatArray]:
+    """Yield the features [b, d] of maps [n, ...] in order, float32.
 
     Raises `FeatureError` if any feature is not finite. `progress` is told how many images are done, of how many.
     """
     network = network.to(device).eval()
     block = _block_size(network, maps[:1], device)
-    blocks: list[FloatArray] = []
     for start in range(0, len(maps), block):
         out = network(maps[start : start + block].to(device)).flatten(1)
         finite = torch.isfinite(out).all(dim=1)
         if not bool(finite.all()):
             image = start + int(torch.argmin(finite.int()))
             raise FeatureError(f"the features of image {image} are not finite: check its pixels and the filters' scale")
-        blocks.append(out.float().cpu().numpy())
+        yield out.float().cpu().numpy()
         if progress is not None:
             progress(min(start + block, len(maps)), len(maps))
-    return np.concatenate(blocks)
 
 
-def half_precision(features: FloatArray) -> FloatArray:
-    """Return float16 features, or the float32 ones where half precision would overflow or lose too much."""
-    with np.errstate(over="ignore"):
-        half = features.astype(np.float16)
-    error = np.linalg.norm(half.astype(np.float32) - features)
-    return half if error <= HALF_ERROR * np.linalg.norm(features) else features
+def in_half_precision(blocks: Iterator[FloatArray]) -> Iterator[FloatArray]:
+    """Yield the blocks as float16; raises `HalfPrecisionError` at the first that it would change too much."""
+    for features in blocks:
+        with np.errstate(over="ignore"):
+            half = features.astype(np.float16)
+        if not np.linalg.norm(half.astype(np.float32) - features) <= HALF_ERROR * np.linalg.norm(features):
+            raise HalfPrecisionError
+        yield half
 
 
 def _block_size(network: nn.Module, one: Tensor, device: torch.device) -> int:

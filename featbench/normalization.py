@@ -32,17 +32,20 @@ class LocalNormalisation(nn.Module):
 
     v = x - Σ w x;  σ = sqrt(Σ w v²);  y = v / max(c, σ), with c the mean of σ over each image.
     The window w sums to 1 over maps and space. The output has the size of the input: at the border the sums run over
-    the pixels that exist and are divided by the weight of those.
+    the pixels that exist and are divided by the weight of those, or with `zeros` are left as they are. The paper does
+    not say which; Torch7 divides.
 
     Input and output: [n, maps, height, width].
     """
 
     profile: Tensor
 
-    def __init__(self, size: int = WINDOW, *, subtractive: bool = True, divisive: bool = True) -> None:
+    def __init__(
+        self, size: int = WINDOW, *, subtractive: bool = True, divisive: bool = True, zeros: bool = False
+    ) -> None:
         super().__init__()
         positions = gaussian_window(size, torch.float64)
-        self.size, self.subtractive, self.divisive = size, subtractive, divisive
+        self.size, self.subtractive, self.divisive, self.zeros = size, subtractive, divisive, zeros
         self.register_buffer("profile", positions.sum(dim=0), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,7 +67,9 @@ class LocalNormalisation(nn.Module):
         return centred / torch.maximum(torch.maximum(threshold, noise), deviation)
 
     def _blur(self, x: Tensor) -> Tensor:
-        """Return the border-corrected Gaussian mean of a [n, 1, height, width] tensor."""
+        """Return the Gaussian mean of a [n, 1, height, width] tensor."""
+        if self.zeros:
+            return self._window_sum(x)
         ones = torch.ones_like(x[:1])
         return self._window_sum(x) / self._window_sum(ones)
 

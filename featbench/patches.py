@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featbench.errors import LearningError
+from featbench.preprocess import Maps
+from featbench.types import IntArray
 
 BATCH = 32
 """Images whose maps are computed at once while patches are cut."""
@@ -25,24 +27,23 @@ TRIES = 4
 class MapSource:
     """Maps that enter a stage's filter bank, computed image by image from the images' own maps.
 
-    `images` is one tensor [n, maps, height, width] or, for images of several sizes, a list of [1, maps, h, w];
-    `network` holds all that lies between them and the bank.
+    `images` are maps [n, maps, height, width], or `Maps`, of one size or of several; `network` holds all that lies
+    between them and the bank.
     """
 
-    def __init__(self, images: Tensor | Sequence[Tensor], network: nn.Module, device: torch.device) -> None:
+    def __init__(self, images: Tensor | Maps, network: nn.Module, device: torch.device) -> None:
         self.images, self.network, self.device = images, network, device
 
     def __len__(self) -> int:
         return len(self.images)
 
     @torch.no_grad()
-    def batches(self, indices: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    def batches(self, indices: IntArray) -> Iterator[tuple[IntArray, Tensor]]:
         """Yield some of `indices` with their maps [b, maps, height, width]."""
-        step = BATCH if isinstance(self.images, Tensor) else 1
+        step = 1 if isinstance(self.images, Maps) and len(self.images.sizes) > 1 else BATCH
         for start in range(0, len(indices), step):
             chosen = indices[start : start + step]
-            images = self.images[chosen] if isinstance(self.images, Tensor) else self.images[int(chosen[0])]
-            yield chosen, self.network(images.to(self.device))
+            yield chosen, self.network(self.images[chosen].to(self.device))
 
 
 class PatchSource:
@@ -74,36 +75,47 @@ class PatchSource:
         return stack if self.columns is None else stack[:, torch.from_numpy(self.columns).to(stack.device)]
 
     def _cut(self, count: int) -> Tensor:
+        """Go through the images twice, so that flat patches are known before any is kept in memory."""
         generator = np.random.default_rng(self.seed)
         drawn = count * TRIES
         owners = np.sort(generator.integers(len(self.maps), size=drawn))
-        rows, columns = generator.random(drawn), generator.random(drawn)
-        used = np.unique(owners)
-        patches: list[Tensor] = []
-        for indices, maps in self.maps.batches(used):
-            for index, image in zip(indices, maps, strict=True):
-                here = slice(*np.searchsorted(owners, [index, index + 1]))
-                patches.append(self._cut_image(image, rows[here], columns[here], int(index)))
-        stack = torch.cat(patches)
-        if not bool(torch.isfinite(stack).all()):
-            raise LearningError("the maps of the training images are not finite: check the filters of the stages below")
-        # A patch of one value has no contrast of its own; what it says is its difference from the others.
-        contrast = stack.std(dim=(1, 2, 3)) if stack[0].numel() > 1 else (stack - stack.mean()).abs().flatten()
-        kept = stack[contrast > FLAT * contrast.square().mean().sqrt()]
+        places = generator.random((drawn, 2))
+        contrast = _contrasts(self._patches(owners, places))
+        kept = np.flatnonzero(contrast > FLAT * np.sqrt((contrast**2).mean()))
         if len(kept) == 0:
             raise LearningError("every patch of the training images is constant: there is nothing to learn from")
-        order = torch.from_numpy(generator.permutation(len(kept))).to(kept.device)
         # Small sets have fewer distinct patches than a learner asks for: they are then seen more than once.
-        return kept[order.repeat(-(-count // len(kept)))[:count]]
+        order = np.resize(generator.permutation(kept), count)
+        cut, position = np.unique(order, return_inverse=True)
+        stack = torch.cat(list(self._patches(owners[cut], places[cut])))
+        return stack[torch.from_numpy(position).to(stack.device)]
 
-    def _cut_image(self, image: Tensor, rows: NDArray[np.float64], columns: NDArray[np.float64], index: int) -> Tensor:
-        height, width = image.shape[1] - self.size + 1, image.shape[2] - self.size + 1
-        if min(height, width) < 1:
+    def _patches(self, owners: IntArray, places: NDArray[np.float64]) -> Iterator[Tensor]:
+        """Yield the patches [b, maps, size, size] at relative `places` of the images `owners`, image by image."""
+        for indices, maps in self.maps.batches(np.unique(owners)):
+            for index, image in zip(indices, maps, strict=True):
+                here = slice(*np.searchsorted(owners, [index, index + 1]))
+                yield self._cut_image(image, places[here], int(index))
+
+    def _cut_image(self, image: Tensor, places: NDArray[np.float64], index: int) -> Tensor:
+        room = np.array(image.shape[1:]) - self.size + 1
+        if room.min() < 1:
             raise LearningError(
                 f"image {index} is too small to learn from: its maps are {image.shape[1]}×{image.shape[2]}, "
                 f"patches are {self.size}×{self.size}"
             )
-        tops = torch.from_numpy((rows * height).astype(np.int64)).to(image.device)
-        lefts = torch.from_numpy((columns * width).astype(np.int64)).to(image.device)
+        tops, lefts = torch.from_numpy((places * room).astype(np.int64)).to(image.device).unbind(dim=1)
         windows = image.unfold(1, self.size, 1).unfold(2, self.size, 1)
         return windows[:, tops, lefts].transpose(0, 1)
+
+
+def _contrasts(blocks: Iterator[Tensor]) -> NDArray[np.float64]:
+    """Return the standard deviation of each patch; of patches of one value, how far it lies from all others."""
+    found = []
+    for patches in blocks:
+        if not bool(torch.isfinite(patches).all()):
+            raise LearningError("the maps of the training images are not finite: check the filters of the stages below")
+        single = patches[0].numel() == 1
+        found.append(patches.flatten() if single else patches.std(dim=(1, 2, 3)))
+    values = torch.cat(found).double().cpu().numpy()
+    return np.abs(values - values.mean()) if single else values

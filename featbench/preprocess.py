@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from featbench.architecture import Shape
 from featbench.errors import DataError
-from featbench.normalization import local_contrast_normalise
-from featbench.types import Pixels
-
-GREY_WEIGHTS = (0.299, 0.587, 0.114)
-"""Red, green, blue: ITU-R 601, as Pillow's conversion to "L"; the paper does not say."""
+from featbench.normalization import WINDOW, local_contrast_normalise
+from featbench.prepare import PackedImages, prepare
+from featbench.types import Images, IntArray, Pixels
 
 CHUNK = 1024
 """Images normalised at once; bounds the memory of temporaries."""
@@ -38,66 +36,101 @@ class Preprocessing:
     lcn: float | None = None
     pad: bool = False
 
+    @property
+    def least(self) -> int:
+        """The shortest side that an image may have after resizing."""
+        return 1 if self.lcn is None else WINDOW
+
+
+class Maps:
+    """The normalised maps of images, computed when they are asked for: `maps[3:7]`, `maps[indices]`.
+
+    pixels: grey images as `prepare` gives them. They come out as float32 [n, 1, height, width]; images of several sizes
+    only one size at a time, unless padding makes them equal.
+    """
+
+    def __init__(self, pixels: PackedImages, preprocessing: Preprocessing, chosen: IntArray | None = None) -> None:
+        self.pixels, self.preprocessing = pixels, preprocessing
+        self.chosen = np.arange(len(pixels)) if chosen is None else chosen
+        self._sizes = pixels.shapes[self.chosen]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    @property
+    def sizes(self) -> set[tuple[int, int]]:
+        """The heights and widths that come out."""
+        lost = 0 if self.preprocessing.lcn is None else WINDOW - 1
+        sides = self._sizes - lost
+        if self.preprocessing.pad:
+            sides = sides.max(axis=1, keepdims=True).repeat(2, axis=1)
+        return {(int(height), int(width)) for height, width in np.unique(sides, axis=0)}
+
+    @property
+    def shape(self) -> Shape:
+        """Maps, height and width; raises `DataError` if images come out in several sizes."""
+        self.require_one_size()
+        return (1, *self.sizes.pop())
+
+    def require_one_size(self) -> None:
+        """Raise a `DataError` if there are no images, or if they come out in several sizes."""
+        sizes = self.sizes
+        if not sizes:
+            raise DataError("there are no images to preprocess")
+        if len(sizes) > 1:
+            shown = ", ".join(f"{height}×{width}" for height, width in sorted(sizes)[:4])
+            raise DataError(
+                f"the images have {len(sizes)} sizes ({shown}…): a protocol that resizes and pads is needed"
+            )
+
+    def select(self, indices: IntArray) -> Maps:
+        """Return the maps of some of the images, computed as late."""
+        return Maps(self.pixels, self.preprocessing, self.chosen[indices])
+
+    def __getitem__(self, which: slice | IntArray) -> Tensor:
+        wanted, sizes = self.chosen[which], self._sizes[which]
+        made: list[Tensor | None] = [None] * len(wanted)
+        for height, width in np.unique(sizes, axis=0):
+            # Images of one size are normalised together.
+            (places,) = np.nonzero((sizes == (height, width)).all(axis=1))
+            for start in range(0, len(places), CHUNK):
+                here = places[start : start + CHUNK]
+                grey = np.stack([self.pixels[int(index)] for index in wanted[here]])
+                for place, image in zip(here, _normalise(grey, self.preprocessing), strict=True):
+                    made[place] = image
+        return torch.stack([image for image in made if image is not None])
+
 
 def preprocess(pixels: Sequence[Pixels] | Pixels, preprocessing: Preprocessing) -> Tensor:
-    """Return float32 maps [n, 1, height, width]; a `DataError` names the image that cannot take part."""
-    if isinstance(pixels, np.ndarray) and preprocessing.size is None:
-        chunks = range(0, len(pixels), CHUNK)
-        maps = [_normalise(_grey_batch(pixels[i : i + CHUNK], i), preprocessing) for i in chunks]
-    else:
-        maps = [preprocess_one(image, preprocessing, index) for index, image in enumerate(pixels)]
-        _require_one_size(maps)
-    if not maps:
+    """Return the maps [n, 1, height, width] of images; a `DataError` names the image that cannot take part."""
+    maps = maps_of(pixels, preprocessing)
+    maps.require_one_size()
+    return maps[:]
+
+
+def maps_of(pixels: Sequence[Pixels] | Pixels, preprocessing: Preprocessing) -> Maps:
+    """Make images ready, and return their maps."""
+    if len(pixels) == 0:
         raise DataError("there are no images to preprocess")
-    return torch.cat(maps)
+    unlabelled = Images(pixels, np.zeros(len(pixels), dtype=np.int64), ("",))
+    prepared = prepare(unlabelled, preprocessing.size, least=preprocessing.least).pixels
+    assert isinstance(prepared, PackedImages)
+    return Maps(prepared, preprocessing)
 
 
-def map_shape(maps: Tensor) -> Shape:
-    """Return maps, height and width of a [n, maps, height, width] tensor."""
+def map_shape(maps: Maps | Tensor) -> Shape:
+    """Return maps, height and width of what enters the first stage."""
+    if isinstance(maps, Maps):
+        return maps.shape
     _, channels, height, width = maps.shape
     return channels, height, width
 
 
-def preprocess_one(image: Pixels, preprocessing: Preprocessing, index: int = 0) -> Tensor:
-    """Return the float32 maps [1, 1, height, width] of one image; `index` names it in errors."""
-    grey = _grey_batch(image[None], index)[0]
-    if preprocessing.size is not None:
-        grey = resize(grey, preprocessing.size)
-    return _normalise(grey[None], preprocessing, index)
-
-
-def resize(grey: NDArray[np.float32], longest: int) -> NDArray[np.float32]:
-    """Resize [height, width] so that its longest side is `longest` pixels."""
-    height, width = grey.shape
-    scale = longest / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    if size == (width, height):
-        return grey
-    return np.array(Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
-
-
-def _grey_batch(images: Pixels, first: int) -> NDArray[np.float32]:
-    if images.ndim == 4 and images.shape[3] == 3:
-        grey = (images.astype(np.float32) @ np.array(GREY_WEIGHTS, dtype=np.float32)).astype(np.float32)
-    elif images.ndim == 3:
-        grey = images.astype(np.float32)
-    else:
-        raise DataError(
-            f"image {first} has shape {list(images.shape[1:])}; expected [height, width] grey or [height, width, 3] RGB"
-        )
-    finite = np.isfinite(grey).all(axis=(1, 2))
-    if not finite.all():
-        raise DataError(f"image {first + int(np.argmin(finite))} holds values that are not finite")
-    return grey
-
-
-def _normalise(grey: NDArray[np.float32], preprocessing: Preprocessing, index: int = 0) -> Tensor:
-    maps = torch.from_numpy(np.ascontiguousarray(grey)).unsqueeze(1)
+def _normalise(grey: NDArray[Any], preprocessing: Preprocessing) -> Tensor:
+    maps = torch.from_numpy(grey.astype(np.float32)).unsqueeze(1)
     if preprocessing.standardise:
         maps = standardise(maps)
     if preprocessing.lcn is not None:
-        if min(maps.shape[2:]) < 9:
-            raise DataError(f"image {index} is {maps.shape[2]}×{maps.shape[3]}; LCN needs at least 9×9")
         maps = local_contrast_normalise(maps, preprocessing.lcn)
     return pad_to_square(maps) if preprocessing.pad else maps
 
@@ -117,10 +150,3 @@ def pad_to_square(maps: Tensor) -> Tensor:
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
     return torch.nn.functional.pad(maps, (left, side - width - left, top, side - height - top))
-
-
-def _require_one_size(maps: list[Tensor]) -> None:
-    sizes = {tuple(image.shape[2:]) for image in maps}
-    if len(sizes) > 1:
-        shown = ", ".join(f"{h}×{w}" for h, w in sorted(sizes)[:4])
-        raise DataError(f"the images have {len(sizes)} sizes ({shown}…): a protocol that resizes and pads is needed")

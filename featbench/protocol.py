@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from featbench.preprocess import Preprocessing
@@ -16,7 +17,8 @@ class Protocol:
 
     train_per_class: training images of each class, None for all. validation_fraction: the part of them held out while
     something is chosen. test: "rest" (all images that are not trained on) or "fixed" (the data set's own test split).
-    features, regimes, classifiers: what a comparison runs if it is not told. source: paper.
+    test_per_class: at most so many test images of each class, None for all. architectures: more of them by name, for
+    `--stages`. features, regimes, classifiers: what a comparison runs if it is not told. source: paper.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Protocol:
     regimes: tuple[str, ...] = ("R", "U", "R+", "U+", "fixed")
     classifiers: tuple[str, ...] = ("logistic",)
     validation_fraction: float = 1 / 6
+    test_per_class: int | None = None
     draws: int = 5
     metric: Metric = "accuracy"
+    architectures: Mapping[str, str] = field(default_factory=dict)
     source: str = ""

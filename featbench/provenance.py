@@ -13,7 +13,7 @@ import torch
 
 import featbench
 from featbench.hashing import content_hash
-from featbench.keys import numerics_hash
+from featbench.keys import modules_hash
 from featbench.store import Store
 
 PACKAGES = ("featbench", "torch", "numpy", "scikit-learn", "pillow", "pluggy", "safetensors")
@@ -28,7 +28,7 @@ def describe_run() -> dict[str, Any]:
     return {
         "commit": commit,
         "dirty": dirty,
-        "numerics": numerics_hash(),
+        "numerics": modules_hash(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",

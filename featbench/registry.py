@@ -25,7 +25,9 @@ from featbench.command import BUILT_IN_COMMANDS, Command
 from featbench.dataset import Dataset
 from featbench.errors import PluginError, UnknownNameError, UsageError
 from featbench.learner import FeatureLearner, FilterLearner, NetworkLearner
+from featbench.parameters import Choice
 from featbench.protocol import Protocol
+from featbench.published import PublishedTable
 
 BUILT_IN = (
     "featbench.plugins.baselines",
@@ -34,9 +36,18 @@ BUILT_IN = (
     "featbench.plugins.psd",
     "featbench.classifiers.logistic",
     "featbench.classifiers.guess",
+    "featbench.datasets.caltech101",
+    "featbench.datasets.cifar",
     "featbench.datasets.digits",
+    "featbench.datasets.folder",
     "featbench.datasets.mnist",
+    "featbench.datasets.natural",
+    "featbench.datasets.norb",
+    "featbench.datasets.stl10",
+    "featbench.datasets.svhn",
+    "featbench.protocols.caltech101",
     "featbench.protocols.digits",
+    "featbench.protocols.jarrett2009",
     "featbench.protocols.mnist",
 )
 
@@ -45,6 +56,7 @@ KINDS: Mapping[str, type] = {
     "classifiers": Classifier,
     "datasets": Dataset,
     "protocols": Protocol,
+    "tables": PublishedTable,
     "commands": Command,
 }
 
@@ -100,7 +112,7 @@ class Registry:
         return f"; plugins that could not be loaded: {broken}" if broken else ""
 
     def names(self, kind: str) -> list[str]:
-        """Return the names of all learners, classifiers, datasets, protocols or commands."""
+        """Return the names of everything of a kind."""
         return sorted(self._things[kind])
 
     def learner(self, name: str) -> type[FeatureLearner]:
@@ -109,18 +121,25 @@ class Registry:
         return found
 
     def classifier(self, name: str) -> Classifier:
-        """Return a classifier."""
-        found: Classifier = self._get("classifiers", name)
-        return found
+        """Return a classifier; `logistic(standardise=false)` is one with other parameters than its defaults."""
+        choice = Choice.read(name)
+        found: Classifier = self._get("classifiers", choice.name)
+        return found.create(dict(choice.parameters)) if choice.parameters else found
 
     def dataset(self, name: str) -> Dataset:
-        """Return a data set."""
-        found: Dataset = self._get("datasets", name)
-        return found
+        """Return a data set; `folder:PATH` is the data set folder, of that path."""
+        base, colon, argument = name.partition(":")
+        found: Dataset = self._get("datasets", base)
+        return found.of(argument) if colon else found
 
     def protocol(self, name: str) -> Protocol:
         """Return a protocol."""
         found: Protocol = self._get("protocols", name)
+        return found
+
+    def table(self, name: str) -> PublishedTable:
+        """Return a published table."""
+        found: PublishedTable = self._get("tables", name)
         return found
 
     def command(self, name: str) -> Command:

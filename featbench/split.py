@@ -77,11 +77,12 @@ def draw_split(
     test: Literal["rest", "fixed"],
     seed: int,
     draw: int,
+    test_per_class: int | None = None,
 ) -> Split:
     """Draw `train_per_class` images of each class (None: all), some of them for validation; the same for every learner.
 
-    Test images are the data set's own ("fixed") or all that is left ("rest"). Raises `SplitError` naming the class that
-    has too few images.
+    Test images are the data set's own ("fixed") or those that are left ("rest"): all of them, or at most
+    `test_per_class` of each class. Raises `SplitError` naming the class that has too few images.
     """
     Census.of(images).require(train_per_class, test)
     own_test = images.test if test == "fixed" and images.test is not None else np.zeros(len(images.labels), dtype=bool)
@@ -96,7 +97,18 @@ def draw_split(
         tested[:] = True
         tested[indices] = False
     validation = hold_out(images.labels[indices], validation_fraction, derive_seed(seed, "validation", draw))
+    if test_per_class is not None:
+        tested = _at_most(tested, images.labels, test_per_class, derive_seed(seed, "test", draw))
     return Split(indices, validation, np.flatnonzero(tested))
+
+
+def _at_most(marked: NDArray[np.bool_], labels: IntArray, count: int, seed: int) -> NDArray[np.bool_]:
+    """Keep at most `count` of the marked images of each class, chosen at random."""
+    generator = np.random.default_rng(seed)
+    kept = np.zeros_like(marked)
+    for label in np.unique(labels):
+        kept[generator.permutation(np.flatnonzero(marked & (labels == label)))[:count]] = True
+    return kept
 
 
 def hold_out(labels: IntArray, fraction: float, seed: int) -> NDArray[np.bool_]:

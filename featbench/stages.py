@@ -130,8 +130,8 @@ def operations(specs: Sequence[OperationSpec], maps: int) -> nn.Sequential:
 
 def _operation(spec: OperationSpec, maps: int) -> nn.Module:
     match spec:
-        case NormalisationSpec(kind, size):
-            return LocalNormalisation(size, subtractive=kind != "Ndiv", divisive=kind != "Nsub")
+        case NormalisationSpec(kind, size, zeros):
+            return LocalNormalisation(size, subtractive=kind != "Ndiv", divisive=kind != "Nsub", zeros=zeros)
         case PoolingSpec():
             return Pooling(spec)
         case PointwiseSpec("Rabs"):

@@ -8,6 +8,7 @@ ROW = (
     "dataset",
     "protocol",
     "train_per_class",
+    "test_per_class",
     "architecture",
     "learner",
     "regime",
@@ -24,9 +25,9 @@ ROW = (
 def summarise(cells: pd.DataFrame) -> pd.DataFrame:
     """Return one row for all draws of a learner × regime × classifier, in the order of the cells.
 
-    Needs the columns `ROW`, draw, status, score, fit_seconds, extract_seconds, message. Adds mean and std (in the unit
-    of score; ddof 1, missing for a single draw), n (draws that are ok), status, scores, and the mean seconds. There is
-    no mean over a row that is incomplete.
+    Needs the columns `ROW`, draw, status, score, fit_seconds, extract_seconds, images_left_out, message. Adds mean and
+    std (in the unit of score; ddof 1, missing for a single draw), n (draws that are ok), status, scores, and the mean
+    seconds. There is no mean over a row that is incomplete.
     """
     return pd.DataFrame([_row(draws) for _, draws in cells.groupby(list(ROW), sort=False, dropna=False)])
 
@@ -46,6 +47,7 @@ def _row(draws: pd.DataFrame) -> dict[str, object]:
         "fit_seconds": float(ok["fit_seconds"].mean()) if len(ok) else None,
         "extract_seconds": float(ok["extract_seconds"].mean()) if len(ok) else None,
         "scores": [float(score) for score in ok["score"]],
+        "images_left_out": int(draws["images_left_out"].max()),
         "message": messages.iloc[0] if len(messages) else "",
     }
 

@@ -98,7 +98,33 @@ class Store:
 
     def write_array(self, kind: str, key: str, array: NDArray[Any], about: Mapping[str, Any]) -> None:
         """Keep an array as .npy."""
-        self._write_artifact(kind, key, ".npy", lambda file: np.save(file, array, allow_pickle=False), about)
+        self._write_artifact(kind, key, ".npy", lambda file: np.save(file, array, allow_pickle=False), lambda: about)
+
+    def write_blocks(
+        self,
+        kind: str,
+        key: str,
+        rows: int,
+        blocks: Iterator[NDArray[Any]],
+        about: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        """Keep an array of so many rows as .npy, its blocks of rows written as they come; `about` is asked afterwards.
+
+        Raises `ValueError` if the blocks do not make up the rows.
+        """
+
+        def write(file: IO[bytes]) -> None:
+            written = 0
+            for block in blocks:
+                if not written:
+                    header = {"descr": block.dtype.str, "fortran_order": False, "shape": (rows, *block.shape[1:])}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(np.ascontiguousarray(block).data)
+                written += len(block)
+            if written != rows:
+                raise ValueError(f"the blocks hold {written} rows, not {rows}")
+
+        self._write_artifact(kind, key, ".npy", write, about)
 
     def read_array(self, kind: str, key: str) -> tuple[NDArray[Any], dict[str, Any]] | None:
         """Return an array by memory map, and what was written about it; None if there is none."""
@@ -108,7 +134,7 @@ class Store:
     def write_tensors(self, kind: str, key: str, tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> None:
         """Keep named arrays as .safetensors."""
         data = save({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()})
-        self._write_artifact(kind, key, ".safetensors", lambda file: file.write(data), about)
+        self._write_artifact(kind, key, ".safetensors", lambda file: file.write(data), lambda: about)
 
     def read_tensors(self, kind: str, key: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
         """Return named arrays, and what was written about them; None if there are none."""
@@ -116,11 +142,16 @@ class Store:
         return None if found is None else (load(found[0].read_bytes()), found[1])
 
     def _write_artifact(
-        self, kind: str, key: str, ending: str, write: Callable[[IO[bytes]], object], about: Mapping[str, Any]
+        self,
+        kind: str,
+        key: str,
+        ending: str,
+        write: Callable[[IO[bytes]], object],
+        about: Callable[[], Mapping[str, Any]],
     ) -> None:
         path = self._artifact_path(kind, key, ending)
         self._write(path, write)
-        self.write_record(f"artifacts/{kind}", key, {"about": dict(about), "sha256": file_hash(path)})
+        self.write_record(f"artifacts/{kind}", key, {"about": dict(about()), "sha256": file_hash(path)})
 
     def _artifact(self, kind: str, key: str, ending: str) -> tuple[Path, dict[str, Any]] | None:
         record = self.read_record(f"artifacts/{kind}", key)

@@ -7,7 +7,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ import pandas as pd
 
 from featbench.caching import CachedSteps
 from featbench.cell import Cell
-from featbench.grid import Request
 from featbench.hashing import content_hash
 from featbench.picture import filters_png
 from featbench.runner import Listener
@@ -62,8 +60,17 @@ class Mirror(Listener):
     MLflow when nothing is. The first thing that fails is said, and ends the mirroring; the comparison goes on.
     """
 
-    def __init__(self, store: Store, steps: CachedSteps, comparison: str, request: Request, uri: str | None) -> None:
-        self._store, self._steps, self._request, self._comparison = store, steps, request, comparison
+    def __init__(
+        self,
+        store: Store,
+        steps: CachedSteps,
+        comparison: str,
+        protocol: str,
+        asked: Mapping[str, Any],
+        uri: str | None,
+    ) -> None:
+        self._store, self._steps, self._comparison = store, steps, comparison
+        self._protocol, self._asked = protocol, asked
         self._uri = uri or default_uri(store)
         self._journal_key = content_hash([self._uri, comparison])
         self._own = self._uri == f"sqlite:///{database(store)}"
@@ -114,7 +121,7 @@ class Mirror(Listener):
 
     def _parent_run(self, client: MlflowClient) -> tuple[str, str]:
         """Return the experiment and the parent run of this comparison, made if need be."""
-        name = f"featbench {self._request.protocol}"
+        name = f"featbench {self._protocol}"
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             location = artifact_folder(self._store).as_uri() if self._uri.startswith("sqlite:") else None
@@ -125,7 +132,7 @@ class Mirror(Listener):
             tags = {"featbench.comparison": self._comparison}
             run = client.create_run(experiment_id, tags=tags, run_name=f"compare {self._comparison[:8]}")
             self._parent = run.info.run_id
-            _log(client, self._parent, {k: v for k, v in asdict(self._request).items() if v is not None}, {})
+            _log(client, self._parent, {k: v for k, v in self._asked.items() if v is not None}, {})
             self._write_journal()
         return experiment_id, self._parent
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -46,12 +46,37 @@ class Split:
     test: IntArray
 
 
+BLOCK_VALUES = 2**24
+"""Values of features that are read at once."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of an array [n, d], read in blocks: the array may lie on disk and be larger than the memory."""
+
+    array: FloatArray
+    indices: IntArray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self) -> FloatArray:
+        """Return all the rows."""
+        return self.array[self.indices]
+
+    def blocks(self) -> Iterator[FloatArray]:
+        """Yield the rows in order, some at a time."""
+        step = max(1, BLOCK_VALUES // self.array.shape[1])
+        for start in range(0, len(self), step):
+            yield self.array[self.indices[start : start + step]]
+
+
 @dataclass(frozen=True)
 class Features:
-    """Features of the training and the test images of one draw: [t, d] and [m, d], float16 or float32."""
+    """Features of the training and the test images of one draw: t and m rows of d, float16 or float32."""
 
-    train: FloatArray
-    test: FloatArray
+    train: Rows
+    test: Rows
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,10 @@ sides = st.integers(1, 999_999)
 banks = st.builds(FilterBankSpec, sides, sides, st.none() | sides, st.booleans())
 pointwise = st.builds(PointwiseSpec, st.sampled_from(["Rabs", "tanh", "relu", "shrink", "wta"]))
 normalisations = st.builds(
-    NormalisationSpec, st.sampled_from(["N", "Nsub", "Ndiv"]), st.integers(0, 499_999).map(lambda k: 2 * k + 1)
+    NormalisationSpec,
+    st.sampled_from(["N", "Nsub", "Ndiv"]),
+    st.integers(0, 499_999).map(lambda k: 2 * k + 1),
+    st.booleans(),
 )
 plain_pooling = st.builds(PoolingSpec, st.sampled_from("AM"), sides, sides, st.none(), st.booleans())
 power_pooling = st.builds(
@@ -75,6 +78,10 @@ def test_filter_bank_tokens(token, spec):
         ("N5", NormalisationSpec("N", 5)),
         ("Nsub", NormalisationSpec("Nsub", 9)),
         ("Ndiv7", NormalisationSpec("Ndiv", 7)),
+        ("Nz", NormalisationSpec("N", 9, zeros=True)),
+        ("Nz5", NormalisationSpec("N", 5, zeros=True)),
+        ("Nsubz", NormalisationSpec("Nsub", 9, zeros=True)),
+        ("Ndivz7", NormalisationSpec("Ndiv", 7, zeros=True)),
         ("PA10/5", PoolingSpec("A", 10, 5)),
         ("PM5", PoolingSpec("M", 5, 5)),
         ("PM5/2", PoolingSpec("M", 5, 2)),
@@ -101,6 +108,7 @@ def test_tokens_beside_the_filter_bank(token, spec):
         "8F3-PX0.000000000001:6/4",
         "8F3-PX100000:6/4",
         "8F3-PFA4/2-N5-Ndiv7-wta",
+        "8F3-Nz-Nsubz5-Ndivz",
     ],
 )
 def test_canonical_text_is_printed_as_it_was_written(text):

@@ -13,7 +13,10 @@ from featbench.errors import UnknownNameError, UsageError
 from featbench.grid import Request
 from featbench.statistics import ROW
 
-COLUMNS = [*ROW, "mean", "std", "unit", "n", "draws", "status", "fit_seconds", "extract_seconds", "scores", "message"]
+COLUMNS = [
+    *(*ROW, "mean", "std", "unit", "n", "draws", "status"),
+    *("fit_seconds", "extract_seconds", "scores", "images_left_out", "message"),
+]
 
 
 @pytest.fixture
@@ -90,7 +93,7 @@ def test_draws_share_their_splits_across_learners(tiny, write_learner):
     cells = bench.plan(Request("tiny", features=["random", "counted"], draws=3, device="cpu"))
     splits = {}
     for cell in cells:
-        images, _ = bench.steps.images(cell)
+        images, _ = bench.steps.load(cell.dataset, cell.preprocessing)
         split = bench.steps.split(cell, images)
         splits.setdefault(cell.draw, []).append([part.tolist() for part in (split.train, split.validation, split.test)])
     assert set(splits) == {0, 1, 2}

@@ -1,12 +1,10 @@
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 
 from featbench.comparison import Workbench
 from featbench.errors import DataError
-from featbench.experiment import Steps, run_cell, unlabelled_maps
+from featbench.experiment import Steps, run_cell
 from featbench.grid import Request
 from featbench.preprocess import Preprocessing
 from featbench.registry import Registry
@@ -172,7 +170,7 @@ def test_a_learner_that_draws_from_the_global_generators_is_reproducible(tiny, w
     plugins = [tiny, write_learner("careless", body)]
     cell = plan(plugins, features=["careless"], regimes=["U"])[-1]
     steps = Steps(Registry(plugins), None)
-    images, maps = steps.images(cell)
+    images, maps = steps.load(cell.dataset, cell.preprocessing)
     split = steps.split(cell, images)
     first = list(steps.learn(cell, split, maps)[0].parameters())
     torch.rand(7)
@@ -185,7 +183,7 @@ def test_the_score_is_the_percentage_of_right_predictions(tiny):
     cell = plan([tiny], regimes=["R"], draws=1)[1]
     steps = Steps(Registry([tiny]), None)
     outcome = run_cell(cell, steps)
-    images, _ = steps.images(cell)
+    images, _ = steps.load(cell.dataset, cell.preprocessing)
     truth = images.labels[steps.split(cell, images).test]
     right = sum(int(a) == int(b) for a, b in zip(outcome.predictions, truth, strict=True))
     assert outcome.score.value == pytest.approx(100 * right / 24)
@@ -202,7 +200,7 @@ def test_the_mean_per_class_weighs_classes_alike():
 def test_a_learner_sees_the_training_images_of_its_draw_and_no_others(tiny, write_learner, log):
     body = """
         log(f"images{len(patches.maps)}")
-        for image in patches.maps.images:
+        for image in patches.maps.images[:]:
             log("seen" + str(round(float(image.double().sum() + 1e3 * image.flatten()[0].double()), 3)))
         return weight
     """
@@ -211,12 +209,11 @@ def test_a_learner_sees_the_training_images_of_its_draw_and_no_others(tiny, writ
     cells = plan(plugins, features=["counted"], regimes=["U"], draws=2)
     for cell in cells[-2:]:
         log.path.unlink(missing_ok=True)
-        images, maps = bench.steps.images(cell)
+        images, maps = bench.steps.load(cell.dataset, cell.preprocessing)
         split = bench.steps.split(cell, images)
         run_cell(cell, Steps(Registry(plugins), None))
-        expected = {
-            f"seen{round(float(maps[i].double().sum() + 1e3 * maps[i].flatten()[0].double()), 3)}" for i in split.train
-        }
+        sums = [image.double().sum() + 1e3 * image.flatten()[0].double() for image in maps.select(split.train)[:]]
+        expected = {f"seen{round(float(total), 3)}" for total in sums}
         assert {line for line in log.lines() if line.startswith("seen")} == expected
         assert len(expected) == 12
         assert log.count("images12") == 1
@@ -233,7 +230,7 @@ def test_only_unsupervised_learners_are_given_patches(tiny, write_learner, famil
 def test_filters_are_learned_on_the_unlabelled_folder_instead(tiny, write_learner, unlabelled, log):
     body = """
         log(f"images{len(patches.maps)}")
-        log("x".join(map(str, patches.maps.images[0].shape)))
+        log("x".join(map(str, patches.maps.images[:1].shape)))
         return patches.sample(bank.filters)
     """
     plugins = [tiny, write_learner("counted", body)]
@@ -244,9 +241,9 @@ def test_filters_are_learned_on_the_unlabelled_folder_instead(tiny, write_learne
 
 
 def test_unlabelled_images_keep_their_size_and_are_normalised_alike(unlabelled):
-    maps = unlabelled_maps(unlabelled, Preprocessing(size=3, pad=True))
-    assert [tuple(image.shape) for image in maps] == [(1, 1, 9, 7)] * 5
-    for image in maps:
+    maps = Steps(Registry(), None).pool(str(unlabelled), Preprocessing(size=3, pad=True))
+    assert maps[:].shape == (5, 1, 9, 7)
+    for image in maps[:]:
         assert float(image.mean()) == pytest.approx(0, abs=1e-5)
         assert float(image.std(correction=0)) == pytest.approx(1, abs=1e-5)
 
@@ -298,7 +295,13 @@ def test_progress_is_told_step_by_step(tiny, counted):
     cell = plan(plugins, features=["counted"], regimes=["U+"], draws=1)[-1]
     run_cell(cell, Steps(Registry(plugins), None, lambda what, done, total: told.append((what, done, total))))
     names = list(dict.fromkeys(what for what, _, _ in told))
-    assert names == ["loading", "learning filters", "refining, epoch", "extracting, image", "training the classifier"]
+    assert names == [
+        "reading images",
+        "learning filters",
+        "refining, epoch",
+        "extracting, image",
+        "training the classifier",
+    ]
     assert ("extracting, image", 36, 36) in told
     assert all(0 <= done <= total for _, done, total in told)
 
@@ -321,7 +324,11 @@ def test_refinement_changes_the_network_and_reports_what_it_did(tiny):
         ("labels, (", "labels + 1, (", "has labels outside its 3 classes"),
         ("labels, (", "labels - 1, (", "has labels outside its 3 classes"),
         (".astype(np.float32), labels", ".astype(np.float32)[:0], labels[:0]", "holds no images"),
-        ("(patterns[labels]", "(np.nan * patterns[labels]", "data set tiny: image 0 holds values that are not finite"),
+        (
+            "(patterns[labels]",
+            "(np.nan * patterns[labels]",
+            "data set tiny: none of the 36 images can be used; the first: image 0 holds values that are not finite",
+        ),
         (
             "generator = np",
             "raise OSError('gone')\n        generator = np",
@@ -353,7 +360,8 @@ def test_the_data_is_loaded_once_for_all_cells(tiny, log):
     cells = plan([tiny])
     loads = log.count("load")
     for cell in cells:
-        steps.images(cell)
+        steps.load(cell.dataset, cell.preprocessing)
+    steps.load("tiny", Preprocessing(standardise=False))
     assert log.count("load") == loads + 1
-    steps.images(dataclasses.replace(cells[0], preprocessing=Preprocessing(standardise=False)))
+    steps.load("tiny", Preprocessing(size=5))
     assert log.count("load") == loads + 2

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featbench.cell import Choice
 from featbench.errors import ArchitectureError, DataError, DeviceError, SplitError, UnknownNameError, UsageError
 from featbench.grid import Request, enumerate_cells, parse_choice, split_list
+from featbench.parameters import Choice
 from featbench.preprocess import Preprocessing
 from featbench.registry import Registry
 from featbench.split import Census
@@ -147,7 +147,8 @@ def test_a_learner_that_cannot_fill_a_bank_is_skipped_with_its_reason():
     stages = "8F3-Rabs-PM2 > 8F2-Rabs-PM2"
     cells = enumerate_for(Request(features=["gabor", "random"], stages=stages, draws=1))
     reasons = {cell.learner.name: cell.skip for cell in cells}
-    assert reasons["gabor"] == "gabor in stage 2: Gabor filters are designed for one map, and 8 come in"
+    reason = "gabor in stage 2: Gabor filters are designed for one map, and 8 come in: see gabor-templates"
+    assert reasons["gabor"] == reason
     assert reasons["random"] == ""
 
 
@@ -241,11 +242,11 @@ def test_a_choice_is_read_as_it_is_printed(text):
         ("psd(lam=-1)", "psd: lam > 0"),
         ("random(distribution=cauchy)", "random: distribution must be one of uniform, normal, not 'cauchy'"),
         ("psd(lam)", r"cannot read 'lam' in 'psd\(lam\)': write parameter=value"),
-        ("psd(lam=1", r"cannot read the learner 'psd\(lam=1': write NAME or NAME\(parameter=value"),
-        ("psd)", "cannot read the learner"),
-        ("psd psd", "cannot read the learner"),
-        ("(lam=1)", "cannot read the learner"),
-        ("", "cannot read the learner ''"),
+        ("psd(lam=1", r"cannot read 'psd\(lam=1': write NAME or NAME\(parameter=value"),
+        ("psd)", r"cannot read 'psd\)'"),
+        ("psd psd", "cannot read 'psd psd'"),
+        ("(lam=1)", r"cannot read '\(lam=1\)'"),
+        ("", "cannot read ''"),
         ("psdd", "unknown learner 'psdd': did you mean 'psd'"),
     ],
 )
@@ -290,6 +291,16 @@ def test_lists_are_split_outside_of_brackets(text, parts):
         (Request(train_per_class=1), UsageError, "--train-per-class must be at least 2"),
         (Request(train_per_class="0"), UsageError, "--train-per-class must be at least 2"),
         (Request(train_per_class="abc"), UsageError, "--train-per-class takes a number or 'all', not 'abc'"),
+        (Request(test_per_class=0), UsageError, "--test-per-class must be at least 1"),
+        (Request(test_per_class="-2"), UsageError, "--test-per-class must be at least 1"),
+        (Request(test_per_class="few"), UsageError, "--test-per-class takes a number or 'all', not 'few'"),
+        (Request(dataset="digits:here"), UsageError, "digits takes no argument: write digits, not digits:here"),
+        (Request(dataset="folder:"), UsageError, "folder: needs a path, as in folder:photographs"),
+        (Request(dataset="foldr:x"), UnknownNameError, "unknown dataset 'foldr': did you mean 'folder'"),
+        (Request(unlabelled="digits"), DataError, "data set digits has no unlabelled images"),
+        (Request(classifiers=["logistic(strngth=1)"]), UnknownNameError, "of logistic 'strngth': did you mean 'streng"),
+        (Request(classifiers=["logistic(strength=-1)"]), UsageError, "logistic: strength must not be negative"),
+        (Request(classifiers=["logistic(standardise=1)"]), UsageError, "parameter standardise takes a bool, not 1"),
         (Request(train_per_class="all"), SplitError, "leaves none to test on"),
         (Request(train_per_class=174), SplitError, "class '8' has 174 images, but 174 are asked for training and at"),
         (Request(draws=0), UsageError, "--draws must be at least 1, not 0"),
@@ -375,3 +386,51 @@ def test_cells_are_plain_data_that_can_be_compared():
     assert one == other
     assert len(set(one)) == len(one)
     assert dataclasses.replace(one[0], skip="why") == one[0]
+
+
+# Test images.
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, None), ("all", None), (7, 7), ("7", 7)])
+def test_at_most_so_many_test_images_of_each_class(asked, expected):
+    assert {cell.test_per_class for cell in enumerate_for(Request(test_per_class=asked))} == {expected}
+
+
+def test_all_test_images_override_what_the_protocol_declares(monkeypatch):
+    protocol = dataclasses.replace(REGISTRY.protocol("digits"), test_per_class=9)
+    monkeypatch.setattr(REGISTRY, "protocol", lambda _name: protocol)
+    assert {cell.test_per_class for cell in enumerate_for(Request())} == {9}
+    assert {cell.test_per_class for cell in enumerate_for(Request(test_per_class="all"))} == {None}
+
+
+# Architectures by name.
+
+
+def test_an_architecture_of_the_protocol_is_asked_for_by_its_name():
+    protocol = REGISTRY.protocol("caltech101-30")
+    census = Census(("a", "b"), (50, 60), (0, 0), has_test=False)
+    for name, text in protocol.architectures.items():
+        request = Request("caltech101-30", stages=name, features=["random"], draws=1)
+        assert enumerate_for(request, census, (1, 143, 143))[-1].architecture == text
+    request = Request("caltech101-30", stages="8F9-Rabs-PA10/5", features=["random"], draws=1)
+    assert enumerate_for(request, census, (1, 143, 143))[-1].architecture == "8F9-Rabs-PA10/5"
+
+
+def test_an_unknown_architecture_is_refused_with_the_names_there_are():
+    with pytest.raises(ArchitectureError, match=r"caltech101-30 also knows by name: one:Rabs-N-PA, .*two:PA"):
+        enumerate_for(Request("caltech101-30", stages="three:PA"))
+    with pytest.raises(ArchitectureError) as caught:
+        enumerate_for(Request(stages="one:PA"))
+    assert "by name" not in str(caught.value)
+
+
+# Classifiers with parameters.
+
+
+def test_a_classifier_has_one_spelling():
+    spellings = ["logistic(standardise=false,strength=1)", "logistic( strength=1.0, standardise=FALSE )"]
+    cells = enumerate_for(Request(classifiers=[*spellings, "logistic(strength=0)"], features=["random"], draws=1))
+    found = list(dict.fromkeys(cell.classifier for cell in cells if cell.learner.name == "random"))
+    assert found == ["logistic(standardise=False,strength=1.0)", "logistic"]
+    classifier = REGISTRY.classifier(found[0])
+    assert classifier.parameters() == {"standardise": False, "strength": 1.0}

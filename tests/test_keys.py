@@ -2,11 +2,12 @@ import dataclasses
 
 import pytest
 
-from featbench.cell import Cell, Choice
+from featbench.cell import Cell
 from featbench.comparison import Workbench
 from featbench.grid import Request
 from featbench.hashing import content_hash
 from featbench.keys import Keys
+from featbench.parameters import Choice
 from featbench.preprocess import Preprocessing
 from featbench.regimes import REGIMES
 from featbench.registry import Registry
@@ -47,6 +48,7 @@ CHANGES = {
     "refined": {"regime": REGIMES["U+"]},
     "not learned": {"regime": REGIMES["R"]},
     "train_per_class": {"train_per_class": 5},
+    "test_per_class": {"test_per_class": 3},
     "validation_fraction": {"validation_fraction": 0.5},
     "metric": {"metric": "mean-per-class-accuracy"},
     "device": {"device": "cuda"},
@@ -122,7 +124,7 @@ def test_editing_another_plugin_does_not_change_the_key(cell, result_hash, tiny,
 
 def test_the_numerical_code_of_featbench_changes_the_key(cell, result_hash, monkeypatch):
     before = result_hash(cell)
-    monkeypatch.setattr("featbench.keys.numerics_hash", lambda: "another version")
+    monkeypatch.setattr("featbench.keys.modules_hash", lambda *_: "another version")
     assert result_hash(cell) != before
 
 

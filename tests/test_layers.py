@@ -29,9 +29,9 @@ HEAVY = ("torch", "numpy", "mlflow", "sklearn", "pandas", "scipy", "PIL")
 
 NO_NUMBERS = {
     *("types", "errors", "cell", "clock", "protocol", "regimes", "registry", "hookspecs"),
-    *("classifier", "command", "dataset", "hashing", "files"),
+    *("classifier", "command", "dataset", "hashing", "files", "parameters", "published"),
 }
-"""Modules that a cell needs and that decide no number: names, contracts, clocks."""
+"""Modules that a cell needs and that decide no number: names, contracts, clocks, what papers say."""
 
 
 def imports_of(path):

@@ -14,10 +14,12 @@ from featbench.errors import ArchitectureError, DeviceError, FeatureError, Learn
 from featbench.filters import Bank, Filters
 from featbench.learner import FilterLearner, NetworkLearner
 from featbench.network import (
+    HalfPrecisionError,
     StageFilters,
     assemble,
     extract,
-    half_precision,
+    feature_blocks,
+    in_half_precision,
     learn_stages,
     network_of,
     refusal,
@@ -26,11 +28,12 @@ from featbench.network import (
 )
 from featbench.plugins.gabor import Gabor
 from featbench.plugins.random import Random
+from featbench.preprocess import Maps, Preprocessing, maps_of
 
 CPU = torch.device("cpu")
 TWO_STAGES = "8F3-Rabs-N-PA2/2 > 32F3:4-Rabs-N-PA2/1"
 TOKENS = [
-    *("Rabs", "N", "N3", "Nsub", "Ndiv5", "tanh", "relu", "shrink", "wta"),
+    *("Rabs", "N", "N3", "Nsub", "Ndiv5", "Nz", "tanh", "relu", "shrink", "wta"),
     *("PA3/2", "PA2/1", "PM2", "PL2:3/2", "PX4:2", "PFA2/1", "PFM2", "PFL2:2/1", "PFX4:2"),
 ]
 
@@ -302,18 +305,53 @@ def test_extraction_leaves_training_mode_and_computes_no_gradients():
     assert np.array_equal(extract(network, x, CPU), x.flatten(1))
 
 
+def test_blocks_are_the_features_in_order_as_they_come(monkeypatch):
+    network, x = build(TWO_STAGES, (1, 16, 16)), sample(9, 1, 16, 16)
+    whole = extract(network, x, CPU)
+    monkeypatch.setattr(module, "BLOCK_IMAGES", 4)
+    blocks = feature_blocks(network, x, CPU)
+    first = next(blocks)
+    rest = list(blocks)
+    assert [len(block) for block in (first, *rest)] == [4, 4, 1]
+    np.testing.assert_allclose(np.concatenate([first, *rest]), whole, atol=1e-5)
+
+
+def test_maps_are_computed_block_by_block_where_they_are_asked_for(monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_IMAGES", 4)
+    maps = maps_of(np.random.default_rng(0).integers(0, 256, (9, 16, 16), dtype=np.uint8), Preprocessing())
+    network = build(TWO_STAGES, maps.shape)
+    together = extract(network, maps[:], CPU)
+    asked = []
+    original = Maps.__getitem__
+    monkeypatch.setattr(Maps, "__getitem__", lambda self, which: asked.append(which) or original(self, which))
+    np.testing.assert_allclose(extract(network, maps, CPU), together, atol=1e-5)
+    assert max(len(range(9)[which]) for which in asked) == 4
+
+
+def halves(*blocks):
+    return list(in_half_precision(iter(blocks)))
+
+
 def test_half_precision_is_used_where_it_is_harmless():
     features = sample(5, 20).numpy()
-    assert half_precision(features).dtype == np.float16
-    np.testing.assert_allclose(half_precision(features), features, rtol=1e-3, atol=1e-6)
-    assert half_precision(np.zeros((3, 4), dtype=np.float32)).dtype == np.float16
+    (half,) = halves(features)
+    assert half.dtype == np.float16
+    np.testing.assert_allclose(half, features, rtol=1e-3, atol=1e-6)
+    assert [block.dtype for block in halves(np.zeros((3, 4), dtype=np.float32))] == [np.float16]
 
 
 @pytest.mark.parametrize("scale", [1e6, 1e-9])
-def test_features_beyond_half_precision_stay_single(scale):
+def test_features_beyond_half_precision_are_not_halved(scale):
     features = (scale * sample(5, 20)).numpy()
-    assert half_precision(features).dtype == np.float32
-    assert np.array_equal(half_precision(features), features)
+    with pytest.raises(HalfPrecisionError):
+        halves(features)
+
+
+def test_a_later_block_beyond_half_precision_is_noticed_as_well():
+    blocks = in_half_precision(iter([sample(5, 20).numpy(), (1e6 * sample(5, 20)).numpy()]))
+    assert next(blocks).dtype == np.float16
+    with pytest.raises(HalfPrecisionError):
+        next(blocks)
 
 
 def test_device_is_cuda_only_where_there_is_one(monkeypatch):

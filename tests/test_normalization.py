@@ -17,9 +17,9 @@ KINDS = {"N": (True, True), "Nsub": (True, False), "Ndiv": (False, True)}
 reproducible = settings(derandomize=True, deadline=None, database=None, max_examples=30)
 
 
-def module(kind, size=9):
+def module(kind, size=9, zeros=False):
     subtractive, divisive = KINDS[kind]
-    return LocalNormalisation(size, subtractive=subtractive, divisive=divisive)
+    return LocalNormalisation(size, subtractive=subtractive, divisive=divisive, zeros=zeros)
 
 
 def written_window(size):
@@ -31,7 +31,7 @@ def written_window(size):
     return [[weight / total for weight in row] for row in window]
 
 
-def weighted_mean(image, window):
+def weighted_mean(image, window, zeros=False):
     maps, height, width = image.shape
     middle = len(window) // 2
     out = np.zeros((height, width))
@@ -44,18 +44,18 @@ def weighted_mean(image, window):
                     if 0 <= y < height and 0 <= x < width:
                         total += w * image[:, y, x].sum() / maps
                         weight += w
-            out[j, k] = total / weight
+            out[j, k] = total if zeros else total / weight
     return out
 
 
-def written_normalisation(images, kind, size=9):
+def written_normalisation(images, kind, size=9, zeros=False):
     subtractive, divisive = KINDS[kind]
     window = written_window(size)
     out = []
     for image in images:
-        v = image - weighted_mean(image, window) if subtractive else image
+        v = image - weighted_mean(image, window, zeros) if subtractive else image
         if divisive:
-            sigma = np.sqrt(weighted_mean(v**2, window))
+            sigma = np.sqrt(weighted_mean(v**2, window, zeros))
             v = v / np.maximum(sigma.mean(), sigma)
         out.append(v)
     return np.stack(out)
@@ -98,6 +98,34 @@ def test_normalisation_equals_the_written_loops(shape, kind, dtype, tolerance):
 def test_other_windows_equal_the_written_loops(kind, size):
     x = sample(2, 3, 8, 6)
     np.testing.assert_allclose(module(kind, size)(x), written_normalisation(x.numpy(), kind, size), atol=1e-10)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("shape", "size"), [*((shape, 9) for shape in SHAPES[:4]), ((2, 3, 8, 6), 5)])
+def test_zeros_beyond_the_border_equal_the_written_loops(shape, size, kind, dtype, tolerance):
+    # An offset, for which it matters what lies beyond the border.
+    x = sample(*shape, dtype=dtype) + 2
+    expected = written_normalisation(x.double().numpy(), kind, size, zeros=True)
+    result = module(kind, size, zeros=True)(x)
+    assert result.dtype == dtype
+    np.testing.assert_allclose(result, expected, rtol=10 * tolerance, atol=10 * tolerance)
+    assert float((result - module(kind, size)(x)).abs().max()) > 1e-3
+
+
+def test_zeros_beyond_the_border_equal_a_convolution_that_pads_with_zeros():
+    x = (sample(1, 5, 31, 27) + 1).numpy()
+    window = np.array(written_window(9))
+    v = x[0] - ndimage.correlate(x[0].mean(axis=0), window, mode="constant")
+    sigma = np.sqrt(ndimage.correlate((v**2).mean(axis=0), window, mode="constant"))
+    result = LocalNormalisation(zeros=True)(torch.from_numpy(x))[0]
+    np.testing.assert_allclose(result, v / np.maximum(sigma.mean(), sigma), atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_of_normalisation_with_zeros_beyond_the_border(kind):
+    x = (sample(2, 2, 6, 5) + 1).requires_grad_()
+    assert gradcheck(module(kind, 5, zeros=True), x)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

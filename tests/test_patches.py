@@ -3,8 +3,11 @@ import pytest
 import torch
 from torch import nn
 
+from featbench import patches as module
 from featbench.errors import LearningError
 from featbench.patches import FLAT, MapSource, PatchSource
+from featbench.prepare import PackedImages
+from featbench.preprocess import Maps, Preprocessing
 
 CPU = torch.device("cpu")
 
@@ -44,9 +47,14 @@ def test_patches_come_evenly_from_every_position_of_every_image():
     assert int(counts.max()) < 270
 
 
+def as_they_are(images):
+    """Maps of numbered images, of any sizes."""
+    return Maps(PackedImages.pack([image.numpy()[0, 0] for image in images]), Preprocessing(standardise=False))
+
+
 def test_images_may_have_several_sizes():
-    images = [numbered(1, 2, 6, 9), 0.5 + numbered(1, 2, 12, 5)]
-    patches = source(images, 4).sample(300)
+    images = [numbered(1, 1, 6, 9), 0.5 + numbered(1, 1, 12, 5)]
+    patches = source(as_they_are(images), 4).sample(300)
     owners = (patches[:, 0, 0, 0] % 1 > 0).long()
     assert 0 < int(owners.sum()) < 300
     for patch, owner in zip(patches, owners, strict=True):
@@ -73,9 +81,13 @@ def test_seed_and_count_decide_the_patches():
     assert not torch.equal(source(images, 3, seed=1).sample(64), source(images, 3, seed=2).sample(64))
 
 
-def test_images_computed_together_or_one_by_one_give_the_same_patches():
+def test_images_computed_together_or_one_by_one_give_the_same_patches(monkeypatch):
     images = numbered(70, 1, 8, 8)
-    assert torch.equal(source(images, 3).sample(100), source(list(images.split(1)), 3).sample(100))
+    together, maps = source(images, 3).sample(100), as_they_are(images.split(1))
+    assert torch.equal(source(maps, 3).sample(100), together)
+    monkeypatch.setattr(module, "BATCH", 1)
+    assert torch.equal(source(images, 3).sample(100), together)
+    assert torch.equal(source(maps, 3).sample(100), together)
 
 
 def test_groups_of_a_connection_table_see_the_same_patches_through_their_own_maps():
@@ -99,6 +111,20 @@ def test_groups_share_the_work_of_cutting():
     whole.of(np.array([0, 2])).sample(30)
     assert once > 0
     assert len(calls) == once
+
+
+def test_patches_are_gathered_after_the_flat_ones_are_known(monkeypatch):
+    # Four positions are tried for each patch, and all of them together would not fit into memory.
+    cut = []
+    original = PatchSource._patches
+
+    def watched(self, owners, places):
+        cut.append(len(owners))
+        return original(self, owners, places)
+
+    monkeypatch.setattr(PatchSource, "_patches", watched)
+    assert len(source(numbered(10, 1, 40, 40), 3).sample(100)) == 100
+    assert cut == [module.TRIES * 100, 100]
 
 
 def test_flat_patches_are_left_out():
@@ -143,7 +169,7 @@ def test_images_that_are_each_constant_are_refused():
 def test_image_smaller_than_a_patch_is_named_with_both_sizes():
     images = [numbered(1, 1, 8, 8), numbered(1, 1, 8, 4)]
     with pytest.raises(LearningError, match=r"image 1 is too small .* maps are 8×4, patches are 5×5"):
-        source(images, 5).sample(40)
+        source(as_they_are(images), 5).sample(40)
 
 
 def test_length_is_the_number_of_images():

@@ -4,11 +4,14 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from featbench import preprocess as module
 from featbench.errors import DataError
-from featbench.preprocess import Preprocessing, pad_to_square, preprocess, preprocess_one, resize, standardise
+from featbench.prepare import PackedImages, resize
+from featbench.preprocess import Maps, Preprocessing, map_shape, maps_of, pad_to_square, preprocess, standardise
 
 PLAIN = Preprocessing(standardise=False)
 CALTECH = Preprocessing(151, True, 1.0, True)
@@ -153,11 +156,21 @@ def test_preprocessing_of_caltech_equals_its_steps_in_double_precision():
             part = x[j : j + 9, k : k + 9]
             mean = (window * part).sum()
             lcn[j, k] = (part[4, 4] - mean) / max(1.0, math.sqrt((window * part**2).sum() - mean**2))
-    maps = preprocess([image], Preprocessing(30, True, 1.0, True))
+    maps = preprocess([image.astype(np.float32)], Preprocessing(30, True, 1.0, True))
     assert maps.shape == (1, 1, 22, 22)
     np.testing.assert_allclose(maps[0, 0, :, 5:17], lcn, atol=1e-4)
     assert not maps[0, 0, :, :5].any()
     assert not maps[0, 0, :, 17:].any()
+
+
+def test_bytes_are_normalised_in_full_precision_after_they_are_resized():
+    image = smooth(90, 60)
+    prepared = maps_of([image], Preprocessing(size=30)).pixels[0]
+    assert prepared.dtype == np.uint8
+    grey = written_resampling(image.astype(np.float64) @ [0.299, 0.587, 0.114], 30)
+    assert np.abs(prepared - written_resampling(grey.T, 20).T).max() <= 1.5
+    maps = preprocess([image], Preprocessing(size=30))
+    np.testing.assert_allclose(maps[0, 0], written_standardisation(prepared), atol=1e-5)
 
 
 def test_caltech_images_of_any_size_become_143_pixels_square():
@@ -182,7 +195,9 @@ def test_chunks_leave_no_trace(monkeypatch):
 def test_one_image_is_preprocessed_as_in_a_set():
     pixels = picture(3, 20, 20)
     preprocessing = Preprocessing(size=15, lcn=1.0)
-    assert torch.equal(preprocess_one(pixels[1], preprocessing), preprocess(pixels, preprocessing)[1:2])
+    np.testing.assert_allclose(
+        preprocess(pixels[1:2], preprocessing), preprocess(pixels, preprocessing)[1:2], atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("preprocessing", [Preprocessing(), CALTECH])
@@ -198,7 +213,7 @@ def test_pixels_of_the_data_set_are_left_alone_and_nothing_is_warned_about(prepr
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_pixel_that_is_not_finite_is_refused_with_the_image_named(bad, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 2)
+    monkeypatch.setattr("featbench.prepare.BLOCK", 2)
     pixels = picture(5, 6, 6).astype(np.float64)
     pixels[3, 2, 2] = bad
     for images in (pixels, list(pixels)):
@@ -225,3 +240,68 @@ def test_image_smaller_than_the_contrast_window_is_refused():
 def test_no_images_are_refused(images):
     with pytest.raises(DataError, match="no images"):
         preprocess(images, Preprocessing())
+
+
+# Maps, computed when they are asked for.
+
+MIXED = [picture(*sides, seed=seed) for seed, sides in enumerate([(20, 14), (14, 20), (20, 14), (10, 20), (20, 20)])]
+SQUARE = Preprocessing(size=18, lcn=1.0, pad=True)
+
+
+@pytest.mark.parametrize("which", [slice(1, 4), slice(None), np.array([4, 0, 3, 0]), np.array([2])])
+def test_maps_of_several_sizes_are_those_of_each_image_alone_in_the_order_asked_for(which):
+    maps = maps_of([*MIXED, picture(18, 10, 3)], SQUARE)
+    chosen = np.arange(6)[which]
+    got = maps[which]
+    assert got.dtype == torch.float32
+    alone = torch.cat([preprocess([[*MIXED, picture(18, 10, 3)][index]], SQUARE) for index in chosen])
+    np.testing.assert_allclose(got, alone, atol=1e-5)
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=30)
+@given(st.data())
+def test_maps_of_a_selection_are_the_selected_maps(data):
+    maps = maps_of(MIXED, SQUARE)
+    indices = st.lists(st.integers(0, 4), min_size=1, max_size=9).map(np.array)
+    first = data.draw(indices)
+    second = data.draw(st.lists(st.integers(0, len(first) - 1), min_size=1, max_size=9).map(np.array))
+    chosen = maps.select(first)
+    assert len(chosen) == len(first)
+    assert chosen.shape == maps.shape
+    np.testing.assert_allclose(chosen[:], maps[first], atol=1e-5)
+    np.testing.assert_allclose(chosen.select(second)[:], maps[first[second]], atol=1e-5)
+    np.testing.assert_allclose(chosen[second], maps[first[second]], atol=1e-5)
+
+
+@pytest.mark.parametrize("preprocessing", [Preprocessing(), Preprocessing(lcn=1.0), Preprocessing(pad=True), SQUARE])
+def test_sizes_are_known_before_maps_are_computed(preprocessing, monkeypatch):
+    maps = maps_of(MIXED, preprocessing)
+    expected = {tuple(maps[index : index + 1].shape[2:]) for index in range(len(MIXED))}
+    monkeypatch.setattr(module, "_normalise", None)
+    assert maps.sizes == expected
+
+
+def test_shape_is_that_of_all_maps_or_refused():
+    assert maps_of(MIXED, SQUARE).shape == map_shape(maps_of(MIXED, SQUARE)) == (1, 10, 10)
+    assert map_shape(torch.zeros(3, 2, 5, 4)) == (2, 5, 4)
+    maps = maps_of(MIXED, Preprocessing())
+    with pytest.raises(DataError, match=r"the images have 4 sizes \(10×20, 14×20, 20×14, 20×20…\)"):
+        maps.shape  # noqa: B018
+    assert maps.select(np.array([0, 2])).shape == (1, 20, 14)
+
+
+def test_maps_are_computed_when_they_are_asked_for_and_no_others(monkeypatch):
+    computed = []
+    original = module._normalise
+    monkeypatch.setattr(module, "_normalise", lambda grey, how: computed.append(len(grey)) or original(grey, how))
+    maps = maps_of(picture(9, 6, 6), Preprocessing())
+    chosen = maps.select(np.array([1, 5, 7]))
+    assert computed == []
+    chosen[1:]
+    assert computed == [2]
+
+
+def test_maps_need_no_more_than_packed_images_for_their_pixels():
+    flat = picture(2 * 3 + 4 * 5)
+    maps = Maps(PackedImages(flat, np.array([[2, 3], [4, 5]])), PLAIN)
+    assert maps[1:2][0, 0].tolist() == flat[6:].reshape(4, 5).tolist()

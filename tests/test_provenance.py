@@ -9,14 +9,14 @@ import torch
 
 import featbench
 from featbench.hashing import content_hash
-from featbench.keys import numerics_hash
+from featbench.keys import modules_hash
 from featbench.provenance import PACKAGES, describe_run, record_run
 
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """A git checkout that featbench seems to have been imported from; returns a function that runs git in it."""
-    numerics_hash()  # read from featbench's real files, once
+    modules_hash()  # read from featbench's real files, once
     root = tmp_path / "checkout"
     (root / "featbench").mkdir(parents=True)
     (root / "featbench/__init__.py").write_text("")
@@ -37,7 +37,7 @@ def test_a_run_is_described_by_its_versions_and_its_machine():
     assert described["versions"] == {name: importlib.metadata.version(name) for name in PACKAGES}
     assert {"featbench", "torch", "numpy", "scikit-learn"} <= set(PACKAGES)
     assert described["python"] == platform.python_version()
-    assert described["numerics"] == numerics_hash()
+    assert described["numerics"] == modules_hash()
     assert described["threads"] == torch.get_num_threads()
     assert described["cores"] == os.cpu_count()
     assert described["cpu"]

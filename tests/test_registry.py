@@ -82,6 +82,15 @@ EXAMPLES = {
                 regimes=("R",), classifiers=("nearest",), draws=1, metric="mean-per-class-accuracy",
             )]
     """,
+    "featbench_tables": """
+        import featbench
+        from featbench.published import PublishedRow, PublishedTable
+
+        @featbench.hookimpl
+        def featbench_tables():
+            row = PublishedRow("R", "random", "R", "one", {"PA": 50.0})
+            return [PublishedTable("example", "an example", "tiny", ("PA",), (row,), {"PA": 1.0})]
+    """,
     "featbench_commands": """
         import featbench
         from featbench.command import Command

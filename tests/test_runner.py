@@ -305,7 +305,7 @@ def test_a_result_names_its_cell_its_provenance_and_its_predictions(bench, cells
     assert (cell["learner"], cell["regime"], cell["classifier"], cell["draw"]) == ("random", "R", "nearest", 0)
     assert bench.store.read_record("provenance", document["provenance"]) is not None
     predictions, _ = bench.store.read_array("predictions", run.result.key)
-    images, _ = bench.steps.images(run.cell)
+    images, _ = bench.steps.load(run.cell.dataset, run.cell.preprocessing)
     truth = images.labels[bench.steps.split(run.cell, images).test]
     assert document["score"] == {"metric": "accuracy", "value": pytest.approx(100 * np.mean(predictions == truth))}
     assert json.dumps(document["report"]) == '{"classes": 3}'

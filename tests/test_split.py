@@ -21,7 +21,7 @@ def images(counts=(12, 20, 30), own_test=None):
     return Images(np.zeros((len(labels), 1, 1)), labels.astype(np.int64), CLASSES[: len(counts)], test)
 
 
-def draw(given, train_per_class=6, validation_fraction=1 / 6, test="rest", seed=0, number=0):
+def draw(given, train_per_class=6, validation_fraction=1 / 6, test="rest", seed=0, number=0, test_per_class=None):
     return draw_split(
         given,
         train_per_class=train_per_class,
@@ -29,6 +29,7 @@ def draw(given, train_per_class=6, validation_fraction=1 / 6, test="rest", seed=
         test=test,
         seed=seed,
         draw=number,
+        test_per_class=test_per_class,
     )
 
 
@@ -72,6 +73,47 @@ def test_own_test_images_are_tested_on_and_nothing_else():
     assert counts(given.labels[split.train]) == [6, 6, 6]
 
 
+@pytest.mark.parametrize(
+    ("test_per_class", "expected"), [(1, [1, 1, 1]), (8, [6, 8, 8]), (14, [6, 14, 14]), (100, [6, 14, 24])]
+)
+def test_at_most_so_many_of_the_rest_are_tested_of_each_class(test_per_class, expected):
+    given = images()
+    whole, part = draw(given), draw(given, test_per_class=test_per_class)
+    assert np.array_equal(whole.train, part.train)
+    assert np.array_equal(whole.validation, part.validation)
+    assert counts(given.labels[part.test]) == expected
+    assert set(part.test) <= set(whole.test)
+    assert np.array_equal(part.test, np.unique(part.test))
+
+
+@pytest.mark.parametrize(("test_per_class", "expected"), [(1, [1, 1, 1]), (4, [3, 4, 4]), (9, [3, 5, 7])])
+def test_at_most_so_many_of_the_sets_own_test_images_are_tested_of_each_class(test_per_class, expected):
+    given = images(own_test=(3, 5, 7))
+    part = draw(given, test="fixed", test_per_class=test_per_class)
+    assert counts(given.labels[part.test]) == expected
+    assert given.test[part.test].all()
+    assert np.array_equal(part.train, draw(given, test="fixed").train)
+
+
+@pytest.mark.parametrize("test", ["rest", "fixed"])
+def test_seed_and_draw_decide_which_of_the_test_images_are_tested(test):
+    given = images((40, 40, 40), own_test=(20, 20, 20))
+    first, again = (draw(given, 2, test=test, seed=3, number=2, test_per_class=5) for _ in range(2))
+    assert np.array_equal(first.test, again.test)
+    for change in ({"seed": 4, "number": 2}, {"seed": 3, "number": 1}):
+        assert not np.array_equal(first.test, draw(given, 2, test=test, test_per_class=5, **change).test)
+
+
+def test_every_test_image_is_tested_in_about_as_many_draws():
+    given = images((20, 20, 20), own_test=(10, 10, 10))
+    tested = np.zeros(60)
+    for number in range(400):
+        tested[draw(given, 5, test="fixed", number=number, test_per_class=4).test] += 1
+    # Two fifths of 400 draws; 4.5 standard deviations.
+    assert np.abs(tested[given.test] - 160).max() < 45
+    assert not tested[~given.test].any()
+
+
 def test_all_training_images_of_a_set_with_its_own_test_images():
     given = images(own_test=(3, 5, 7))
     split = draw(given, None, test="fixed")
@@ -104,6 +146,7 @@ def test_split_is_the_same_for_every_learner_for_it_is_told_of_none():
         "test",
         "seed",
         "draw",
+        "test_per_class",
     ]
     given = images()
     first = draw(given)

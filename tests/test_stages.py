@@ -217,12 +217,16 @@ def test_operations_apply_from_left_to_right():
         ("Nsub", LocalNormalisation(divisive=False)),
         ("Nsub3", LocalNormalisation(3, divisive=False)),
         ("Ndiv", LocalNormalisation(subtractive=False)),
+        ("Nz", LocalNormalisation(zeros=True)),
+        ("Nz5", LocalNormalisation(5, zeros=True)),
+        ("Nsubz", LocalNormalisation(divisive=False, zeros=True)),
+        ("Ndivz3", LocalNormalisation(3, subtractive=False, zeros=True)),
         ("PM3/2", nn.MaxPool2d(3, 2)),
         ("PA3", nn.AvgPool2d(3)),
     ],
 )
 def test_tokens_stand_for_their_operations(token, expected):
-    x = sample(2, 3, 12, 10)
+    x = sample(2, 3, 12, 10) + 1
     specs = Architecture.parse(f"{token}-1C1").stages[0].around_bank()[0]
     assert torch.equal(operations(specs, 3)(x), expected(x))
 

@@ -17,6 +17,7 @@ def cells(scores, **changes):
         "dataset": "digits",
         "protocol": "digits",
         "train_per_class": 10,
+        "test_per_class": "all",
         "architecture": "4F3",
         "learner": "random",
         "regime": "R",
@@ -35,6 +36,7 @@ def cells(scores, **changes):
             "score": score,
             "fit_seconds": float(draw),
             "extract_seconds": 2.0 * draw,
+            "images_left_out": 0,
             "message": "broke" if score is None else "",
             **changes,
         }
@@ -87,6 +89,7 @@ def test_the_status_of_a_row_is_its_worst(order):
         ("dataset", "mnist"),
         ("protocol", "mine"),
         ("train_per_class", "all"),
+        ("test_per_class", 50),
         ("architecture", "8F3"),
         ("learner", "psd"),
         ("regime", "R+"),
@@ -106,7 +109,7 @@ def test_cells_that_differ_in_more_than_the_draw_are_not_averaged(column, value)
 
 
 def test_every_column_of_a_row_is_tested_above():
-    assert len(ROW) == 12
+    assert len(ROW) == 13
 
 
 def test_rows_keep_the_order_of_their_cells():
@@ -122,3 +125,9 @@ def test_the_message_of_a_row_is_that_of_its_first_draw_that_is_not_ok():
     draws[2]["message"] = "later"
     draws[0]["message"] = "ignored: this draw is ok"
     assert summarise(pd.DataFrame(draws))["message"].tolist() == ["broke"]
+
+
+def test_a_row_has_the_largest_number_of_images_that_any_draw_left_out():
+    draws = cells([1.0, None, 2.0])
+    draws[2]["images_left_out"] = 7
+    assert summarise(pd.DataFrame(draws))["images_left_out"].tolist() == [7]

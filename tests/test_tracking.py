@@ -1,3 +1,5 @@
+import csv
+import io
 import os
 import shutil
 import sqlite3
@@ -186,7 +188,7 @@ def test_a_parent_has_the_request_the_means_and_the_table(tracked_home):
     assert parent.data.metrics["mean.counted_scale_0.1_.Uplus.nearest"] == score
     assert not any("broken" in name for name in parent.data.metrics)
     table = pictures(parent)["rows.csv"].decode()
-    assert [line.split(",")[4] for line in table.splitlines()[1:]].count("broken") == 3
+    assert [row["learner"] for row in csv.DictReader(io.StringIO(table))].count("broken") == 3
 
 
 def test_a_second_run_writes_nothing(tracked, capsys, monkeypatch):

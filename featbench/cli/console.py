@@ -6,6 +6,7 @@ import logging
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -28,6 +29,8 @@ class Console(Listener):
         self._terminal = sys.stderr.isatty()
         self._began = self._last_line = time.monotonic()
         self._cell = ""
+        self._step_bar: tqdm[Any] | None = None
+        self.name_of: Callable[[Cell], str] = str
         self._handler = _Handler(self)
 
     def __enter__(self) -> Console:
@@ -37,8 +40,9 @@ class Console(Listener):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        for bar in (self._step_bar, self._bar):
+            if bar is not None:
+                bar.close()
         logging.getLogger("featbench").removeHandler(self._handler)
 
     def say(self, text: str) -> None:
@@ -56,31 +60,43 @@ class Console(Listener):
     def started(self, index: int, total: int, cell: Cell) -> None:
         """Show which cell is computed."""
         self._began = self._last_line = time.monotonic()
-        self._cell = str(cell)
+        self._cell = self.name_of(cell)
         if self._terminal and not self._quiet:
             self._advance(index, total)
 
     def step(self, what: str, done: int, total: int) -> None:
-        """Show how far the step is: in the bar, or from time to time as a line."""
+        """Show how far the step is: in the bar, in one of its own before there are cells, or in a line now and then."""
         far = f"{what} {done}/{total}" if total > 1 else what
         if self._bar is not None:
             self._bar.set_postfix_str(far, refresh=False)
             self._bar.update(0)
+        elif self._terminal and not self._quiet and total > 1:
+            self._show_step(what, done, total)
         elif not self._terminal and time.monotonic() - self._last_line > INTERVAL:
             self._last_line = time.monotonic()
-            self.inform(f"    {self._cell}: {far}")
+            self.inform(f"    {self._cell}: {far}" if self._cell else f"    {far}")
 
     def finished(self, index: int, total: int, cell: Cell, result: Result, *, computed: bool) -> None:
         """Show a result that was computed now."""
         if computed:
             shown = result.status if result.score is None else f"{result.score.value:.2f} %"
-            line = f"[{index + 1:{len(str(total))}}/{total}] {cell}: {shown} ({time.monotonic() - self._began:.1f} s)"
+            place = f"[{index + 1:{len(str(total))}}/{total}]"
+            line = f"{place} {self.name_of(cell)}: {shown} ({time.monotonic() - self._began:.1f} s)"
             if result.status == "failed":
                 self.say(f"{line}: {result.message}")
             elif not self._terminal:
                 self.inform(line)
         if self._bar is not None:
             self._advance(index + 1, total)
+
+    def _show_step(self, what: str, done: int, total: int) -> None:
+        width = shutil.get_terminal_size().columns
+        bar = self._step_bar or tqdm(total=total, desc=what, file=sys.stderr, leave=False, ncols=width)
+        self._step_bar = bar
+        bar.update(done - bar.n)
+        if done >= total:
+            bar.close()
+            self._step_bar = None
 
     def _advance(self, done: int, total: int) -> None:
         width = shutil.get_terminal_size().columns  # a terminal that does not know its width counts as 80

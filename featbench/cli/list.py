@@ -11,7 +11,7 @@ from featbench.registry import Registry
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `featbench list`."""
-    parser.add_argument("kind", choices=("learners", "datasets", "protocols", "classifiers", "plugins"))
+    parser.add_argument("kind", choices=("learners", "datasets", "protocols", "tables", "classifiers", "plugins"))
     shared.add_workbench(parser)
 
 
@@ -35,6 +35,8 @@ def _things(registry: Registry, kind: str) -> list[tuple[str, str]]:
             lines.append((name, f"{learner.family:<12}  {_first_sentence(learner)}"))
         elif kind == "protocols":
             lines.append((name, registry.protocol(name).summary))
+        elif kind == "tables":
+            lines.append((name, registry.table(name).summary))
         else:
             thing = registry.classifier(name) if kind == "classifiers" else registry.dataset(name)
             lines.append((name, _first_sentence(type(thing))))

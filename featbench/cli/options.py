@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from featbench.errors import UsageError
 
@@ -21,16 +21,38 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what is compared."""
     group = parser.add_argument_group("what is compared")
     group.add_argument("--protocol", default="digits", metavar="NAME", help="protocol (default: digits)")
-    group.add_argument("--dataset", metavar="NAME", help="data set in place of the protocol's own")
     group.add_argument("--features", metavar="LIST", help="learners, as in random,psd(lam=0.5)")
     group.add_argument("--regimes", metavar="LIST", help="among R,U,R+,U+,fixed,fixed+")
     group.add_argument("--classifiers", metavar="LIST", help="classifiers")
-    group.add_argument("--stages", metavar="ARCHITECTURE", help="as in '64F9-Rabs-N-PA10/5 > 256F9:16-Rabs-N-PA6/4'")
+    group.add_argument(
+        "--stages",
+        metavar="ARCHITECTURE",
+        help="as in '64F9-Rabs-N-PA10/5 > 256F9:16-Rabs-N-PA6/4', or the protocol's name for one",
+    )
     group.add_argument("--train-per-class", metavar="N|all", help="training images of each class")
+    add_variations(group)
+
+
+def add_variations(group: argparse._ArgumentGroup) -> None:
+    """Add the options that vary what a protocol or a published table declares."""
+    group.add_argument("--dataset", metavar="NAME", help="data set in place of the protocol's own")
+    group.add_argument("--test-per-class", metavar="N|all", help="at most so many test images of each class")
     group.add_argument("--draws", type=int, metavar="N", help="draws of training images")
     group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
     group.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where to compute (default: auto)")
-    group.add_argument("--unlabelled", metavar="PATH", help="folder of images to learn filters from without labels")
+    group.add_argument("--unlabelled", metavar="PATH", help="folder of images, or data set, to learn filters from")
+
+
+def add_running(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how cells are run and their table is shown."""
+    group = parser.add_argument_group("how it is run and shown")
+    group.add_argument("--format", choices=("table", "markdown", "csv", "json"), default="table", help="default: table")
+    group.add_argument("--output", metavar="FILE", help="write the table there instead of printing it")
+    group.add_argument("--plan", action="store_true", help="print the cells and stop")
+    group.add_argument("--retry", action="store_true", help="compute cells that failed before once more")
+    group.add_argument("--track", metavar="URI", help="MLflow server (default: MLFLOW_TRACKING_URI, else in the store)")
+    group.add_argument("--no-track", action="store_true", help="write nothing to MLflow")
+    group.add_argument("--quiet", action="store_true", help="no progress")
 
 
 def add_workbench(parser: argparse.ArgumentParser) -> None:
@@ -41,34 +63,43 @@ def add_workbench(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--plugin", action="append", default=[], metavar="FILE.py", help="load a plugin; may be repeated"
     )
+    group.add_argument(
+        "--skip-bad-images", action="store_true", help="leave out images that cannot be read, and say so"
+    )
     group.add_argument("--strict", action="store_true", help="stop at a plugin that cannot be loaded")
 
 
 def request_of(options: argparse.Namespace) -> Request:
     """Return the request that the options describe."""
-    from featbench.grid import Request, split_list
-
-    def names(text: str | None, option: str) -> list[str] | None:
-        if text is None:
-            return None
-        found = split_list(text)
-        if not found:
-            raise UsageError(f"{option} names nothing")
-        return found
+    from featbench.grid import Request
 
     return Request(
         protocol=options.protocol,
-        dataset=options.dataset,
         features=names(options.features, "--features"),
         regimes=names(options.regimes, "--regimes"),
         classifiers=names(options.classifiers, "--classifiers"),
         stages=options.stages,
         train_per_class=options.train_per_class,
-        draws=options.draws,
-        seed=options.seed,
-        device=options.device,
-        unlabelled=options.unlabelled,
+        **variations_of(options),
     )
+
+
+def variations_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the options of `add_variations` say, by the names of a request's fields."""
+    names = ("dataset", "test_per_class", "draws", "seed", "device", "unlabelled")
+    return {name: getattr(options, name) for name in names}
+
+
+def names(text: str | None, option: str) -> list[str] | None:
+    """Split the list of names that was given to an option; None if it was not given."""
+    from featbench.grid import split_list
+
+    if text is None:
+        return None
+    found = split_list(text)
+    if not found:
+        raise UsageError(f"{option} names nothing")
+    return found
 
 
 def workbench_of(options: argparse.Namespace, listener: Listener | None = None) -> Workbench:
@@ -81,6 +112,7 @@ def workbench_of(options: argparse.Namespace, listener: Listener | None = None) 
         data_dir=options.data_dir,
         home=options.home,
         listener=listener,
+        skip_bad_images=options.skip_bad_images,
     )
     say_broken(workbench.registry, options)
     return workbench

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import struct
-import zlib
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featbench.binary import check_counts, check_labels, read_bytes
 from featbench.dataset import Dataset, Download, FileDataset, find_file
 from featbench.errors import DataError
 from featbench.hookspecs import hookimpl
@@ -62,10 +61,8 @@ class Mnist(FileDataset):
         pixels = [read_idx(path, IMAGES) for path in paths[::2]]
         labels = [read_idx(path, LABELS) for path in paths[1::2]]
         for image_path, images, label_path, marks in zip(paths[::2], pixels, paths[1::2], labels, strict=True):
-            if len(images) != len(marks):
-                raise DataError(f"{image_path} holds {len(images)} images, but {label_path} holds {len(marks)} labels")
-            if len(marks) and marks.max() >= len(self.classes):
-                raise DataError(f"{label_path} holds the label {marks.max()}; labels are 0 to {len(self.classes) - 1}")
+            check_counts(image_path, images, label_path, marks)
+            check_labels(label_path, marks, 0, len(self.classes) - 1)
         if pixels[0].shape[1:] != pixels[1].shape[1:]:
             raise DataError(f"images are {pixels[0].shape[1:]} in {paths[0]} but {pixels[1].shape[1:]} in {paths[2]}")
         test = np.repeat([False, True], [len(labels[0]), len(labels[1])])
@@ -100,11 +97,7 @@ def read_idx(path: Path, sides: int) -> NDArray[np.uint8]:
 
     Raises `DataError` naming the file if it is truncated, too long, damaged or of another kind.
     """
-    try:
-        raw = path.read_bytes()
-        data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}): it is damaged or truncated; fetch it again") from error
+    data = read_bytes(path)
     header = 4 + 4 * sides
     if len(data) < header:
         raise DataError(f"{path} is truncated: {len(data)} bytes, its header alone has {header}; fetch it again")

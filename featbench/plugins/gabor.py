@@ -15,6 +15,9 @@ from featbench.learner import FeatureLearner, FilterLearner
 from featbench.patches import PatchSource
 from featbench.regimes import Family
 
+GROUPS = 64
+"""Templates are chosen among so many times the patches that a bank takes."""
+
 
 @dataclass(frozen=True)
 class Gabor(FilterLearner):
@@ -42,7 +45,7 @@ class Gabor(FilterLearner):
     def refusal(self, bank: Bank) -> str | None:
         """Gabors look at one map, and need room for a wave."""
         if bank.fan_in != 1:
-            return f"Gabor filters are designed for one map, and {bank.fan_in} come in"
+            return f"Gabor filters are designed for one map, and {bank.fan_in} come in: see gabor-templates"
         if bank.size < 3:
             return f"filters of {bank.size}×{bank.size} are too small for a Gabor: at least 3×3"
         return None
@@ -73,7 +76,44 @@ def _gabor(size: int, wavelength: float, angle: float, phase: float, sigma: floa
     return normalised
 
 
+@dataclass(frozen=True)
+class GaborTemplates(Gabor):
+    """Gabor filters, and above them templates: the row GT of Jarrett et al. 2009, as in HMAX.
+
+    Each filter of a later stage is a patch of the outputs below, at a random position of a random training image,
+    divided by its norm; the paper says no more. template_scale: the norm they get.
+    """
+
+    name: ClassVar[str] = "gabor-templates"
+    initial: ClassVar[str] = "GT"
+    samples_images: ClassVar[bool] = True
+    source: ClassVar[str] = "Jarrett et al. 2009; Serre, Wolf, Poggio 2005"
+
+    template_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.template_scale <= 0:
+            raise ValueError(f"template_scale must be positive, not {self.template_scale}")
+
+    def refusal(self, bank: Bank) -> str | None:
+        """A single map gets Gabors, with what they need; any number of maps gets templates."""
+        return super().refusal(bank) if bank.fan_in == 1 else None
+
+    def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
+        """Return Gabors for a single map, else templates."""
+        if bank.fan_in == 1:
+            return super().filters(bank, patches, seed)
+        assert patches is not None  # samples_images asks for them
+        # Every group of a connection table chooses among the same patches, by its own seed.
+        sampled = patches.sample(GROUPS * bank.filters)
+        chosen = torch.randperm(len(sampled), generator=torch.Generator().manual_seed(seed))[: bank.filters]
+        templates = sampled[chosen.to(sampled.device)]
+        norms = templates.flatten(1).norm(dim=1).clamp_min(1e-12)
+        return Filters(self.template_scale * templates / norms.view(-1, 1, 1, 1))
+
+
 @hookimpl
 def featbench_learners() -> list[type[FeatureLearner]]:
-    """Register Gabor filters."""
-    return [Gabor]
+    """Register Gabor filters, alone and with templates."""
+    return [Gabor, GaborTemplates]

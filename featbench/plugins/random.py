@@ -22,7 +22,7 @@ class Random(FilterLearner):
 
     The paper gives no distribution. distribution: uniform or normal. zero_mean: subtract the mean of each filter over
     all its maps together; one mean per map would take from a second stage the local averages it lives on (measured on
-    Caltech-101: -4.5 points). scale: norm of each filter. Gains are 1, biases 0.
+    Caltech-101: -4.5 points). scale: norm of each filter. gain: of every map; biases are 0.
     """
 
     name: ClassVar[str] = "random"
@@ -32,12 +32,13 @@ class Random(FilterLearner):
     distribution: str = "uniform"
     zero_mean: bool = True
     scale: float = 1.0
+    gain: float = 1.0
 
     def __post_init__(self) -> None:
         if self.distribution not in DISTRIBUTIONS:
             raise ValueError(f"distribution must be one of {', '.join(DISTRIBUTIONS)}, not {self.distribution!r}")
-        if self.scale <= 0:
-            raise ValueError(f"scale must be positive, not {self.scale}")
+        if self.scale <= 0 or self.gain <= 0:
+            raise ValueError(f"scale and gain must be positive, not {self.scale} and {self.gain}")
 
     def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
         """Draw the filters of `bank`."""
@@ -49,7 +50,8 @@ class Random(FilterLearner):
         # A filter of a single weight would be nothing without its mean.
         if self.zero_mean and weight[0].numel() > 1:
             weight = weight - weight.mean(dim=(1, 2, 3), keepdim=True)
-        return Filters(self.scale * weight / weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
+        weight = self.scale * weight / weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        return Filters(weight, gain=weight.new_full((bank.filters,), self.gain))
 
 
 @hookimpl

@@ -44,7 +44,7 @@ def render(rows: pd.DataFrame, form: str) -> str:
     """Return the rows in one of `FORMATS`, ending with a newline."""
     rows = order_rows(rows)
     if form == "json":
-        return json.dumps(_json_rows(rows), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(json_rows(rows), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if form == "csv":
         return rows.to_csv(index=False)
     return _readable(rows, "simple" if form == "table" else "github")
@@ -62,7 +62,7 @@ def _readable(rows: pd.DataFrame, style: str) -> str:
         colalign=("left", "left", "left", "right", "right", "right", "right"),
         disable_numparse=True,
     )
-    parts = [title + "".join(f"\n{text}" for text in architectures), table, EXPLANATION, *_notes(rows)]
+    parts = [title + "".join(f"\n{text}" for text in architectures), table, EXPLANATION, *notes(rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -86,9 +86,12 @@ def score_text(status: str, mean: float | None, std: float | None) -> str:
     return f"{mean:.1f}" if pd.isna(std) else f"{mean:.1f} ± {std:.1f}"
 
 
-def _notes(rows: pd.DataFrame) -> list[str]:
-    """Return a paragraph for the rows that failed, and one for those that were skipped, each with its reason."""
+def notes(rows: pd.DataFrame) -> list[str]:
+    """Return a paragraph for images left out, for rows that failed, and for those that were skipped, with reasons."""
     paragraphs = []
+    left_out = int(rows["images_left_out"].max())
+    if left_out:
+        paragraphs.append(f"{left_out} images of {rows['dataset'].iloc[0]} could not be used and were left out")
     for status in ("failed", "skipped"):
         lines = [
             f"{status}: {row['learner']} {row['regime']} {row['classifier']}: {row['message']}"
@@ -99,7 +102,8 @@ def _notes(rows: pd.DataFrame) -> list[str]:
     return paragraphs
 
 
-def _json_rows(rows: pd.DataFrame) -> list[dict[Hashable, Any]]:
+def json_rows(rows: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    """Return the rows as JSON knows them, null for what is missing."""
     records = rows.astype(object).to_dict("records")
     return [{name: _plain(value) for name, value in record.items()} for record in records]
 

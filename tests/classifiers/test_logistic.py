@@ -59,7 +59,7 @@ def test_solution_has_next_to_no_gradient_at_any_strength(strength, monkeypatch)
     x, labels, validation = toy(spread=3)
     predictor = fit(x, labels, validation)
     z = standardised(x, x)
-    weight, bias = predictor.solution.weight.T, predictor.solution.bias
+    weight, bias = predictor.weight.T, predictor.bias
     error = probabilities(weight, bias, z) - np.eye(4)[labels]
     assert np.abs(error.T @ z / len(z) + strength * weight).max() < 1e-5
     assert np.abs(error.mean(axis=0)).max() < 1e-5
@@ -69,7 +69,7 @@ def test_solution_has_next_to_no_gradient_at_any_strength(strength, monkeypatch)
 def choice_by_hand(x, labels, validation):
     """The strength that another solver chooses: by accuracy on validation rows, ties by log-loss."""
     rated = []
-    train, held_out = standardised(x[~validation], x[~validation]), standardised(x[validation], x[~validation])
+    train, held_out = standardised(x[~validation], x), standardised(x[validation], x)
     for strength in STRENGTHS:
         model = independent_fit(train, labels[~validation], strength)
         p = probabilities(model.coef_, model.intercept_, held_out)
@@ -104,16 +104,33 @@ def test_corrupted_validation_labels_change_the_choice():
     assert fit(x, labels, validation).report["strength"] < max(STRENGTHS)
 
 
-def test_scale_of_validation_rows_plays_no_part_in_what_they_are_judged_by(monkeypatch):
+def test_statistics_are_taken_once_over_all_training_rows(monkeypatch):
     x, labels, validation = toy()
     seen = []
     original = Standardiser.fit.__func__
-    monkeypatch.setattr(
-        Standardiser, "fit", classmethod(lambda cls, rows: seen.append(rows.copy()) or original(cls, rows))
-    )
+
+    def watched(cls, rows, **options):
+        seen.append(rows.copy())
+        return original(cls, rows, **options)
+
+    monkeypatch.setattr(Standardiser, "fit", classmethod(watched))
     fit(x, labels, validation)
-    assert np.array_equal(seen[0], x[~validation])
-    assert np.array_equal(seen[1], x)
+    (rows,) = seen
+    assert np.array_equal(rows, x)
+
+
+def test_labels_of_validation_rows_judge_but_do_not_train_what_they_judge(monkeypatch):
+    x, labels, validation = toy()
+    chosen = []
+    original = logistic.Solver.__init__
+
+    def watched(self, rows, labels, chosen_rows, classes, start=None):
+        chosen.append(chosen_rows.copy())
+        original(self, rows, labels, chosen_rows, classes, start)
+
+    monkeypatch.setattr(logistic.Solver, "__init__", watched)
+    fit(x, labels, validation)
+    assert [rows.tolist() for rows in chosen] == [(~validation).tolist(), [True] * len(x)]
 
 
 def test_final_model_is_trained_on_all_rows():
@@ -122,7 +139,7 @@ def test_final_model_is_trained_on_all_rows():
     for rows, close in ((np.ones(len(x), dtype=bool), True), (~validation, False)):
         z = standardised(x[rows], x[rows])
         model = independent_fit(z, labels[rows], predictor.report["strength"])
-        assert np.allclose(predictor.solution.weight.T, model.coef_, rtol=1e-2, atol=1e-2) == close
+        assert np.allclose(predictor.weight.T, model.coef_, rtol=1e-2, atol=1e-2) == close
 
 
 def test_it_is_given_no_test_rows():
@@ -239,7 +256,7 @@ def test_fitting_twice_gives_the_same():
     x, labels, validation = toy(spread=4)
     first, second = fit(x, labels, validation), fit(x, labels, validation)
     assert first.report == second.report
-    assert np.array_equal(first.solution.weight, second.solution.weight)
+    assert np.array_equal(first.weight, second.weight)
 
 
 def test_inputs_are_left_alone():

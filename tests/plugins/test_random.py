@@ -57,6 +57,12 @@ def test_gains_are_one_and_biases_zero():
     assert torch.equal(filters.bias, torch.zeros(64))
 
 
+def test_gain_is_that_of_every_map_and_leaves_the_filters_alone():
+    filters = Random(gain=2.5).filters(BANK, None, 0)
+    assert torch.equal(filters.gain, torch.full((64,), 2.5))
+    assert torch.equal(filters.weight, Random().filters(BANK, None, 0).weight)
+
+
 def test_seed_decides_whatever_else_was_drawn():
     first = weight(seed=2**63 - 1)
     torch.manual_seed(5)
@@ -80,8 +86,10 @@ def test_small_banks_keep_the_contract(bank):
     ("parameters", "message"),
     [
         ({"distribution": "cauchy"}, "uniform, normal, not 'cauchy'"),
-        ({"scale": 0.0}, "scale must be positive, not 0.0"),
-        ({"scale": -1.0}, "scale must be positive, not -1.0"),
+        ({"scale": 0.0}, "scale and gain must be positive, not 0.0 and 1.0"),
+        ({"scale": -1.0}, "scale and gain must be positive, not -1.0 and 1.0"),
+        ({"gain": 0.0}, "scale and gain must be positive, not 1.0 and 0.0"),
+        ({"gain": -2.0}, "scale and gain must be positive, not 1.0 and -2.0"),
     ],
 )
 def test_bad_parameters_are_refused(parameters, message):

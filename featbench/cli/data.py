@@ -1,0 +1,87 @@
+"""`featbench data`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featbench.cli import options as shared
+from featbench.cli.main import FAILED
+
+if TYPE_CHECKING:
+    from featbench.dataset import Dataset
+
+ACTIONS = {
+    "list": "name every data set, and say which are here",
+    "info": "describe a data set, and the copy that is here",
+    "verify": "check the files of the copy that is here, and read every image",
+    "fetch": "download a data set",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `featbench data list`, `info`, `verify` and `fetch`."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="|".join(ACTIONS))
+    for action, summary in ACTIONS.items():
+        own = actions.add_parser(action, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        if action != "list":
+            own.add_argument("name", metavar="NAME", help="data set, as `featbench data list` names it")
+        shared.add_workbench(own)
+        own.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def run(options: argparse.Namespace) -> int:
+    """List, describe, check or download."""
+    from featbench.registry import Registry
+
+    registry = Registry(options.plugin, strict=options.strict)
+    shared.say_broken(registry, options)
+    chosen = options.data_dir or os.environ.get("FEATBENCH_DATA") or None
+    data_dir = None if chosen is None else Path(chosen)
+    if options.action == "list":
+        return _list({name: registry.dataset(name) for name in registry.names("datasets")}, data_dir)
+    act = {"info": _info, "verify": _verify, "fetch": _fetch}[options.action]
+    return act(options.name, registry.dataset(options.name), data_dir)
+
+
+def _list(datasets: dict[str, Dataset], data_dir: Path | None) -> int:
+    from featbench.inventory import missing, summary
+
+    width = max(map(len, datasets))
+    for name, dataset in datasets.items():
+        state = "not here" if missing(name, dataset, data_dir) else "here"
+        print(f"{name:<{width}}  {state:<8}  {summary(dataset)}")
+    return 0
+
+
+def _info(name: str, dataset: Dataset, data_dir: Path | None) -> int:
+    from featbench.inventory import describe
+
+    for label, text in describe(name, dataset, data_dir):
+        print(f"{label:<10}{text}")
+    return 0
+
+
+def _verify(name: str, dataset: Dataset, data_dir: Path | None) -> int:
+    from featbench.cli.console import Console
+    from featbench.inventory import verify
+
+    with Console() as console:
+        found = verify(name, dataset, data_dir, console.step)
+    for note in found.notes:
+        print(note)
+    for problem in found.problems:
+        print(f"problem: {problem}")
+    print(found.summary)
+    return FAILED if found.problems else 0
+
+
+def _fetch(name: str, dataset: Dataset, data_dir: Path | None) -> int:
+    from featbench.cli.console import Console
+    from featbench.inventory import fetch
+
+    with Console() as console:
+        fetch(name, dataset, data_dir, lambda line: print(line, flush=True), console.step)
+    return 0

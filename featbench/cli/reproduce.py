@@ -1,0 +1,51 @@
+"""`featbench reproduce`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from featbench.cli import options as shared
+from featbench.cli import running
+from featbench.cli.main import FAILED
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `featbench reproduce`."""
+    parser.add_argument("table", metavar="TABLE", help="published table: `featbench list tables`")
+    group = parser.add_argument_group("what is measured")
+    group.add_argument("--rows", metavar="LIST", help="rows, as in R,RR,G (default: all)")
+    group.add_argument("--columns", metavar="LIST", help="columns, as in Rabs-N-PA (default: all)")
+    shared.add_variations(group)
+    shared.add_workbench(parser)
+    shared.add_running(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure the table, and print it beside the published numbers."""
+    output = shared.writable_file(options.output) if options.output else None
+    rows, columns = shared.names(options.rows, "--rows"), shared.names(options.columns, "--columns")
+    from featbench.cli.console import Console
+    from featbench.grid import Request
+    from featbench.report.reproduction import render, render_claims
+    from featbench.reproduction import plan_table, reproduce
+
+    request = Request(**shared.variations_of(options))
+    with Console(quiet=options.quiet) as console:
+        workbench = shared.workbench_of(options, console)
+        plan = plan_table(workbench, workbench.registry.table(options.table), request, rows, columns)
+        names = {cell: f"{row} {column or cell.classifier} draw {cell.draw}" for cell, (row, column) in plan.items()}
+        if options.plan:
+            print(running.plan_text(list(plan), names.__getitem__))
+            return 0
+        console.name_of = names.__getitem__
+        console.inform(running.device_line(options.device))
+        track: str | bool = False if options.no_track else options.track or True
+        found = reproduce(
+            workbench, options.table, request, rows=rows, columns=columns, retry=options.retry, track=track
+        )
+        console.inform(running.summary(found.comparison))
+    running.deliver(render(found, options.format), output)
+    if options.format in ("csv", "json"):
+        print(render_claims(found), file=sys.stderr)
+    return FAILED if found.comparison.failed or shared.named_plugins_broke(workbench, options) else 0

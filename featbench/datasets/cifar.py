@@ -1,0 +1,89 @@
+"""CIFAR-10 and CIFAR-100 from their binary versions."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from featbench.binary import check_labels, map_records, read_names
+from featbench.dataset import Dataset, Download, FileDataset, find_file
+from featbench.hookspecs import hookimpl
+from featbench.types import Images
+
+SIDE = 32
+
+PLANES = (3, SIDE, SIDE)
+"""An image as its file has it: all red values row by row, then all green, then all blue."""
+
+
+class Cifar10(FileDataset):
+    """Tiny photographs, 50,000 training and 10,000 test images of 32×32 in colour, ten classes; binary version."""
+
+    name: ClassVar[str] = "cifar10"
+    source: ClassVar[str] = "Krizhevsky 2009, Learning multiple layers of features from tiny images"
+    licence: ClassVar[str] = "not stated; the makers ask to cite the report"
+    homepage: ClassVar[str] = "https://www.cs.toronto.edu/~kriz/cifar.html"
+    downloads: ClassVar[tuple[Download, ...]] = (
+        Download(
+            "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+            "cifar-10-binary.tar.gz",
+            "sha256:c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+            unpack=".",
+        ),
+    )
+    folder: ClassVar[str] = "cifar-10-batches-bin"
+    parts: ClassVar[tuple[str, ...]] = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
+    """Files of images, the test part last."""
+    names: ClassVar[str] = "batches.meta.txt"
+    ranges: ClassVar[tuple[int, ...]] = (10,)
+    """How many values each byte before an image takes; the last one is its class."""
+
+    def files(self, data_dir: Path | None) -> list[Path]:
+        """Return the paths of the images, training first, then that of the names of the classes."""
+        return [find_file(data_dir, self.name, self.folder, name) for name in (*self.parts, self.names)]
+
+    def load(self, data_dir: Path | None) -> Images:
+        """Return the training images, then the test images, which `test` marks; pixels [n, 32, 32, 3]."""
+        *paths, names = self.files(data_dir)
+        classes = read_names(names, self.ranges[-1])
+        marks = len(self.ranges)
+        parts = [map_records(path, marks + math.prod(PLANES)) for path in paths]
+        for path, part in zip(paths, parts, strict=True):
+            for column, count in enumerate(self.ranges):
+                check_labels(path, part[:, column], 0, count - 1)
+        records = np.concatenate(parts)
+        planes = records[:, marks:].reshape(-1, *PLANES)
+        tested = len(parts[-1])
+        return Images(
+            pixels=np.ascontiguousarray(planes.transpose(0, 2, 3, 1)),
+            labels=records[:, marks - 1].astype(np.int64),
+            classes=classes,
+            test=np.repeat([False, True], [len(records) - tested, tested]),
+        )
+
+
+class Cifar100(Cifar10):
+    """Tiny photographs, 50,000 training and 10,000 test images of 32×32 in colour, 100 fine classes; binary version."""
+
+    name: ClassVar[str] = "cifar100"
+    downloads: ClassVar[tuple[Download, ...]] = (
+        Download(
+            "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+            "cifar-100-binary.tar.gz",
+            "sha256:58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+            unpack=".",
+        ),
+    )
+    folder: ClassVar[str] = "cifar-100-binary"
+    parts: ClassVar[tuple[str, ...]] = ("train.bin", "test.bin")
+    names: ClassVar[str] = "fine_label_names.txt"
+    ranges: ClassVar[tuple[int, ...]] = (20, 100)
+
+
+@hookimpl
+def featbench_datasets() -> list[Dataset]:
+    """Register CIFAR-10 and CIFAR-100."""
+    return [Cifar10(), Cifar100()]

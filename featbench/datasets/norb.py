@@ -1,0 +1,162 @@
+"""Small NORB from its six files of binary matrices: toys with category, instance and pose."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featbench.binary import check_counts, check_labels, read_bytes
+from featbench.dataset import Dataset, Download, FileDataset, find_file
+from featbench.errors import DataError
+from featbench.hookspecs import hookimpl
+from featbench.types import Images
+
+BYTES, INTEGERS = 0x1E3D4C55, 0x1E3D4C54
+"""Magic numbers of matrices of unsigned bytes and of integers of four bytes."""
+
+KINDS: Mapping[int, tuple[str, str]] = {BYTES: ("bytes", "u1"), INTEGERS: ("integers", "<i4")}
+"""What the magic numbers stand for: in words, and as numpy's type."""
+
+PAIR = (2, 96, 96)
+"""Sides of a stereo pair, the left camera first."""
+
+POSE: Mapping[str, range] = {
+    "instance": range(10),
+    "elevation": range(9),
+    "azimuth": range(0, 36, 2),
+    "lighting": range(6),
+}
+"""Columns of the info matrices and the values they take."""
+
+CHECKSUMS: Mapping[str, str] = {
+    "5x46789x9x18x6x2x96x96-training-dat": "5ffd6272a07d32695ee1082a26a41a93a37aab8c28da047f8c34ed348d214873",
+    "5x46789x9x18x6x2x96x96-training-cat": "2784e542c1922060691090952b6cd6278879a216c90f81476f0f00256d42cdaa",
+    "5x46789x9x18x6x2x96x96-training-info": "de7eb932ebe7a4ee16217fead60660d0eb3d23632c2f4d1c51f88c501c17bf32",
+    "5x01235x9x18x6x2x96x96-testing-dat": "cf7104eed3e51174d2f65b66d1e5878b9da233b886f161b0d88f4510ba2c7474",
+    "5x01235x9x18x6x2x96x96-testing-cat": "ecaf6d5bb8c3bc5eab9cf0258f6d2198dd474e016e374836fc097f2e5ff509ff",
+    "5x01235x9x18x6x2x96x96-testing-info": "16adf314226327ee006d1a44db8cfef52773c06c829951d5653a9f6f310248a2",
+}
+"""SHA-256 of the published files, in the order in which they are read: images, categories, poses."""
+
+
+@dataclass(frozen=True)
+class Poses:
+    """What each image shows beside its category, [n] each, as the files count it.
+
+    instance: 0 to 9, the toy of its category. elevation: 0 to 8, the camera at 30° + 5° times this. azimuth: 0 to 34,
+    even, in tens of degrees. lighting: 0 to 5.
+    """
+
+    instance: NDArray[np.int32]
+    elevation: NDArray[np.int32]
+    azimuth: NDArray[np.int32]
+    lighting: NDArray[np.int32]
+
+
+class SmallNorb(FileDataset):
+    """Photographs of 50 toys in many poses, 24,300 training and as many test images, five classes, gz or not.
+
+    Of each stereo pair it gives the left camera's image, grey and 96×96. No toy is in both parts.
+    """
+
+    name: ClassVar[str] = "small-norb"
+    source: ClassVar[str] = (
+        "LeCun, Huang, Bottou 2004, Learning methods for generic object recognition with invariance to pose and "
+        "lighting"
+    )
+    licence: ClassVar[str] = "for research purposes; cannot be sold"
+    homepage: ClassVar[str] = "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/"
+    downloads: ClassVar[tuple[Download, ...]] = tuple(
+        Download(
+            f"https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/smallnorb-{stem}.mat.gz",
+            f"small-norb/smallnorb-{stem}.mat.gz",
+            f"sha256:{checksum}",
+        )
+        for stem, checksum in CHECKSUMS.items()
+    )
+    classes: ClassVar[tuple[str, ...]] = ("animal", "human", "plane", "truck", "car")
+
+    def files(self, data_dir: Path | None) -> list[Path]:
+        """Return the paths of images, categories and poses, training first."""
+        files = [f"smallnorb-{stem}.mat" for stem in CHECKSUMS]
+        return [find_file(data_dir, self.name, self.name, f"{file}.gz", file) for file in files]
+
+    def load(self, data_dir: Path | None) -> Images:
+        """Return the left images of the training part, then of the testing part, which `test` marks."""
+        paths = self.files(data_dir)
+        pixels, labels = [], []
+        for image_path, label_path, pose_path in (paths[:3], paths[3:]):
+            marks = read_matrix(label_path, INTEGERS, 1)
+            check_labels(label_path, marks, 0, len(self.classes) - 1)
+            images = read_left(image_path)
+            check_counts(image_path, images, label_path, marks)
+            check_counts(image_path, images, pose_path, read_poses(pose_path), "poses")
+            pixels.append(images)
+            labels.append(marks)
+        test = np.repeat([False, True], [len(labels[0]), len(labels[1])])
+        return Images(np.concatenate(pixels), np.concatenate(labels).astype(np.int64), self.classes, test)
+
+    def poses(self, data_dir: Path | None) -> Poses:
+        """Return the poses of all images, in the order in which `load` gives them."""
+        paths = self.files(data_dir)
+        return Poses(*np.concatenate([read_poses(path) for path in paths[2::3]]).T)
+
+
+def read_left(path: Path) -> NDArray[np.uint8]:
+    """Read a file of stereo pairs and return the left images, [n, 96, 96]."""
+    pairs = read_matrix(path, BYTES, 1 + len(PAIR))
+    if pairs.shape[1:] != PAIR:
+        raise DataError(f"{path} holds images of {list(pairs.shape[1:])}, not stereo pairs of {list(PAIR)}")
+    return pairs[:, 0].astype(np.uint8)  # copied, so that the right images do not stay in memory
+
+
+def read_poses(path: Path) -> NDArray[np.int32]:
+    """Read an info file, [n, 4]: instance, elevation, azimuth and lighting, in the ranges of `Poses`."""
+    poses = read_matrix(path, INTEGERS, 2)
+    if poses.shape[1] != len(POSE):
+        raise DataError(f"{path} holds {poses.shape[1]} numbers an image, not {len(POSE)}: {', '.join(POSE)}")
+    for column, (name, values) in zip(poses.T, POSE.items(), strict=True):
+        outside = column[~np.isin(column, list(values))]
+        if len(outside):
+            steps = f" in steps of {values.step}" if values.step > 1 else ""
+            raise DataError(f"{path} holds the {name} {outside[0]}; it is {values[0]} to {values[-1]}{steps}")
+    return poses.astype(np.int32)
+
+
+def read_matrix(path: Path, magic: int, sides: int) -> NDArray[np.integer[Any]]:
+    """Read a binary matrix of so many sides (format: small NORB's page), gz or not, of the kind of the magic number.
+
+    Raises `DataError` naming the file if it is empty, truncated, too long, damaged or of another kind.
+    """
+    data = read_bytes(path)
+    # At least three sides are written; of a matrix that has fewer, the rest mean nothing.
+    header = 8 + 4 * max(sides, 3)
+    if len(data) < header:
+        raise DataError(f"{path} is truncated: {len(data)} bytes, its header alone has {header}; fetch it again")
+    found, count, *shape = struct.unpack(f"<{2 + sides}I", data[: 8 + 4 * sides])
+    words, kind = KINDS[magic]
+    if (found, count) != (magic, sides):
+        raise DataError(
+            f"{path} is no binary matrix of {words} with {sides} sides: "
+            f"it starts with {found:#010x} and {count}, not {magic:#010x} and {sides}"
+        )
+    expected = header + math.prod(shape) * np.dtype(kind).itemsize
+    if len(data) != expected:
+        state = "truncated" if len(data) < expected else "too long"
+        raise DataError(f"{path} is {state}: {len(data)} bytes, its header {shape} asks for {expected}; fetch it again")
+    if len(data) == header:
+        raise DataError(f"{path} is empty: its header {shape} asks for nothing; fetch it again")
+    return np.frombuffer(data, dtype=kind, offset=header).reshape(shape)
+
+
+@hookimpl
+def featbench_datasets() -> list[Dataset]:
+    """Register small NORB."""
+    return [SmallNorb()]

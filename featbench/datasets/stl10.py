@@ -1,0 +1,94 @@
+"""STL-10 from its binary version, with its unlabelled images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featbench.binary import check_counts, check_labels, map_records, read_names
+from featbench.dataset import Dataset, Download, FileDataset, find_file
+from featbench.hookspecs import hookimpl
+from featbench.types import Images, Pixels
+
+FOLDER = "stl10_binary"
+CLASSES = 10
+PLANES = (3, 96, 96)
+"""An image as its file has it: one colour after the other, each column by column."""
+
+
+class Stl10(FileDataset):
+    """Photographs, 5,000 training, 8,000 test and 100,000 unlabelled images of 96×96 in colour, ten classes."""
+
+    name: ClassVar[str] = "stl10"
+    source: ClassVar[str] = (
+        "Coates, Lee, Ng 2011, An analysis of single-layer networks in unsupervised feature learning"
+    )
+    licence: ClassVar[str] = "not stated; research use"
+    homepage: ClassVar[str] = "https://cs.stanford.edu/~acoates/stl10/"
+    downloads: ClassVar[tuple[Download, ...]] = (
+        Download(
+            "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
+            "stl10_binary.tar.gz",
+            "sha256:f31fd99273a1acb8609c8db427cebb1de3f71de77758cdc0e22956e1289b9866",
+            unpack=".",
+        ),
+    )
+
+    def files(self, data_dir: Path | None) -> list[Path]:
+        """Return the paths of labelled images and their labels, training first, then that of the classes' names."""
+        names = ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "class_names.txt")
+        return [find_file(data_dir, self.name, FOLDER, name) for name in names]
+
+    def load(self, data_dir: Path | None) -> Images:
+        """Return the training images, then the test images, which `test` marks; pixels [n, 96, 96, 3]."""
+        *paths, names = self.files(data_dir)
+        planes = [map_planes(path) for path in paths[::2]]
+        labels = [map_records(path, 1)[:, 0] for path in paths[1::2]]
+        for image_path, images, label_path, marks in zip(paths[::2], planes, paths[1::2], labels, strict=True):
+            check_counts(image_path, images, label_path, marks)
+            check_labels(label_path, marks, 1, CLASSES)
+        return Images(
+            pixels=np.ascontiguousarray(np.concatenate(planes).transpose(0, 3, 2, 1)),
+            labels=np.concatenate(labels).astype(np.int64) - 1,
+            classes=read_names(names, CLASSES),
+            test=np.repeat([False, True], [len(labels[0]), len(labels[1])]),
+        )
+
+    def pool(self, data_dir: Path | None) -> Sequence[Pixels]:
+        """Return the unlabelled images, which stay in their file of 2.7 GB until they are asked for."""
+        return MappedImages(map_planes(find_file(data_dir, self.name, FOLDER, "unlabeled_X.bin")))
+
+
+class MappedImages(Sequence[Pixels]):
+    """Images that are read from their mapped file when they are asked for, each [96, 96, 3]."""
+
+    def __init__(self, planes: NDArray[np.uint8]) -> None:
+        self.planes = planes
+
+    def __len__(self) -> int:
+        return len(self.planes)
+
+    @overload
+    def __getitem__(self, index: int) -> Pixels: ...
+    @overload
+    def __getitem__(self, index: slice) -> MappedImages: ...
+    def __getitem__(self, index: int | slice) -> Pixels | MappedImages:
+        if isinstance(index, slice):
+            return MappedImages(self.planes[index])
+        return np.ascontiguousarray(self.planes[index].transpose(2, 1, 0))
+
+
+def map_planes(path: Path) -> NDArray[np.uint8]:
+    """Map a file of images into memory, [n, colours, columns, rows]."""
+    return map_records(path, math.prod(PLANES)).reshape(-1, *PLANES)
+
+
+@hookimpl
+def featbench_datasets() -> list[Dataset]:
+    """Register STL-10."""
+    return [Stl10()]

@@ -1,0 +1,190 @@
+"""Street View House Numbers from the MATLAB files of cropped digits."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featbench.binary import check_labels, read_bytes
+from featbench.dataset import Dataset, Download, FileDataset, blaming, find_file
+from featbench.errors import DataError
+from featbench.hookspecs import hookimpl
+from featbench.types import Images
+
+FILES = ("train_32x32.mat", "test_32x32.mat")
+IMAGE = (32, 32, 3)
+CLASSES = 10
+
+VARIABLES: Mapping[str, tuple[int | None, ...]] = {"X": (*IMAGE, None), "y": (None, 1)}
+"""What a file holds, by name: the sides, None for the number of images; all of it unsigned bytes."""
+
+HEADER = 128
+"""Bytes before the first data element of a MATLAB file."""
+
+BYTES, MATRIX, COMPRESSED = 2, 14, 15
+"""Kinds of data elements: unsigned bytes, a variable, a variable that is deflated."""
+
+HEAD = [6, 5, 1]
+"""Kinds of the elements that a variable starts with: its flags, its sides, its name."""
+
+UINT8, PLAIN = 9, 0x0AFF
+"""The class of arrays of unsigned bytes, and the flags that tell it: class, logical, complex."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable of a MATLAB file. values: its bytes, the first side changing fastest; none unless `plain`, that is,
+    an array of unsigned bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    plain: bool
+    values: memoryview
+
+
+def _download(file: str, checksum: str) -> Download:
+    return Download(f"http://ufldl.stanford.edu/housenumbers/{file}", f"svhn/{file}", f"sha256:{checksum}")
+
+
+class Svhn(FileDataset):
+    """House numbers, 73,257 training and 26,032 test digits cropped to 32×32 in colour, ten classes; MATLAB files."""
+
+    name: ClassVar[str] = "svhn"
+    source: ClassVar[str] = (
+        "Netzer, Wang, Coates, Bissacco, Wu, Ng 2011, Reading digits in natural images with unsupervised feature "
+        "learning"
+    )
+    licence: ClassVar[str] = "for non-commercial use only"
+    homepage: ClassVar[str] = "http://ufldl.stanford.edu/housenumbers/"
+    downloads: ClassVar[tuple[Download, ...]] = (
+        _download(FILES[0], "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8"),
+        _download(FILES[1], "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b"),
+    )
+
+    def files(self, data_dir: Path | None) -> list[Path]:
+        """Return the paths of the training and the test digits."""
+        return [find_file(data_dir, self.name, self.name, file) for file in FILES]
+
+    def load(self, data_dir: Path | None) -> Images:
+        """Return the training images, then the test images, which `test` marks; pixels [n, 32, 32, 3]."""
+        parts = [read_digits(path) for path in self.files(data_dir)]
+        labels = [marks for _, marks in parts]
+        return Images(
+            pixels=np.concatenate([images for images, _ in parts]),
+            # The digit 0 has the label 10, as MATLAB counts from 1.
+            labels=np.concatenate(labels).astype(np.int64) % CLASSES,
+            classes=tuple("0123456789"),
+            test=np.repeat([False, True], [len(labels[0]), len(labels[1])]),
+        )
+
+
+def read_digits(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Read the images [n, 32, 32, 3] and the labels [n], 1 to 10, of a MATLAB file of version 5.
+
+    Raises `DataError` naming the file if it is damaged or holds anything else.
+    """
+    with blaming(str(path)):
+        variables = read_variables(read_bytes(path))
+        for name, sides in VARIABLES.items():
+            _check_variable(name, sides, variables)
+    images, labels = (np.frombuffer(variables[name].values, dtype=np.uint8) for name in VARIABLES)
+    count = variables["X"].shape[-1]
+    if count != len(labels):
+        raise DataError(f"{path} holds {count} images, but {len(labels)} labels: it is damaged; fetch it again")
+    check_labels(path, labels, 1, CLASSES)
+    # What changes fastest comes first in MATLAB, and last here.
+    return np.ascontiguousarray(images.reshape(count, *IMAGE[::-1]).transpose(0, 3, 2, 1)), labels
+
+
+def read_variables(data: bytes) -> dict[str, Variable]:
+    """Read a MATLAB file of version 5 (format: MathWorks, MAT-File Format).
+
+    Not with scipy: one wrong byte in a variable's flags or types can crash its reader (1.17), and Python with it.
+    """
+    order = {b"IM": "<", b"MI": ">"}.get(data[126:HEADER])
+    version = struct.unpack_from(f"{order}H", data, 124)[0] if order else None
+    if version == 0x0200:
+        raise DataError("a MATLAB file of version 7.3 (HDF5), where SVHN's are of version 5; fetch it again")
+    if order is None or version != 0x0100:
+        raise DataError("no MATLAB file of version 5: truncated, damaged or something else; fetch it again")
+    variables = {}
+    for kind, content in elements(memoryview(data)[HEADER:], order):
+        inner = elements(_inflate(content), order) if kind == COMPRESSED else [(kind, content)]
+        if [kind for kind, _ in inner] != [MATRIX]:
+            raise DataError("holds something that is no variable: damaged; fetch it again")
+        variable = read_variable(inner[0][1], order)
+        if variable.name in variables:
+            raise DataError(f"holds two variables {variable.name}: damaged; fetch it again")
+        variables[variable.name] = variable
+    return variables
+
+
+def read_variable(data: memoryview, order: str) -> Variable:
+    """Read what an element of kind `MATRIX` holds: flags, sides, name and, for an array, its values."""
+    parts = elements(data, order)
+    if [kind for kind, _ in parts[:3]] != HEAD or len(parts[0][1]) != 8:
+        raise DataError("holds a variable without flags, sides or name: damaged; fetch it again")
+    (_, flags), (_, sides), (_, name), *values = parts
+    (form,) = struct.unpack_from(f"{order}I", flags)
+    shape = tuple(side for (side,) in struct.iter_unpack(f"{order}I", sides[: len(sides) // 4 * 4]))
+    plain = form & PLAIN == UINT8 and [kind for kind, _ in values] == [BYTES]
+    return Variable(bytes(name).decode("latin-1"), shape, plain, values[0][1] if plain else memoryview(b""))
+
+
+def elements(data: memoryview, order: str) -> list[tuple[int, memoryview]]:
+    """Return kind and content of the data elements that follow each other; `order` is struct's, "<" or ">"."""
+    found, position = [], 0
+    while position < len(data):
+        if position + 8 > len(data):
+            raise DataError(f"truncated, or {len(data) - position} bytes too long; fetch it again")
+        kind, size = struct.unpack_from(f"{order}2I", data, position)
+        start = position + 8
+        if kind >> 16:  # up to four bytes share one tag with their kind and number
+            kind, size, start = kind & 0xFFFF, kind >> 16, position + 4
+        end = start + size
+        if end > len(data) or (start == position + 4 and size > 4):
+            raise DataError(f"truncated: {size} bytes should follow, but {len(data) - start} do; fetch it again")
+        found.append((kind, data[start:end]))
+        position = end if kind == COMPRESSED else end + -end % 8
+    return found
+
+
+def _inflate(data: memoryview) -> memoryview:
+    try:
+        return memoryview(zlib.decompress(data))
+    except zlib.error as error:
+        raise DataError(f"damaged ({error}); fetch it again") from error
+
+
+def _check_variable(name: str, sides: tuple[int | None, ...], variables: Mapping[str, Variable]) -> None:
+    """Raise a `DataError` unless a variable is there and holds unsigned bytes, as many as fit its sides."""
+    if name not in variables:
+        held = ", ".join(sorted(variables)) or "nothing"
+        raise DataError(f"holds {held}, but no variable {name}: not SVHN's cropped digits")
+    shape, plain, size = variables[name].shape, variables[name].plain, len(variables[name].values)
+    fits = len(shape) == len(sides) and all(want in (None, side) for want, side in zip(sides, shape, strict=True))
+    if not plain or not fits or 0 in shape:
+        kind = "unsigned bytes" if plain else "other than unsigned bytes"
+        expected = ", ".join("n" if side is None else str(side) for side in sides)
+        raise DataError(
+            f"variable {name} holds {kind}, {list(shape)}, not unsigned bytes, [{expected}]: not SVHN's cropped digits"
+        )
+    if math.prod(shape) != size:
+        raise DataError(
+            f"variable {name} has {size} bytes, its sides {list(shape)} ask for {math.prod(shape)}: damaged; "
+            f"fetch it again"
+        )
+
+
+@hookimpl
+def featbench_datasets() -> list[Dataset]:
+    """Register SVHN."""
+    return [Svhn()]

@@ -1,0 +1,210 @@
+"""A published table measured anew: its cells are run as any comparison, and set beside the published numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean, stdev
+from typing import Any
+
+import pandas as pd
+
+from featbench.cell import Cell
+from featbench.comparison import Comparison, Workbench, cells_frame
+from featbench.errors import UnknownNameError, UsageError
+from featbench.grid import BASELINES, Request
+from featbench.published import Claim, Contrast, PublishedRow, PublishedTable
+from featbench.significance import corrected_resampled_test, holm
+from featbench.statistics import summarise
+
+LEVEL = 0.05
+"""A claim's contrasts are confirmed at this level, after Holm's correction over the claim."""
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A table measured anew.
+
+    rows: a row for each cell of the table, baselines first, with the columns of a comparison and: row, column,
+    published, published_std, difference (measured less published), tolerance, verdict. claims: a row for each contrast
+    of a claim: claim, contrast, published, mean, std, n, p (one-sided, Holm), verdict.
+    """
+
+    table: PublishedTable
+    comparison: Comparison
+    rows: pd.DataFrame
+    claims: pd.DataFrame
+
+
+def reproduce(
+    workbench: Workbench,
+    name: str,
+    request: Request,
+    *,
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    retry: bool = False,
+    track: str | bool = True,
+) -> Reproduction:
+    """Measure a published table, or some `rows` and `columns` of it.
+
+    Of `request` count draws, seed, device, unlabelled, dataset and test_per_class. Cells that the store holds are read.
+    """
+    table = workbench.registry.table(name)
+    plan = plan_table(workbench, table, request, rows, columns)
+    asked = {"reproduce": name, "rows": rows, "columns": columns, **_variations(request)}
+    comparison = workbench.run(list(plan), asked, retry=retry, track=track)
+    places = list(plan.values())
+    frame = cells_frame(comparison.runs, workbench.registry)
+    frame["row"], frame["column"] = [row for row, _ in places], [column for _, column in places]
+    measured = _measured_rows(table, frame)
+    ratio = _test_over_train(workbench, next(iter(plan)))
+    return Reproduction(table, comparison, measured, judge_claims(table.claims, table, measured, ratio))
+
+
+def plan_table(
+    workbench: Workbench,
+    table: PublishedTable,
+    request: Request,
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+) -> dict[Cell, tuple[str, str]]:
+    """Return the cells of a table, each with its row and column ("" for baselines), those first."""
+    wanted = _chosen("row", rows, [row.name for row in table.rows])
+    shown = _chosen("column", columns, table.columns)
+    plan: dict[Cell, tuple[str, str]] = {}
+    for row in table.rows:
+        for column in shown:
+            if row.name in wanted and column in row.values:
+                for cell in _cells(workbench, table, request, row, column):
+                    baseline = cell.learner.name in BASELINES
+                    plan.setdefault(cell, (cell.learner.name, "") if baseline else (row.name, column))
+    if not plan:
+        raise UsageError(f"{table.name} has no numbers for rows {', '.join(wanted)} in columns {', '.join(shown)}")
+    return plan
+
+
+def judge_claims(
+    claims: Sequence[Claim], table: PublishedTable, measured: pd.DataFrame, test_over_train: float
+) -> pd.DataFrame:
+    """Test each contrast of each claim on the draws that its cells share."""
+    scores = {
+        (row["row"], row["column"]): row["scores"] for row in measured.to_dict("records") if row["status"] == "ok"
+    }
+    published = {(row.name, column): value for row in table.rows for column, value in row.values.items()}
+    judged: list[dict[str, Any]] = []
+    for claim in claims:
+        tested = [_contrast(contrast, scores, published, test_over_train) for contrast in claim.contrasts]
+        known = [line for line in tested if line["p"] is not None]
+        for line, p in zip(known, holm([line["p"] for line in known]), strict=True):
+            line["p"], line["verdict"] = p, "confirmed" if p < LEVEL else "not confirmed"
+        judged += [{"claim": claim.text, **line} for line in tested]
+    return pd.DataFrame(judged)
+
+
+def claim_verdict(verdicts: Sequence[str]) -> str:
+    """Return what the verdicts on its contrasts say of a claim."""
+    tested = [verdict for verdict in verdicts if not verdict.startswith("not tested")]
+    if not tested:
+        return "not tested"
+    if any(verdict != "confirmed" for verdict in tested):
+        return "not confirmed"
+    return (
+        "confirmed"
+        if len(tested) == len(verdicts)
+        else f"confirmed as far as tested ({len(tested)} of {len(verdicts)})"
+    )
+
+
+def _chosen(what: str, asked: Sequence[str] | None, known: Sequence[str]) -> list[str]:
+    for name in asked or ():
+        if name not in known:
+            raise UnknownNameError(what, name, known)
+    return list(dict.fromkeys(asked or known))
+
+
+def _cells(workbench: Workbench, table: PublishedTable, request: Request, row: PublishedRow, column: str) -> list[Cell]:
+    asked = replace(
+        request,
+        protocol=table.protocol,
+        features=[row.learner],
+        regimes=[row.regime],
+        classifiers=[row.classifier],
+        stages=f"{row.stages}:{column}",
+    )
+    return workbench.plan(asked)
+
+
+def _variations(request: Request) -> dict[str, Any]:
+    kept = ("dataset", "draws", "seed", "device", "unlabelled", "test_per_class")
+    return {name: value for name, value in asdict(request).items() if name in kept}
+
+
+def _measured_rows(table: PublishedTable, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for all draws of a cell of the table, with what was published."""
+    published = {row.name: row for row in table.rows}
+    rows = []
+    for (row, column), cells in frame.groupby(["row", "column"], sort=False):
+        measured = summarise(cells).iloc[0].to_dict()
+        source = published.get(str(row))
+        value = None if source is None else source.values[str(column)]
+        deviation = None if source is None else source.deviations.get(str(column))
+        tolerance = None if source is None else table.tolerance[str(column)]
+        mean = measured["mean"]
+        difference = None if value is None or pd.isna(mean) else mean - value
+        rows.append(
+            {
+                "row": row,
+                "column": column,
+                "published": value,
+                "published_std": deviation,
+                **measured,
+                "difference": difference,
+                "tolerance": tolerance,
+                "verdict": _verdict(difference, tolerance, str(measured["status"])),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _verdict(difference: float | None, tolerance: float | None, status: str) -> str:
+    if status != "ok":
+        return status
+    if difference is None or tolerance is None:
+        return ""
+    return "within" if abs(difference) <= tolerance else "above" if difference > 0 else "below"
+
+
+def _contrast(
+    contrast: Contrast,
+    scores: Mapping[tuple[str, str], Sequence[float]],
+    published: Mapping[tuple[str, str], float],
+    test_over_train: float,
+) -> dict[str, Any]:
+    places = [(row, column) for _, row, column in contrast.terms]
+    line: dict[str, Any] = {
+        "contrast": contrast.text,
+        "published": sum(weight * published[row, column] for weight, row, column in contrast.terms),
+        **{"mean": None, "std": None, "n": 0, "p": None},
+    }
+    missing = [f"{row} {column}" for row, column in places if (row, column) not in scores]
+    if missing:
+        return {**line, "verdict": f"not tested: {', '.join(missing)} not measured"}
+    weighted = [[weight * score for score in scores[row, column]] for weight, row, column in contrast.terms]
+    values = [sum(draw) for draw in zip(*weighted, strict=True)]
+    line |= {"mean": fmean(values), "n": len(values)}
+    if len(values) < 2:
+        return {**line, "verdict": "not tested: needs at least 2 draws"}
+    p = corrected_resampled_test([value - contrast.above for value in values], test_over_train)
+    return {**line, "std": stdev(values), "p": p, "verdict": ""}
+
+
+def _test_over_train(workbench: Workbench, cell: Cell) -> float:
+    """Return how many images are tested on for each that is trained on."""
+    _, census = workbench.steps.survey(cell.dataset, cell.preprocessing)
+    own = census.own_test if cell.test == "fixed" else (0,) * len(census.images)
+    rest = [count - test for count, test in zip(census.images, own, strict=True)]
+    trained = [count if cell.train_per_class is None else cell.train_per_class for count in rest]
+    left = own if cell.test == "fixed" else [count - used for count, used in zip(rest, trained, strict=True)]
+    tested = [count if cell.test_per_class is None else min(count, cell.test_per_class) for count in left]
+    return sum(tested) / sum(trained)

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from featbench.architecture import Architecture
+from featbench.errors import SplitError
+from featbench.prepare import PackedImages
+from featbench.preprocess import Maps, Preprocessing
+from featbench.protocols.caltech101 import ARCHITECTURES, CALTECH101_30
+from featbench.registry import Registry
+from featbench.split import Census
+
+COLUMNS = ("Rabs-N-PA", "Rabs-PA", "N-PM", "N-PA", "PA")
+
+INPUT = (1, 143, 143)
+
+
+def test_the_protocol_is_registered_with_its_data_set():
+    registry = Registry()
+    assert registry.protocol("caltech101-30") is CALTECH101_30
+    assert registry.dataset(CALTECH101_30.dataset).name == "caltech101"
+
+
+def test_there_are_ten_architectures_five_of_one_stage_and_five_of_two():
+    assert list(ARCHITECTURES) == [f"{stages}:{column}" for stages in ("one", "two") for column in COLUMNS]
+    assert CALTECH101_30.architectures == ARCHITECTURES
+    assert CALTECH101_30.architecture == ARCHITECTURES["one:Rabs-N-PA"]
+    assert len(set(ARCHITECTURES.values())) == 10
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_stages_are_made_of_the_operations_of_their_column(column):
+    one, two = (Architecture.parse(ARCHITECTURES[f"{stages}:{column}"]).stages for stages in ("one", "two"))
+    assert len(one) == 1
+    assert len(two) == 2
+    assert two[0] == one[0]
+    for stage in two:
+        tokens = [str(operation) for operation in stage.operations]
+        assert "-".join(token.rstrip("0123456789/") for token in tokens[1:]) == column
+    assert [str(stage.operations[0]) for stage in two] == ["64F9", "256F9:16"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("one:Rabs-N-PA", [(64, 26, 26)]),
+        ("one:Rabs-PA", [(64, 26, 26)]),
+        ("one:N-PM", [(64, 27, 27)]),
+        ("one:N-PA", [(64, 26, 26)]),
+        ("one:PA", [(64, 26, 26)]),
+        ("two:Rabs-N-PA", [(64, 26, 26), (256, 4, 4)]),
+        ("two:Rabs-PA", [(64, 26, 26), (256, 4, 4)]),
+        ("two:N-PM", [(64, 27, 27), (256, 4, 4)]),
+        ("two:N-PA", [(64, 26, 26), (256, 4, 4)]),
+        ("two:PA", [(64, 26, 26), (256, 4, 4)]),
+    ],
+)
+def test_shapes_are_those_of_the_paper(name, shapes):
+    assert list(Architecture.parse(ARCHITECTURES[name]).shapes(INPUT)) == shapes
+
+
+@pytest.mark.parametrize("sides", [(151, 100), (90, 151), (151, 151)])
+def test_images_of_151_pixels_enter_as_143(sides):
+    pixels = PackedImages.pack([np.zeros(sides, dtype=np.uint8)])
+    assert Maps(pixels, CALTECH101_30.preprocessing).shape == INPUT
+    assert CALTECH101_30.preprocessing == Preprocessing(151, True, 1.0, True)
+
+
+def test_thirty_images_of_each_class_train_five_of_them_for_validation():
+    protocol = CALTECH101_30
+    assert (protocol.train_per_class, protocol.test, protocol.test_per_class) == (30, "rest", None)
+    assert 30 * protocol.validation_fraction == pytest.approx(5)
+    assert protocol.metric == "mean-per-class-accuracy"
+    Census(("a", "b"), (31, 800), (0, 0), False).require(protocol.train_per_class, protocol.test)
+    with pytest.raises(SplitError, match="class 'a' has 30 images, but 30 are asked for training"):
+        Census(("a", "b"), (30, 800), (0, 0), False).require(protocol.train_per_class, protocol.test)
