@@ -19,7 +19,7 @@ from featbench.errors import DataError
 from featbench.experiment import Part, Progress, Steps
 from featbench.filters import Filters
 from featbench.hashing import content_hash
-from featbench.keys import Document, Keys
+from featbench.keys import Document, Keys, modules_hash
 from featbench.learner import FilterLearner
 from featbench.network import StageFilters
 from featbench.prepare import PackedImages
@@ -49,7 +49,7 @@ class CachedSteps(Steps):
 
     def survey(self, dataset: str, preprocessing: Preprocessing) -> tuple[Shape, Census]:
         """Return the shape of a data set's maps, and how many images it has; reads it only the first time."""
-        key = content_hash([self.keys.prepared(dataset, preprocessing), asdict(preprocessing)])
+        key = content_hash([self.keys.prepared(dataset, preprocessing), asdict(preprocessing), modules_hash()])
         known = self.store.read_record("surveys", key)
         if known is None:
             images, maps = self.load(dataset, preprocessing)

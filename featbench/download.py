@@ -152,20 +152,19 @@ class _Fetch:
     def _once(self, part: _Part) -> None:
         """Ask for what is missing and take it in; a `_PassingError` if less came than was announced."""
         with self._answer(part) as response:
-            version = _version(response)
             first, total = _extent(response)
-            if first != part.size or (first and version not in ("", part.version)):
+            if first != part.size:
                 part.restart()
                 if first != 0:
-                    raise _PassingError("the server went on with another file than it began with")
+                    raise _PassingError("the server sends another part than it was asked for")
             if not part.size:
-                part.mark(version)
+                part.mark(_version(response))
             if total is not None and total - part.size > shutil.disk_usage(part.path.parent).free:
                 raise self.failure(f"it has {total} bytes, for which the disk has no room. Make room")
             self._receive(response, part, total)
 
     def _answer(self, part: _Part) -> HTTPResponse:
-        request = Request(self.url, headers={"User-Agent": "featbench", "Accept-Encoding": "identity"})
+        request = Request(self.url, headers={"User-Agent": "featbench"})
         if part.size:
             request.add_header("Range", f"bytes={part.size}-")
             if part.version:
@@ -243,8 +242,7 @@ class _Part:
     def restart(self) -> None:
         """Forget what is here."""
         self._file.truncate(0)
-        self.size, self.version = 0, ""
-        self._mark.unlink(missing_ok=True)
+        self.size = 0
 
     def settle(self) -> None:
         """Give the file its own name."""

@@ -17,6 +17,7 @@ from featbench.cell import Cell
 from featbench.classifier import Predictor
 from featbench.clock import Clock
 from featbench.dataset import blaming, check_images, reading
+from featbench.errors import PluginError
 from featbench.images import ImageFiles, image_files
 from featbench.learner import FilterLearner, NetworkLearner
 from featbench.network import (
@@ -64,7 +65,7 @@ def run_cell(cell: Cell, steps: Steps) -> Outcome:
         refinement, refining = steps.refine(cell, split, network, maps, images)
     features, extracting = steps.features(cell, split, network, maps)
     predictor, classifying = steps.classify(cell, split, features, images)
-    predictions = np.concatenate([predictor.predict(block) for block in features.test.blocks()])
+    predictions = np.concatenate([_predict(cell, predictor, block) for block in features.test.blocks()])
     score = compute_score(cell.metric, predictions, images.labels[split.test], len(images.classes))
     report = {
         **predictor.report,
@@ -72,6 +73,14 @@ def run_cell(cell: Cell, steps: Steps) -> Outcome:
         **({"images_left_out": len(images.left_out)} if images.left_out else {}),
     }
     return Outcome(score, predictions, Seconds(learning, refining, extracting, classifying), report)
+
+
+def _predict(cell: Cell, predictor: Predictor, features: FloatArray) -> IntArray:
+    predictions = np.asarray(predictor.predict(features))
+    if predictions.shape != (len(features),):
+        given = "None" if predictions.dtype == object else f"an array of shape {list(predictions.shape)}"
+        raise PluginError(f"classifier {cell.classifier} gave {given} as predictions for {len(features)} images")
+    return predictions
 
 
 class Steps:

@@ -60,9 +60,13 @@ def read_image(path: Path) -> Pixels:
 def listing(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the image files below a folder, sorted, and all other files."""
     files = [Path(place) / name for place, _, names in os.walk(folder) for name in names]
-    images = sorted(path for path in files if path.suffix.lower() in ENDINGS and not path.name.startswith("."))
+    images = sorted(path for path in files if path.suffix.lower() in ENDINGS and not _is_hidden(path, folder))
     require_distinct(images)
     return images, sorted(set(files) - set(images))
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def require_distinct(paths: Iterable[Path]) -> None:

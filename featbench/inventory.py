@@ -259,15 +259,12 @@ def _read_all(name: str, what: str, pixels: Sequence[Pixels] | Pixels, found: Ve
     """Read every image, and note which sizes and kinds there are."""
     read, kinds = 0, set()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            for block in pool.map(partial(_read_block, name, what, pixels), range(0, len(pixels), BLOCK)):
-                read += len(block)
-                found.problems += [image for image in block if isinstance(image, str)]
-                kinds |= {image for image in block if not isinstance(image, str)}
-                progress(f"reading {what}s", read, len(pixels))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # who interrupts does not wait for the rest
-            raise
+        # An exception ends the iteration, and with it what has not begun: who interrupts does not wait for the rest.
+        for block in pool.map(partial(_read_block, name, what, pixels), range(0, len(pixels), BLOCK)):
+            read += len(block)
+            found.problems += [image for image in block if isinstance(image, str)]
+            kinds |= {image for image in block if not isinstance(image, str)}
+            progress(f"reading {what}s", read, len(pixels))
     if kinds:
         found.notes.append(f"{what}s: {len(pixels)}, {_range_of(kinds)}")
 

@@ -29,6 +29,7 @@ NUMERICAL_MODULES = (
     "learner",
     "network",
     "normalization",
+    "parameters",
     "patches",
     "pooling",
     "prepare",

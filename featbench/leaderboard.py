@@ -15,6 +15,7 @@ from featbench.comparison import Workbench, regime_label
 from featbench.errors import FeatbenchError, LeaderboardError, UnknownNameError
 from featbench.files import write_atomically
 from featbench.hashing import content_hash
+from featbench.protocol import Protocol
 from featbench.report.leaderboard import render_csv, render_page
 from featbench.runner import result_key
 
@@ -41,7 +42,7 @@ def publish(workbench: Workbench, protocol: str, folder: Path, *, allow_dirty: b
     declared = workbench.registry.protocol(protocol)
     publication = Publication()
     for first, records in _rows(workbench, protocol):
-        name = entry_name(first, declared.architecture)
+        name = entry_name(first, declared)
         wanted = 1 if first.train_per_class is None else declared.draws
         try:
             entry = _entry(workbench, first, records, wanted, allow_dirty)
@@ -90,7 +91,7 @@ def read_entries(folder: Path, protocol: str) -> list[Entry]:
     return sorted(entries, key=lambda entry: (-entry["mean"], content_hash(entry)))
 
 
-def entry_name(cell: Cell, own_architecture: str) -> str:
+def entry_name(cell: Cell, protocol: Protocol) -> str:
     """Return the file name of a row, less .json: what tells it from the others of its protocol, readably."""
     parts = [
         str(cell.learner),
@@ -99,15 +100,23 @@ def entry_name(cell: Cell, own_architecture: str) -> str:
         f"{cell.train_per_class or 'all'} per class",
         f"seed {cell.seed}",
     ]
-    if cell.architecture not in ("", own_architecture):
+    if cell.dataset != protocol.dataset:
+        parts.append(_without_folders(cell.dataset))
+    if cell.architecture not in ("", protocol.architecture):
         parts.append(cell.architecture)
     if cell.unlabelled:
-        parts.append(f"on {Path(cell.unlabelled).name}")
+        parts.append(f"on {_without_folders(cell.unlabelled)}")
     if cell.test_per_class is not None:
         parts.append(f"at most {cell.test_per_class} tested")
     if cell.device != "cpu":
         parts.append(cell.device)
     return "_".join(re.sub(r"[^\w+.=,():-]+", "-", part) for part in parts).replace(":", "of")
+
+
+def _without_folders(name: str) -> str:
+    """Return the name of a data set, or of a folder, without the folders that it lies in."""
+    base, colon, path = name.rpartition(":")
+    return f"{base}{colon}{Path(path).name}"
 
 
 def _rows(workbench: Workbench, protocol: str) -> list[tuple[Cell, dict[int, Record]]]:
@@ -144,7 +153,8 @@ def _entry(workbench: Workbench, first: Cell, records: Mapping[int, Record], wan
     described = {name: value for name, value in first.describe().items() if name != "draw"}
     entry = {
         **described,
-        "unlabelled": None if first.unlabelled is None else Path(first.unlabelled).name,
+        "dataset": _without_folders(first.dataset),
+        "unlabelled": None if first.unlabelled is None else _without_folders(first.unlabelled),
         "label": regime_label(first, workbench.registry),
         "features": str(first.learner),
         "mean": fmean(scores),

@@ -70,7 +70,7 @@ def prepare(
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the images that are left
     bad = [str(error) for error in made if isinstance(error, DataError)]
-    if bad and not skip_bad:
+    if len(bad) == len(made) or (bad and not skip_bad):
         raise DataError(_complaint(bad, len(made)))
     kept = np.array([not isinstance(image, DataError) for image in made])
     pixels = PackedImages.pack([image for image in made if not isinstance(image, DataError)])
@@ -82,8 +82,10 @@ def _complaint(bad: Sequence[str], count: int) -> str:
     if len(bad) == count:
         return f"none of the {count} images can be used; the first: {bad[0]}"
     listed = "".join(f"\n  {line}" for line in bad[:20]) + ("\n  …" if len(bad) > 20 else "")
+    if len(bad) == 1:
+        return f"{bad[0]}; mend or remove it, or leave it out with --skip-bad-images"
     advice = "mend or remove them, or leave them out with --skip-bad-images"
-    return bad[0] if len(bad) == 1 else f"{len(bad)} of {count} images cannot be used: {advice}{listed}"
+    return f"{len(bad)} of {count} images cannot be used: {advice}{listed}"
 
 
 def _make_block(

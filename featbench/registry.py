@@ -218,7 +218,10 @@ def module_source(thing: object) -> str:
     return "\n".join(dict.fromkeys(_source(base) for base in bases))
 
 
-_CONTRACTS = ("builtins", "abc", "typing", "featbench.learner", "featbench.classifier", "featbench.dataset")
+_CONTRACTS = (
+    *("builtins", "abc", "typing"),
+    *("featbench.learner", "featbench.classifier", "featbench.dataset", "featbench.parameters"),
+)
 """Modules of base classes that belong to Python or to featbench's own numerical code."""
 
 

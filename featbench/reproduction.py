@@ -11,7 +11,7 @@ import pandas as pd
 
 from featbench.cell import Cell
 from featbench.comparison import Comparison, Workbench, cells_frame
-from featbench.errors import UnknownNameError, UsageError
+from featbench.errors import PluginError, UnknownNameError, UsageError
 from featbench.grid import BASELINES, Request
 from featbench.published import Claim, Contrast, PublishedRow, PublishedTable
 from featbench.significance import corrected_resampled_test, holm
@@ -70,6 +70,7 @@ def plan_table(
     columns: Sequence[str] | None = None,
 ) -> dict[Cell, tuple[str, str]]:
     """Return the cells of a table, each with its row and column ("" for baselines), those first."""
+    _require_sound(table)
     wanted = _chosen("row", rows, [row.name for row in table.rows])
     shown = _chosen("column", columns, table.columns)
     plan: dict[Cell, tuple[str, str]] = {}
@@ -77,8 +78,11 @@ def plan_table(
         for column in shown:
             if row.name in wanted and column in row.values:
                 for cell in _cells(workbench, table, request, row, column):
-                    baseline = cell.learner.name in BASELINES
-                    plan.setdefault(cell, (cell.learner.name, "") if baseline else (row.name, column))
+                    place = (cell.learner.name, "") if cell.learner.name in BASELINES else (row.name, column)
+                    if plan.setdefault(cell, place) != place:
+                        raise PluginError(
+                            f"table {table.name}: {' '.join(place)} runs what {' '.join(plan[cell])} does"
+                        )
     if not plan:
         raise UsageError(f"{table.name} has no numbers for rows {', '.join(wanted)} in columns {', '.join(shown)}")
     return plan
@@ -116,6 +120,24 @@ def claim_verdict(verdicts: Sequence[str]) -> str:
     )
 
 
+def _require_sound(table: PublishedTable) -> None:
+    """Raise a `PluginError` for what a table declares wrongly, before anything is computed."""
+    names = [row.name for row in table.rows]
+    cells = {(row.name, column) for row in table.rows for column in row.values}
+    used = {column for _, column in cells}
+    claimed = {(row, column) for claim in table.claims for line in claim.contrasts for _, row, column in line.terms}
+    problems = [
+        *(f"two rows are named {name}" for name in sorted({name for name in names if names.count(name) > 1})),
+        *(f"a row is named {name}, as a baseline is" for name in names if name in BASELINES),
+        *(f"row {row.name} measures a baseline" for row in table.rows if row.learner in BASELINES),
+        *(f"there are numbers for {column}, which is no column" for column in sorted(used - set(table.columns))),
+        *(f"column {column} has no tolerance" for column in sorted(used - set(table.tolerance))),
+        *(f"a claim speaks of {row} {column}, which has no number" for row, column in sorted(claimed - cells)),
+    ]
+    if problems:
+        raise PluginError(f"table {table.name}: {'; '.join(problems)}")
+
+
 def _chosen(what: str, asked: Sequence[str] | None, known: Sequence[str]) -> list[str]:
     for name in asked or ():
         if name not in known:
@@ -131,6 +153,7 @@ def _cells(workbench: Workbench, table: PublishedTable, request: Request, row: P
         regimes=[row.regime],
         classifiers=[row.classifier],
         stages=f"{row.stages}:{column}",
+        train_per_class=None,
     )
     return workbench.plan(asked)
 

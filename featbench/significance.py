@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from math import sqrt
 from statistics import fmean, variance
 
+ROUNDING = 1e-9
+"""Differences of percentages below this are rounding."""
+
 
 def corrected_resampled_test(differences: Sequence[float], test_over_train: float) -> float:
     """Return the one-sided p-value of the mean difference being above zero (Nadeau and Bengio 2003).
@@ -18,8 +21,8 @@ def corrected_resampled_test(differences: Sequence[float], test_over_train: floa
     if len(differences) < 2:
         raise ValueError("a test needs at least two draws")
     mean, spread = fmean(differences), variance(differences)
-    if spread == 0:
-        return 0.0 if mean > 0 else 1.0
+    if spread < ROUNDING**2:
+        return 0.0 if mean > ROUNDING else 1.0
     statistic = mean / sqrt((1 / len(differences) + test_over_train) * spread)
     return float(t.sf(statistic, len(differences) - 1))
 

@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 
 from featbench.cli.main import main
+from featbench.inventory import missing
 
 TINY = '''
 import os
@@ -143,6 +144,20 @@ def log(tmp_path, monkeypatch):
     path = tmp_path / "log"
     monkeypatch.setenv("FEATBENCH_TEST_LOG", str(path))
     return Log(path)
+
+
+@pytest.fixture
+def real_files():
+    """Where the real files of a data set lie; a test that asks for them where they are not is skipped."""
+
+    def folder(dataset):
+        place = os.environ.get("FEATBENCH_DATA")
+        reason = missing(dataset.name, dataset, place and Path(place))
+        if reason:
+            pytest.skip(reason)
+        return Path(place)
+
+    return folder
 
 
 @pytest.fixture

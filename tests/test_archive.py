@@ -5,7 +5,6 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from pathlib import Path
 
 import pytest
 
@@ -160,12 +159,14 @@ def test_what_is_no_plain_file_is_never_replaced_either(place, tmp_path, there):
 @pytest.mark.parametrize(
     "name",
     [
-        *("../evil", "a/../../evil", "..", "a/..", "/abs", "//abs", "C:evil", "c:/evil", "..\\evil", "a\\b", "\\abs"),
+        *("../evil", "a/../../evil", "..", "a/..", "ROOT/abs", "/ROOT/abs", "C:evil", "c:/evil"),
+        *("..\\evil", "a\\b", "\\abs"),
         *("a\nb", "a\x7fb"),
     ],
 )
 @pytest.mark.parametrize("write", [as_zip, as_tar])
 def test_names_that_lead_out_of_the_folder_are_refused(refused, tmp_path, write, name):
+    name = name.replace("ROOT", str(tmp_path))  # where code that is wrong would do no harm
     message = refused(write(tmp_path / "x", {"fine": b"", name: b"evil"}), "its name")
     assert repr(name) in message
 
@@ -174,6 +175,10 @@ def test_a_name_that_hides_behind_a_nul_is_refused(refused, tmp_path):
     path = make_zip(tmp_path / "x", [("evilAtxt", b"x")])
     path.write_bytes(path.read_bytes().replace(b"evilAtxt", b"evil\0txt"))
     refused(path, "control characters")
+
+
+def test_a_file_without_a_name_is_refused(refused, tmp_path):
+    refused(as_tar(tmp_path / "x", {"fine": b"", "": b"evil"}), "its name is empty")
 
 
 def test_an_absolute_name_writes_nothing_where_it_points(refused, tmp_path):
@@ -255,6 +260,17 @@ def test_a_bomb_is_stopped_by_what_it_unpacks_to(refused, tmp_path, write):
 @pytest.mark.parametrize("write", [as_zip, as_tar_gz])
 def test_many_files_are_one_bomb(refused, tmp_path, write):
     refused(write(tmp_path / "x", {str(n): bytes(2**18) for n in range(5)}), "'4'", "more than", limit=2**20 + 2**14)
+
+
+def test_what_is_left_out_is_counted_too(refused, tmp_path):
+    refused(as_tar_gz(tmp_path / "x", {"._zeros": bytes(2**22), "more": b""}), "more than 1048576", limit=2**20)
+
+
+def test_a_stream_is_not_read_backward():
+    stream = module._Guarded(io.BytesIO(b"abc"), lambda _: None)
+    assert (stream.read(2), stream.seek(2).tell()) == (b"ab", 2)
+    with pytest.raises(DataError, match="backward"):
+        stream.seek(1)
 
 
 def test_the_limit_follows_from_the_size_of_the_archive(refused, place, tmp_path, monkeypatch):
@@ -376,7 +392,7 @@ def test_a_gzip_with_a_wrong_checksum_is_refused(refused, tmp_path):
     raw = bytearray(path.read_bytes())
     raw[-6] ^= 1
     path.write_bytes(bytes(raw))
-    refused(path, "CRC")
+    refused(path, "CRC", "fetch it again")
 
 
 def test_an_encrypted_zip_is_refused(refused, tmp_path):
@@ -425,7 +441,7 @@ def test_a_full_disk_leaves_nothing(place, tmp_path, monkeypatch):
     before = tree(place)
     monkeypatch.setattr(module, "_copy", full)
     for folder in (place / "data", place / "new" / "deep"):
-        with pytest.raises(DataError, match="No space left on device"):
+        with pytest.raises(DataError, match=r"No space left on device$"):
             extract(archive, folder)
         assert tree(place) == before
 
@@ -475,7 +491,7 @@ def test_what_only_looks_like_an_archive_inside_stays_a_file(place, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [{"../../evil": b""}, {"/abs": b""}, {"inner.tar": b"itself"}, {"note": b"other"}, {"NOTE": b"other"}]
+    "content", [{"../../evil": b""}, {"C:abs": b""}, {"inner.tar": b"itself"}, {"note": b"other"}, {"NOTE": b"other"}]
 )
 def test_an_archive_inside_is_held_to_the_same_rules(refused, tmp_path, content):
     raw = inner(as_tar, tmp_path, content)
@@ -498,7 +514,7 @@ def test_archives_inside_share_the_limits(refused, place, tmp_path):
 
 def test_what_macos_adds_is_left_out(place, tmp_path):
     raw = inner(as_tar_gz, tmp_path, {"a/1.jpg": b"1", "a/._1.jpg": b"fork"})
-    content = {"set/in.tar.gz": raw, "__MACOSX/set/._in.tar.gz": b"\0\5\x16\7fork", "__MACOSX/._set": b""}
+    content = {"set/in.tar.gz": raw, "__MACOSX/set/._in.tar.gz": b"\0\5\x16\7fork", "__MACOSX/.DS_Store": b""}
     assert extract(as_zip(tmp_path / "x", content), place / "data") == 1
     assert files(place / "data") == {"kept": b"mine", "set/a/1.jpg": b"1"}
 
@@ -506,8 +522,3 @@ def test_what_macos_adds_is_left_out(place, tmp_path):
 def test_what_macos_adds_is_no_way_out(refused, tmp_path):
     refused(as_zip(tmp_path / "x", {"__MACOSX/../../evil": b""}), "leads out")
     refused(make_tar(tmp_path / "y", [member("._x", kind=tarfile.SYMTYPE, linkname="/")]), "link")
-
-
-def test_nothing_in_this_file_wrote_outside():
-    assert not Path("/abs").exists()
-    assert not Path("evil").exists()

@@ -18,14 +18,19 @@ BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 @pytest.fixture
 def reader(tmp_path, monkeypatch):
-    """A reader's folder: an own store, a folder of photographs, MNIST's files with a tenth of their images."""
+    """A reader's folder: an own store, a photograph, MNIST with a tenth of its images, a tiny Caltech-101."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEATBENCH_HOME", str(tmp_path / "store"))
     monkeypatch.setenv("FEATBENCH_DATA", str(tmp_path / "data"))
     generator = np.random.default_rng(0)
     (tmp_path / "bsds500").mkdir()
     Image.fromarray(generator.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "bsds500" / "one.jpg")
-    (tmp_path / "data" / "mnist").mkdir(parents=True)
+    for kind in ("ant", "beaver"):
+        folder = tmp_path / "data" / "caltech101" / "101_ObjectCategories" / kind
+        folder.mkdir(parents=True)
+        for index in range(31):
+            Image.fromarray(generator.integers(0, 256, (12, 16), dtype=np.uint8)).save(folder / f"{index}.jpg")
+    (tmp_path / "data" / "mnist").mkdir()
     for part, count in (("train", 6000), ("t10k", 1000)):
         labels = (np.arange(count) % 10).astype(np.uint8)
         pixels = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)

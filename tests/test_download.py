@@ -148,13 +148,13 @@ def endless(handler):
         handler.wfile.write(bytes(10_000))
 
 
-def partial_answer(content, extent, **headers):
+def partial_answer(content, extent, up_to=None):
     """Answer 206 with any Content-Range."""
 
     def answer(handler):
         ranges = {} if extent is None else {"Content_Range": extent}
-        handler.head(206, Content_Length=len(content), **ranges, **headers)
-        handler.wfile.write(content)
+        handler.head(206, Content_Length=len(content), **ranges)
+        handler.wfile.write(content[:up_to])
 
     return answer
 
@@ -272,11 +272,26 @@ def test_a_weak_tag_alone_says_nothing(serve, path):
     assert "If-Range" not in server.asked[1]
 
 
-def test_a_server_that_goes_on_with_another_version_is_asked_anew(serve, path):
-    wrong = partial_answer(OTHER[100_000:], f"bytes 100000-{len(OTHER) - 1}/{len(OTHER)}", ETag='"2"')
+def test_a_server_that_goes_on_with_another_file_is_asked_anew(serve, path):
+    wrong = partial_answer(OTHER[100_000:], f"bytes 100000-{len(OTHER) - 1}/{len(OTHER)}")
     server = serve(honest(up_to=100_000, ETag='"1"'), wrong, honest(ETag='"2"'))
     assert download(server.url, path, sha256(CONTENT))
     assert server.ranges == [None, "bytes=100000-", None]
+
+
+def test_the_tag_is_remembered_where_the_rest_comes_without(serve, path):
+    rest = partial_answer(CONTENT[100_000:], f"bytes 100000-{len(CONTENT) - 1}/{len(CONTENT)}", up_to=50_000)
+    server = serve(honest(up_to=100_000, ETag='"1"'), rest, honest(ETag='"1"'))
+    assert download(server.url, path, sha256(CONTENT))
+    assert [asked.get("If-Range") for asked in server.asked] == [None, '"1"', '"1"']
+    assert server.ranges[2] == "bytes=150000-"
+
+
+def test_no_more_is_taken_than_was_announced(serve, path):
+    more = partial_answer(CONTENT[100_000:] + b"more", f"bytes 100000-{len(CONTENT) - 1}/{len(CONTENT)}")
+    server = serve(honest(up_to=100_000), more)
+    assert download(server.url, path, sha256(CONTENT))
+    assert (path.read_bytes(), len(server.asked)) == (CONTENT, 2)
 
 
 @pytest.mark.parametrize("extent", [None, "bytes 5-9/10", f"bytes 100001-307199/{len(CONTENT)}", "nonsense"])
@@ -318,11 +333,12 @@ def test_an_interrupted_download_is_resumed_by_the_next_call(serve, path):
     assert around(path) == ["file.gz"]
 
 
-def test_a_part_that_is_the_whole_needs_no_server(path):
+def test_a_part_that_is_the_whole_needs_no_server(serve, path):
     path.parent.mkdir()
     path.with_name("file.gz.part").write_bytes(CONTENT)
-    assert download("http://127.0.0.1:9/nobody", path, sha256(CONTENT))
-    assert (path.read_bytes(), around(path)) == (CONTENT, ["file.gz"])
+    server = serve(honest())
+    assert download(server.url, path, sha256(CONTENT))
+    assert (path.read_bytes(), around(path), server.asked) == (CONTENT, ["file.gz"], [])
 
 
 def test_a_part_that_is_longer_than_the_file_is_dropped(serve, path):
@@ -540,6 +556,17 @@ def test_two_processes_do_not_write_one_file(serve, path):
             download(server.url, path, sha256(CONTENT))
         assert path.with_name("file.gz.part").read_bytes() == b"its own"
     assert server.asked == []
+
+
+def test_a_file_is_held_as_long_as_it_is_written(serve, path):
+    server = serve(honest())
+
+    def again(*_):
+        with pytest.raises(DownloadError, match="another process"):
+            download(server.url, path, sha256(CONTENT))
+
+    assert download(server.url, path, sha256(CONTENT), again)
+    assert len(server.asked) == 1
 
 
 def test_a_file_that_another_process_has_just_finished_is_not_written_to(serve, path, monkeypatch):

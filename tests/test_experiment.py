@@ -1,6 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from featbench.comparison import Workbench
 from featbench.errors import DataError
@@ -9,6 +13,7 @@ from featbench.grid import Request
 from featbench.preprocess import Preprocessing
 from featbench.registry import Registry
 from featbench.scoring import compute_score
+from featbench.types import Rows
 
 OWN_TEST = '''
 from pathlib import Path
@@ -361,7 +366,157 @@ def test_the_data_is_loaded_once_for_all_cells(tiny, log):
     loads = log.count("load")
     for cell in cells:
         steps.load(cell.dataset, cell.preprocessing)
-    steps.load("tiny", Preprocessing(standardise=False))
     assert log.count("load") == loads + 1
     steps.load("tiny", Preprocessing(size=5))
     assert log.count("load") == loads + 2
+
+
+# Features that are read in blocks.
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("protocol", ["tiny", "own-test"])
+def test_features_read_in_blocks_give_the_same_predictions(
+    tiny, own_test, counted, tmp_path, monkeypatch, protocol, stored
+):
+    plugins = [tiny, own_test, counted]
+
+    def outcomes(home):
+        bench = Workbench(plugins=plugins, data_dir=tmp_path, home=home)
+        steps = bench.steps if stored else Steps(bench.registry, tmp_path)
+        request = Request(protocol, device="cpu", draws=1, classifiers=["nearest", "logistic"])
+        return {str(cell): run_cell(cell, steps) for cell in bench.plan(request) if not cell.skip}
+
+    whole = outcomes(tmp_path / "whole")
+    seen = []
+    original = Rows.blocks
+
+    def watched(rows):
+        for block in original(rows):
+            seen.append(len(block))
+            yield block
+
+    monkeypatch.setattr("featbench.types.BLOCK_VALUES", 40)
+    monkeypatch.setattr("featbench.network.BLOCK_IMAGES", 5)
+    monkeypatch.setattr(Rows, "blocks", watched)
+    parts = outcomes(tmp_path / "parts")
+    assert len(whole) > 5
+    assert max(seen) <= 40
+    assert sum(seen) == len(parts) * 24
+    assert len(seen) > 3 * len(parts)
+    assert parts.keys() == whole.keys()
+    for name, outcome in parts.items():
+        assert np.array_equal(outcome.predictions, whole[name].predictions), name
+        assert outcome.score == whole[name].score
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=50)
+@given(st.data())
+def test_blocks_of_rows_are_the_rows_in_order(data):
+    n, d = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 5))
+    array = np.arange(n * d, dtype=np.float32).reshape(n, d)
+    indices = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=15)))
+    rows, limit = Rows(array, indices), data.draw(st.integers(1, 30))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("featbench.types.BLOCK_VALUES", limit)
+        blocks = list(rows.blocks())
+    assert np.array_equal(np.concatenate(blocks), array[indices])
+    assert np.array_equal(rows.read(), array[indices])
+    assert all(len(block) == 1 or block.size <= limit for block in blocks)
+    assert len(rows) == len(indices)
+
+
+def test_features_beyond_half_precision_are_kept_in_single_precision_with_and_without_a_store(tiny, write_learner):
+    plugin = write_learner("huge", "return featbench.Filters(weight, bias=0 * weight[:, 0, 0, 0] + 1e6)", "random")
+    encoder = """
+    def encoder(self, filters, table):
+        from featbench.stages import FilterBank
+        return FilterBank(filters, table)
+
+@featbench.hookimpl
+"""
+    plugin.write_text(plugin.read_text().replace("\n@featbench.hookimpl\n", encoder))
+    bench = Workbench(plugins=[tiny, plugin])
+    cell = plan([tiny, plugin], features=["huge"], regimes=["R"], draws=1)[-1]
+    for steps in (Steps(bench.registry, None), bench.steps, bench.steps):
+        images, maps = steps.load(cell.dataset, cell.preprocessing)
+        split = steps.split(cell, images)
+        features, _ = steps.features(cell, split, steps.learn(cell, split, maps)[0], maps)
+        assert features.test.array.dtype == np.float32
+        assert features.test.array.shape == (36, 16)
+        assert float(features.test.read().min()) > 9e5
+    (path,) = (bench.store.home / "artifacts/features").glob("*.npy")
+    assert np.load(path).dtype == np.float32
+
+
+def test_features_of_a_few_numbers_are_kept_in_half_precision(tiny):
+    bench = Workbench(plugins=[tiny])
+    cell = plan([tiny], regimes=["R"], draws=1)[-1]
+    run_cell(cell, bench.steps)
+    run_cell(dataclasses.replace(cell, draw=1), bench.steps)
+    (path,) = (bench.store.home / "artifacts/features").glob("*.npy")
+    assert (np.load(path).dtype, np.load(path).shape) == (np.float16, (36, 16))
+
+
+# Test images of which some are tested.
+
+
+@pytest.mark.parametrize("protocol", ["tiny", "own-test"])
+def test_at_most_so_many_test_images_are_predicted(tiny, own_test, counted, tmp_path, protocol):
+    plugins = [tiny, own_test, counted]
+    bench = Workbench(plugins=plugins, data_dir=tmp_path)
+    requests = {
+        count: Request(protocol, device="cpu", features=["random"], regimes=["R"], draws=1, test_per_class=count)
+        for count in (None, 3, 100)
+    }
+    outcomes = {}
+    for count, request in requests.items():
+        cell = bench.plan(request)[-1]
+        outcomes[count] = run_cell(cell, bench.steps)
+        images, _ = bench.steps.load(cell.dataset, cell.preprocessing)
+        split = bench.steps.split(cell, images)
+        assert len(outcomes[count].predictions) == len(split.test) == (9 if count == 3 else 24)
+    images, _ = bench.steps.load(protocol, Preprocessing())
+    whole, some = (bench.steps.split(bench.plan(requests[count])[-1], images).test for count in (None, 3))
+    predicted = dict(zip(whole, outcomes[None].predictions, strict=True))
+    assert [predicted[index] for index in some] == outcomes[3].predictions.tolist()
+    assert outcomes[100].score == outcomes[None].score
+
+
+# Prepared images in the store.
+
+
+def test_prepared_images_come_back_from_the_store_as_they_were(own_test, tmp_path, log):
+    bench = Workbench(plugins=[own_test], data_dir=tmp_path)
+    fresh = Steps(bench.registry, tmp_path).prepare("own-test", Preprocessing())
+    bench.steps.prepare("own-test", Preprocessing())
+    again = Workbench(plugins=[own_test], data_dir=tmp_path).steps.prepare("own-test", Preprocessing())
+    assert isinstance(again.pixels.flat, np.memmap)
+    for name in ("labels", "test"):
+        assert np.array_equal(getattr(again, name), getattr(fresh, name))
+        assert getattr(again, name).dtype == getattr(fresh, name).dtype
+    assert again.classes == fresh.classes
+    assert again.pixels.flat.dtype == fresh.pixels.flat.dtype
+    assert all(np.array_equal(one, other) for one, other in zip(again.pixels, fresh.pixels, strict=True))
+
+
+def test_protocols_of_one_size_share_the_prepared_images(tiny, log, home):
+    steps = Workbench(plugins=[tiny]).steps
+    for preprocessing in (Preprocessing(), Preprocessing(standardise=False), Preprocessing(pad=True)):
+        Workbench(plugins=[tiny]).steps.load("tiny", preprocessing)
+        steps.survey("tiny", preprocessing)
+    assert log.count("load") == 1
+    assert len(list((home / "artifacts/images").glob("*.npy"))) == 1
+    steps.load("tiny", Preprocessing(size=4))
+    assert log.count("load") == 2
+
+
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_prepared_images_that_are_damaged_are_prepared_again(tiny, log, home, kind):
+    images, _ = Workbench(plugins=[tiny]).steps.load("tiny", Preprocessing())
+    (path,) = [path for path in (home / "artifacts" / kind).iterdir() if path.suffix != ".json"]
+    path.write_bytes(path.read_bytes()[:-1])
+    again, _ = Workbench(plugins=[tiny]).steps.load("tiny", Preprocessing())
+    assert log.count("load") == 2
+    assert np.array_equal(again.labels, images.labels)
+    assert all(np.array_equal(one, other) for one, other in zip(again.pixels, images.pixels, strict=True))

@@ -71,4 +71,5 @@ def test_what_cannot_be_drawn_is_said(arguments, message, tmp_path, capsys):
 def test_a_photograph_that_is_too_small_is_named(photographs, tmp_path, capsys):
     Image.new("L", (5, 7)).save(photographs / "small.png")
     assert main(["filters", "--unlabelled", str(photographs), "--output", str(tmp_path / "filters.png")]) == 2
-    assert f"{photographs / 'small.png'}: image 0 is 7×5; LCN needs at least 9×9" in capsys.readouterr().err
+    expected = f"{photographs / 'small.png'} comes to 7×5 pixels, but 9×9 are needed at least"
+    assert expected in capsys.readouterr().err

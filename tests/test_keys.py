@@ -1,12 +1,13 @@
 import dataclasses
 
 import pytest
+from conftest import image_folder
 
 from featbench.cell import Cell
 from featbench.comparison import Workbench
 from featbench.grid import Request
 from featbench.hashing import content_hash
-from featbench.keys import Keys
+from featbench.keys import NUMERICAL_MODULES, PREPARING_MODULES, Keys, modules_hash
 from featbench.parameters import Choice
 from featbench.preprocess import Preprocessing
 from featbench.regimes import REGIMES
@@ -135,6 +136,61 @@ def test_filters_without_learning_serve_every_draw_and_classifier(cell, tiny, le
     assert keys.network(drawn) == keys.network(again)
     assert keys.features(drawn, "all") == keys.features(again, "all")
     assert keys.features(drawn, "train") != keys.features(again, "train")
+
+
+def test_features_of_some_test_images_belong_to_their_draw_and_those_of_all_to_every_draw(cell, tiny, learner_file):
+    keys = Keys(Registry([tiny, learner_file]), None)
+    drawn = dataclasses.replace(cell, learner=Choice("random"), regime=REGIMES["R"], test="fixed")
+    again = dataclasses.replace(drawn, draw=1)
+    assert keys.features(drawn, "test") == keys.features(again, "test")
+    some, others = (dataclasses.replace(one, test_per_class=3) for one in (drawn, again))
+    found = [keys.features(one, "test") for one in (drawn, some, others, dataclasses.replace(some, test_per_class=4))]
+    assert len({content_hash(document) for document in found}) == 4
+    assert keys.features(drawn, "all") == keys.features(some, "all")
+    assert keys.network(drawn) == keys.network(some)
+    assert keys.learned(cell) == keys.learned(dataclasses.replace(cell, test_per_class=3))
+
+
+@pytest.mark.parametrize("which", ["data", "size", "least", "code"])
+def test_what_decides_prepared_images_is_in_their_key_and_what_comes_later_is_not(tiny, tmp_path, which, monkeypatch):
+    def prepared(preprocessing=Preprocessing()):  # noqa: B008
+        return Keys(Registry([tiny]), tmp_path).prepared("tiny", preprocessing)
+
+    before = prepared()
+    assert prepared(Preprocessing(standardise=False, pad=True)) == before
+    change = Preprocessing()
+    if which == "data":
+        (tmp_path / "version").write_text("1")
+    elif which == "code":
+        monkeypatch.setattr("featbench.keys.modules_hash", lambda *_: "another version")
+    else:
+        change = {"size": Preprocessing(size=9), "least": Preprocessing(lcn=1.0)}[which]
+    assert prepared(change) != before
+
+
+def test_modules_that_prepare_images_are_a_part_of_the_numerical_code():
+    assert set(PREPARING_MODULES) < set(NUMERICAL_MODULES)
+    assert modules_hash(PREPARING_MODULES) != modules_hash()
+
+
+def test_classifier_parameters_change_the_result_but_not_the_features(cell, tiny, learner_file):
+    keys = Keys(Registry([tiny, learner_file]), None)
+    plain, other = (dataclasses.replace(cell, classifier=text) for text in ("logistic", "logistic(standardise=False)"))
+    assert keys.result(plain) != keys.result(other)
+    assert keys.features(plain, "all") == keys.features(other, "all")
+
+
+def test_unlabelled_images_of_a_data_set_change_the_key_by_their_content(cell, tiny, learner_file, tmp_path):
+    folder = image_folder(tmp_path / "bsds500", 3, (9, 9))
+    on_set, on_folder = (dataclasses.replace(cell, unlabelled=name) for name in ("berkeley", str(folder)))
+
+    def result(one):
+        return content_hash(Keys(Registry([tiny, learner_file]), tmp_path).result(one))
+
+    before = result(on_set)
+    assert len({before, result(on_folder), result(cell)}) == 3
+    (folder / "0.png").write_bytes((folder / "1.png").read_bytes())
+    assert result(on_set) != before
 
 
 def test_random_filters_depend_on_the_seed_and_the_device(cell, tiny, learner_file):

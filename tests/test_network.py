@@ -169,6 +169,19 @@ def test_other_families_are_given_no_patches():
     assert [patches for _, patches, _ in Watcher.asked] == [None]
 
 
+class Sampler(RandomWatcher):
+    name = "sampler"
+    samples_images = True
+
+
+def test_learner_that_samples_images_is_given_patches_whatever_its_family():
+    assert [learner.looks() for learner in (Watcher, RandomWatcher, Sampler)] == [True, False, True]
+    learn_stages(Architecture.parse("8F3"), Sampler(), (1, 8, 8), sample(4, 1, 8, 8), seed=0, device=CPU)
+    ((bank, patches, _),) = Watcher.asked
+    assert patches.shape == (10, 1, 3, 3)
+    assert bank == Bank(8, 3, 1)
+
+
 def test_unsupervised_learner_without_images_says_so():
     from featbench.plugins.psd import Psd
 

@@ -255,3 +255,15 @@ def test_images_that_were_given_are_left_alone():
     prepare(given, 5)
     for name in ("pixels", "labels", "test"):
         assert np.array_equal(getattr(given, name), getattr(before, name))
+
+
+def test_a_set_of_bad_images_alone_is_refused_even_where_they_may_be_left_out():
+    odd = Images([np.zeros((2, 2, 4))] * 3, np.zeros(3, dtype=np.int64), ("a",))
+    with pytest.raises(DataError, match="none of the 3 images can be used"):
+        prepare(odd, None, skip_bad=True)
+
+
+def test_a_single_bad_image_comes_with_what_can_be_done():
+    images = Images([np.zeros((2, 2)), np.full((2, 2), np.nan)], np.zeros(2, dtype=np.int64), ("a",))
+    with pytest.raises(DataError, match=r"image 1 holds values that are not finite; .* --skip-bad-images"):
+        prepare(images, None)

@@ -232,7 +232,7 @@ def test_images_of_several_sizes_are_refused_with_the_sizes():
 
 
 def test_image_smaller_than_the_contrast_window_is_refused():
-    with pytest.raises(DataError, match="image 1 is 8×20; LCN needs at least 9×9"):
+    with pytest.raises(DataError, match="image 1 comes to 8×20 pixels, but 9×9 are needed at least"):
         preprocess([picture(20, 20), picture(8, 20)], Preprocessing(lcn=1.0))
 
 

@@ -8,7 +8,7 @@ from scipy import stats
 
 import featbench
 from featbench.comparison import Workbench
-from featbench.errors import UnknownNameError, UsageError
+from featbench.errors import PluginError, UnknownNameError, UsageError
 from featbench.grid import Request
 from featbench.hookspecs import hookimpl
 from featbench.published import Claim, Contrast, PublishedRow, PublishedTable
@@ -61,6 +61,12 @@ def plugin(table, protocol=PROTOCOL):
             return [protocol]
 
     return Plugin()
+
+
+@pytest.fixture(autouse=True)
+def in_haste(monkeypatch):
+    """Leave out what only a power cut would show."""
+    monkeypatch.setattr("os.fsync", lambda file: None)
 
 
 @pytest.fixture
@@ -120,13 +126,13 @@ def test_rows_and_columns_choose_among_the_cells(bench, rows, columns, places):
 
 def test_names_that_the_table_does_not_have_are_refused(bench):
     workbench = bench()
-    with pytest.raises(UnknownNameError, match="unknown row 'r': did you mean 'R'. known: G, R, RR"):
+    with pytest.raises(UnknownNameError, match=r"unknown row 'r': did you mean 'R'\? known: G, R, RR"):
         plan_table(workbench, TABLE, REQUEST, ["G", "r"])
-    with pytest.raises(UnknownNameError, match="unknown column 'rabs': did you mean 'Rabs'."):
+    with pytest.raises(UnknownNameError, match=r"unknown column 'rabs': did you mean 'Rabs'\?"):
         plan_table(workbench, TABLE, REQUEST, None, ["rabs"])
     with pytest.raises(UsageError, match="small has no numbers for rows G in columns Rabs, PM"):
         plan_table(workbench, TABLE, REQUEST, ["G"], ["Rabs", "PM"])
-    with pytest.raises(UnknownNameError, match="unknown table 'smal': did you mean 'small'."):
+    with pytest.raises(UnknownNameError, match=r"unknown table 'smal': did you mean 'small'\?"):
         reproduce(workbench, "smal", REQUEST, track=False)
 
 
@@ -189,17 +195,36 @@ def test_measured_numbers_are_those_of_a_comparison(bench):
         }
 
 
+WRONG = {
+    "column PA has no tolerance": {"tolerance": {"Rabs": 1.0, "PM": 1.0}},
+    "numbers for PA, which is no column": {"columns": ("Rabs", "PM")},
+    "two rows are named R": {"rows": (*TABLE.rows, TABLE.rows[0])},
+    "a row is named chance, as a baseline is": {"rows": (replace(TABLE.rows[0], name="chance"),)},
+    "row R measures a baseline": {"rows": (replace(TABLE.rows[0], learner="raw-pixels"),)},
+    "a claim speaks of Q PA, which has no number": {"claims": (Claim("x", (Contrast("y", ((1, "Q", "PA"),)),)),)},
+    "S PA runs what R PA does": {"rows": (TABLE.rows[0], replace(TABLE.rows[0], name="S", values={"PA": 1.0}))},
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_a_table_that_is_declared_wrongly_is_refused_before_anything_is_computed(bench, message):
+    workbench = bench(replace(TABLE, **WRONG[message]))
+    with pytest.raises(PluginError, match=message):
+        measure(workbench)
+    assert not list(workbench.store.records("results"))
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_number_at_the_tolerance_is_within_it_and_one_beyond_is_not(bench, sign):
-    workbench = bench()
-    mean = at(measure(workbench), "R", "PA")["mean"]
+    asked = replace(REQUEST, draws=2)
+    mean = at(measure(bench(), asked, rows=["R"], columns=["PA"]), "R", "PA")["mean"]
     published = mean - sign * 2.5
     exact = abs(mean - published)
 
     def verdict(tolerance):
         row = PublishedRow("R", "random", "R", "one", {"PA": published}, classifier="nearest")
         table = replace(TABLE, rows=(row,), tolerance={"PA": tolerance})
-        found = measure(bench(table))
+        found = measure(bench(table), asked)
         assert found.comparison.computed == 0
         return at(found, "R", "PA")["verdict"]
 

@@ -132,3 +132,10 @@ def test_what_is_rejected_is_what_stepping_down_rejects(p_values, level):
     while rejected < len(ranked) and ranked[rejected] * (len(ranked) - rejected) < level:
         rejected += 1
     assert sum(p < level for p in holm(p_values)) == rejected
+
+
+def test_rounding_is_no_difference():
+    scores = [100 * count / 24 for count in (0, 1, 10, 11)]
+    difference = scores[0] - scores[1] - scores[2] + scores[3]
+    assert difference > 0
+    assert corrected_resampled_test([difference, difference], 2.0) == 1.0

@@ -1,5 +1,6 @@
 import errno
 import io
+import itertools
 import json
 import logging
 import os
@@ -477,3 +478,78 @@ def test_a_result_in_which_a_score_was_edited_is_not_believed(compare_tiny, home
     after = compare_tiny("--regimes", "R", "--draws", "1")
     assert scores(after) == scores(before)
     assert after.err.count("is damaged") == 3
+
+
+# Arrays that are written block by block.
+
+
+def blocks_of(array, *steps):
+    ends = np.cumsum([0, *steps])
+    return (array[start:end] for start, end in itertools.pairwise(ends))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int64])
+@pytest.mark.parametrize("shape", [(7, 3), (7,), (7, 2, 3)])
+@pytest.mark.parametrize("steps", [(7,), (3, 4), (1, 1, 5), (2, 0, 5)])
+def test_blocks_come_back_as_one_array(store, dtype, shape, steps):
+    array = np.random.default_rng(0).integers(-50, 50, shape).astype(dtype)
+    store.write_blocks("features", "key", 7, blocks_of(array, *steps), lambda: {"seconds": 2.5})
+    found, about = Store(store.home).read_array("features", "key")
+    assert (found.dtype, found.shape) == (array.dtype, array.shape)
+    assert np.array_equal(found, array)
+    assert isinstance(found, np.memmap)
+    assert about == {"seconds": 2.5}
+    store.write_array("features", "whole", array, {})
+    files = [(store.home / "artifacts/features" / f"{name}.npy").read_bytes() for name in ("key", "whole")]
+    assert files[0] == files[1]
+
+
+def test_blocks_that_do_not_lie_in_memory_one_after_the_other_are_written_in_order(store):
+    array = np.arange(24, dtype=np.float32).reshape(4, 6).T
+    store.write_blocks("features", "key", 6, blocks_of(array, 2, 4), dict)
+    assert np.array_equal(store.read_array("features", "key")[0], array)
+
+
+def test_what_is_said_of_blocks_is_asked_after_the_last_of_them(store):
+    order = []
+
+    def blocks():
+        for number in range(3):
+            order.append(number)
+            yield np.zeros((2, 2))
+
+    store.write_blocks("features", "key", 6, blocks(), lambda: order.append("about") or {})
+    assert order == [0, 1, 2, "about"]
+
+
+@pytest.mark.parametrize(("rows", "steps"), [(7, (3, 3)), (7, (3, 3, 3)), (7, ()), (0, (1,))])
+def test_blocks_that_are_not_the_rows_are_refused_and_leave_nothing(store, rows, steps):
+    array = np.zeros((20, 2))
+    with pytest.raises(ValueError, match=f"the blocks hold {sum(steps)} rows, not {rows}"):
+        store.write_blocks("features", "key", rows, blocks_of(array, *steps), dict)
+    assert store.read_array("features", "key") is None
+    assert [path for path in store.home.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, MemoryError])
+def test_blocks_that_are_interrupted_leave_what_was_there_before(store, error):
+    def blocks():
+        yield np.ones((3, 2))
+        raise error
+
+    with pytest.raises(error):
+        store.write_blocks("features", "key", 6, blocks(), dict)
+    assert [path for path in store.home.rglob("*") if path.is_file()] == []
+    store.write_array("features", "key", np.arange(6), {"old": 1})
+    with pytest.raises(error):
+        store.write_blocks("features", "key", 6, blocks(), dict)
+    found, about = Store(store.home).read_array("features", "key")
+    assert (found.tolist(), about) == ([0, 1, 2, 3, 4, 5], {"old": 1})
+    assert leftovers(store.home) == []
+
+
+def test_blocks_that_fill_the_disk_are_said(store, monkeypatch):
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(StoreError, match="No space left on device"):
+        store.write_blocks("features", "key", 6, blocks_of(np.zeros((6, 2)), 6), dict)
+    assert leftovers(store.home) == []

@@ -152,7 +152,8 @@ class Solver:
         self._curvature = (1 - 1 / count) / count if count > 1 else 1.0
         if start is not None:
             across = self.everyone if x.wide else self.axes
-            self._start = np.vstack([across.T @ start.combined, start.bias])[:, self.present]
+            bias = np.where(np.isfinite(start.bias), start.bias, 0)  # of a class that the last rows lacked
+            self._start = np.vstack([across.T @ start.combined, bias])[:, self.present]
             self._curvature = _curvature(start.scores[chosen][:, self.present])
 
     def solve(self, strength: float) -> Solution:

@@ -40,15 +40,16 @@ class Console(Listener):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for bar in (self._step_bar, self._bar):
-            if bar is not None:
-                bar.close()
+        self._end_step()
+        if self._bar is not None:
+            self._bar.close()
         logging.getLogger("featbench").removeHandler(self._handler)
 
     def say(self, text: str) -> None:
         """Print a line on stderr, above the bar."""
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
+        bar = self._bar or self._step_bar
+        if bar is not None:
+            bar.write(text, file=sys.stderr)
         else:
             print(text, file=sys.stderr, flush=True)
 
@@ -61,6 +62,7 @@ class Console(Listener):
         """Show which cell is computed."""
         self._began = self._last_line = time.monotonic()
         self._cell = self.name_of(cell)
+        self._end_step()
         if self._terminal and not self._quiet:
             self._advance(index, total)
 
@@ -91,11 +93,17 @@ class Console(Listener):
 
     def _show_step(self, what: str, done: int, total: int) -> None:
         width = shutil.get_terminal_size().columns
+        if self._step_bar is not None and self._step_bar.desc != what:
+            self._end_step()
         bar = self._step_bar or tqdm(total=total, desc=what, file=sys.stderr, leave=False, ncols=width)
         self._step_bar = bar
         bar.update(done - bar.n)
         if done >= total:
-            bar.close()
+            self._end_step()
+
+    def _end_step(self) -> None:
+        if self._step_bar is not None:
+            self._step_bar.close()
             self._step_bar = None
 
     def _advance(self, done: int, total: int) -> None:

@@ -73,6 +73,8 @@ def _group(entry: dict[str, Any]) -> tuple[int, str, str]:
 def _line(entry: dict[str, Any]) -> list[str]:
     seconds = entry["seconds"]
     features = entry["features"] + (f" on {entry['unlabelled']}" if entry["unlabelled"] else "")
+    if entry.get("test_per_class"):  # entries of earlier versions do not say
+        features += f", at most {entry['test_per_class']} tested per class"
     return [
         features.replace("raw-pixels", "raw pixels"),
         entry["label"],

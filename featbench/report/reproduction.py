@@ -36,7 +36,7 @@ def render(reproduction: Reproduction, form: str) -> str:
         ),
         f"{DEVIATION}\nwithin, below, above: the tolerance of {_tolerances(table.tolerance)} points. "
         "fit s, extract s: seconds, mean per draw, as first measured.",
-        *notes(rows),
+        *notes(rows, ("row", "column")),
         render_claims(reproduction, style),
         "\n".join(table.notes),
     ]

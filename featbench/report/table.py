@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -86,15 +86,18 @@ def score_text(status: str, mean: float | None, std: float | None) -> str:
     return f"{mean:.1f}" if pd.isna(std) else f"{mean:.1f} ± {std:.1f}"
 
 
-def notes(rows: pd.DataFrame) -> list[str]:
-    """Return a paragraph for images left out, for rows that failed, and for those that were skipped, with reasons."""
+def notes(rows: pd.DataFrame, named: Sequence[str] = ("learner", "regime", "classifier")) -> list[str]:
+    """Return a paragraph for images left out, for rows that failed, and for those that were skipped, with reasons.
+
+    `named`: the columns that name a row.
+    """
     paragraphs = []
     left_out = int(rows["images_left_out"].max())
     if left_out:
         paragraphs.append(f"{left_out} images of {rows['dataset'].iloc[0]} could not be used and were left out")
     for status in ("failed", "skipped"):
         lines = [
-            f"{status}: {row['learner']} {row['regime']} {row['classifier']}: {row['message']}"
+            f"{status}: {' '.join(str(row[column]) for column in named)}: {row['message']}"
             for row in rows[rows["status"] == status].to_dict("records")
         ]
         if lines:

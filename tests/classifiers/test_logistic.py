@@ -6,7 +6,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from featbench.classifiers import logistic
-from featbench.classifiers.logistic import STRENGTHS, Logistic, Standardiser
+from featbench.classifiers.logistic import STRENGTHS, Logistic, Solver, Standardiser, TrainingRows
 from featbench.registry import Registry
 
 
@@ -198,13 +198,170 @@ def test_features_that_are_all_constant_leave_a_guess():
     assert set(predictor.predict(np.zeros((5, 3), dtype=np.float32))) == {2}
 
 
-def test_more_features_than_images():
-    x, labels, validation = toy(n=60, features=500)
-    report = fit(x, labels, validation).report
+def wide(n=60, features=500, seed=0, spread=1.5, **options):
+    return toy(n=n, features=features, seed=seed, spread=spread, **options)
+
+
+@pytest.mark.parametrize("shape", [(60, 500), (240, 12), (60, 59), (40, 41)])
+@pytest.mark.parametrize("strength", [1e-2, 1e-4])
+def test_objective_and_predictions_are_those_of_a_tightly_converged_solver(shape, strength):
+    x, labels, validation = toy(*shape, spread=2)
+    predictor = Logistic(strength=strength).fit(x, labels, validation, 4, seed=0)
     z = standardised(x, x)
-    reference = independent_fit(z, labels, report["strength"])
-    expected = written_objective(reference.coef_, reference.intercept_, z, labels, report["strength"])
-    assert report["objective"] == pytest.approx(expected, rel=1e-5)
+    # Rotated onto the rows the problem is the same, and small enough to be solved to the last digits.
+    rotation = np.linalg.svd(z, full_matrices=False)[2].T
+    reference = independent_fit(z @ rotation, labels, strength)
+    weight = reference.coef_ @ rotation.T
+    expected = written_objective(weight, reference.intercept_, z, labels, strength)
+    assert predictor.report["converged"]
+    assert predictor.report["objective"] == pytest.approx(expected, rel=1e-6)
+    assert written_objective(predictor.weight.T, predictor.bias, z, labels, strength) == pytest.approx(
+        expected, rel=1e-6
+    )
+    new = toy(400, shape[1], spread=2)[0]
+    assert (predictor.predict(new) == reference.predict(standardised(new, x) @ rotation)).mean() > 0.99
+
+
+@pytest.mark.parametrize("standardise", [True, False])
+@pytest.mark.parametrize("block", [7, 500, 2048])
+def test_wide_and_narrow_paths_agree(standardise, block, monkeypatch):
+    x, labels, validation = wide(n=120, features=119)
+    monkeypatch.setattr(logistic, "COLUMNS", block)
+    made = []
+    original = TrainingRows.__init__
+
+    def watched(self, features, scale):
+        original(self, features, scale)
+        if made:
+            self.wide, self.base = True, self._gram()
+        made.append(self.wide)
+
+    monkeypatch.setattr(TrainingRows, "__init__", watched)
+    narrow, gram = (Logistic(standardise=standardise).fit(x, labels, validation, 4, seed=0) for _ in range(2))
+    assert made == [False, True]
+    assert gram.report["strength"] == narrow.report["strength"]
+    assert gram.report["validation_accuracy"] == narrow.report["validation_accuracy"]
+    assert gram.report["objective"] == pytest.approx(narrow.report["objective"], rel=1e-8)
+    scale = np.abs(narrow.weight).max()
+    np.testing.assert_allclose(gram.weight, narrow.weight, atol=1e-3 * scale)
+    assert np.array_equal(gram.predict(x), narrow.predict(x))
+
+
+def test_rows_are_wide_only_where_there_are_more_columns():
+    for shape, expected in (((60, 61), True), ((60, 60), False), ((60, 12), False)):
+        x = toy(*shape)[0]
+        assert TrainingRows(x, Standardiser.fit(x)).wide is expected
+
+
+def test_columns_are_standardised_some_at_a_time_to_the_same(monkeypatch):
+    x, labels, validation = wide()
+    whole = fit(x, labels, validation)
+    monkeypatch.setattr(logistic, "COLUMNS", 33)
+    blocks = fit(x, labels, validation)
+    assert blocks.report["strength"] == whole.report["strength"]
+    assert blocks.report["objective"] == pytest.approx(whole.report["objective"], rel=1e-9)
+    np.testing.assert_allclose(blocks.standardise.mean, x.astype(np.float64).mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(blocks.weight, whole.weight, atol=1e-4 * np.abs(whole.weight).max())
+
+
+@pytest.mark.parametrize("shape", [(240, 12), (60, 500)])
+def test_a_warm_start_leads_to_the_same_optimum(shape):
+    x, labels, validation = toy(*shape, spread=2)
+    rows, everyone = TrainingRows(x, Standardiser.fit(x)), np.ones(len(x), dtype=bool)
+    start = Solver(rows, labels, ~validation, 4).solve(1e-3)
+    cold, warm = (Solver(rows, labels, everyone, 4, begin).solve(1e-3) for begin in (None, start))
+    assert cold.converged
+    assert warm.converged
+    assert warm.objective == pytest.approx(cold.objective, rel=1e-8)
+    size = np.abs(rows.lift(cold.combined)).max()
+    np.testing.assert_allclose(rows.lift(warm.combined), rows.lift(cold.combined), atol=1e-3 * size)
+    np.testing.assert_allclose(warm.bias, cold.bias, atol=1e-4)
+    assert Solver(rows, labels, everyone, 4, cold).solve(1e-3).iterations <= 1
+
+
+def test_a_warm_start_may_lack_a_class():
+    x, labels, _ = toy()
+    rows, everyone = TrainingRows(x, Standardiser.fit(x)), np.ones(len(x), dtype=bool)
+    start = Solver(rows, labels, labels != 2, 4).solve(1e-3)
+    assert np.isneginf(start.bias[2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warm = Solver(rows, labels, everyone, 4, start).solve(1e-3)
+    assert warm.objective == pytest.approx(Solver(rows, labels, everyone, 4).solve(1e-3).objective, rel=1e-7)
+
+
+def test_the_last_fit_starts_from_the_choice(monkeypatch):
+    x, labels, validation = toy()
+    starts = []
+    original = Solver.__init__
+
+    def watched(self, rows, labels, chosen, classes, start=None):
+        starts.append(start)
+        original(self, rows, labels, chosen, classes, start)
+
+    monkeypatch.setattr(Solver, "__init__", watched)
+    report = fit(x, labels, validation).report
+    assert starts[0] is None
+    assert starts[1].strength == report["strength"]
+
+
+def test_one_solver_goes_from_strength_to_strength_as_fresh_ones_do():
+    x, labels, _ = toy(spread=3)
+    rows, everyone = TrainingRows(x, Standardiser.fit(x)), np.ones(len(x), dtype=bool)
+    path = Solver(rows, labels, everyone, 4)
+    for strength in STRENGTHS:
+        fresh = Solver(rows, labels, everyone, 4).solve(strength)
+        assert path.solve(strength).objective == pytest.approx(fresh.objective, rel=1e-7)
+
+
+def test_a_strength_that_is_given_is_not_chosen():
+    x, labels, validation = toy()
+    given = Logistic(strength=3e-3).fit(x, labels, validation, 4, seed=0)
+    assert given.report["strength"] == 3e-3
+    assert "validation_accuracy" not in given.report
+    other = Logistic(strength=3e-3).fit(x, labels, ~validation, 4, seed=0)
+    assert np.array_equal(given.weight, other.weight)
+    assert Logistic(strength=3e-2).fit(x, labels, validation, 4, seed=0).report["objective"] > given.report["objective"]
+
+
+def test_a_negative_strength_is_refused():
+    with pytest.raises(ValueError, match=r"strength must not be negative, not -0\.1"):
+        Logistic(strength=-0.1)
+
+
+@pytest.mark.parametrize("shape", [(240, 12), (60, 500)])
+def test_without_standardisation_features_keep_their_own_variances(shape):
+    x, labels, validation = toy(*shape)
+    predictor = Logistic(strength=1e-3, standardise=False).fit(x, labels, validation, 4, seed=0)
+    centred = x.astype(np.float64) - x.astype(np.float64).mean(axis=0)
+    z = centred / np.sqrt((centred**2).sum(axis=1).mean())
+    np.testing.assert_allclose(predictor.standardise.apply(x), z, rtol=1e-9, atol=1e-12)
+    rotation = np.linalg.svd(z, full_matrices=False)[2].T
+    reference = independent_fit(z @ rotation, labels, 1e-3)
+    expected = written_objective(reference.coef_ @ rotation.T, reference.intercept_, z, labels, 1e-3)
+    assert predictor.report["objective"] == pytest.approx(expected, rel=1e-6)
+    whitened = Logistic(strength=1e-3).fit(x, labels, validation, 4, seed=0)
+    assert whitened.report["objective"] != pytest.approx(expected, rel=1e-3)
+
+
+def test_constant_features_do_no_harm_without_standardisation():
+    x, labels, validation = toy()
+    constant = np.full((len(x), 2), 1000.1, dtype=np.float32)
+    plain = Logistic(standardise=False).fit(x, labels, validation, 4, seed=0)
+    padded = Logistic(standardise=False).fit(np.hstack([x, constant]), labels, validation, 4, seed=0)
+    assert padded.report == pytest.approx(plain.report, rel=1e-9)
+    assert np.array_equal(padded.predict(np.hstack([x, 77 + constant])), plain.predict(x))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_predictions_of_some_rows_are_those_of_all(dtype):
+    x, labels, validation = wide(dtype=np.float64)
+    x = (x / x.std(axis=0)).astype(dtype)
+    predictor = fit(x, labels, validation)
+    whole = predictor.predict(x)
+    assert np.array_equal(np.concatenate([predictor.predict(rows) for rows in np.array_split(x, 7)]), whole)
+    scores = predictor.standardise.apply(x) @ predictor.weight + predictor.bias
+    np.testing.assert_allclose(predictor.standardise.scores(x, predictor.weight, predictor.bias), scores, atol=1e-8)
 
 
 def test_two_classes_have_weights_each():

@@ -1,6 +1,3 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -155,10 +152,9 @@ def test_fingerprint_changes_with_any_of_the_files(tmp_path, dataset):
     assert len(prints) == 2 + len(files)
 
 
-@pytest.mark.skipif("FEATBENCH_DATA" not in os.environ, reason="FEATBENCH_DATA names no folder with the real files")
 @both
-def test_real_files_are_those_of_the_data_sets_page(dataset):
-    images = dataset().load(Path(os.environ["FEATBENCH_DATA"]))
+def test_real_files_are_those_of_the_data_sets_page(dataset, real_files):
+    images = dataset().load(real_files(dataset()))
     count = len(SETS[dataset][3])
     assert images.pixels.shape == (60_000, 32, 32, 3)
     assert images.test.tolist() == 50_000 * [False] + 10_000 * [True]

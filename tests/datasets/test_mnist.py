@@ -1,7 +1,5 @@
 import gzip
-import os
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,9 +186,8 @@ def test_it_is_registered_as_mnist():
     assert isinstance(Registry().dataset("mnist"), Mnist)
 
 
-@pytest.mark.skipif("FEATBENCH_DATA" not in os.environ, reason="FEATBENCH_DATA names no folder with the real files")
-def test_real_files_are_those_of_the_data_sets_page():
-    images = Mnist().load(Path(os.environ["FEATBENCH_DATA"]))
+def test_real_files_are_those_of_the_data_sets_page(real_files):
+    images = Mnist().load(real_files(Mnist()))
     assert images.pixels.shape == (70_000, 28, 28)
     assert images.test.tolist() == 60_000 * [False] + 10_000 * [True]
     assert images.labels[:5].tolist() == [5, 0, 4, 1, 9]

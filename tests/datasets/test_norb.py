@@ -1,7 +1,5 @@
 import gzip
-import os
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -229,9 +227,8 @@ def test_fingerprint_changes_with_any_of_the_files(tmp_path):
     assert len(prints) == 7
 
 
-@pytest.mark.skipif("FEATBENCH_DATA" not in os.environ, reason="FEATBENCH_DATA names no folder with the real files")
-def test_real_files_are_those_of_the_data_sets_page():
-    folder = Path(os.environ["FEATBENCH_DATA"])
+def test_real_files_are_those_of_the_data_sets_page(real_files):
+    folder = real_files(SmallNorb())
     images, poses = SmallNorb().load(folder), SmallNorb().poses(folder)
     assert images.pixels.shape == (48_600, 96, 96)
     assert images.test.tolist() == 24_300 * [False] + 24_300 * [True]

@@ -1,6 +1,3 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -170,12 +167,11 @@ def test_fingerprint_changes_with_any_of_the_labelled_files(tmp_path):
     assert len(prints) == 6
 
 
-@pytest.mark.skipif("FEATBENCH_DATA" not in os.environ, reason="FEATBENCH_DATA names no folder with the real files")
-def test_real_files_are_those_of_the_data_sets_page():
-    images = Stl10().load(Path(os.environ["FEATBENCH_DATA"]))
+def test_real_files_are_those_of_the_data_sets_page(real_files):
+    images = Stl10().load(real_files(Stl10()))
     assert images.pixels.shape == (13_000, 96, 96, 3)
     assert images.test.tolist() == 5_000 * [False] + 8_000 * [True]
     assert np.bincount(images.labels[:5_000]).tolist() == 10 * [500]
     assert np.bincount(images.labels[5_000:]).tolist() == 10 * [800]
     assert images.classes == NAMES
-    assert len(Stl10().pool(Path(os.environ["FEATBENCH_DATA"]))) == 100_000
+    assert len(Stl10().pool(real_files(Stl10()))) == 100_000

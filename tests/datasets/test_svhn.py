@@ -1,7 +1,5 @@
-import os
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -254,9 +252,8 @@ def test_fingerprint_changes_with_either_file(tmp_path):
     assert len(prints) == 3
 
 
-@pytest.mark.skipif("FEATBENCH_DATA" not in os.environ, reason="FEATBENCH_DATA names no folder with the real files")
-def test_real_files_are_those_of_the_data_sets_page():
-    images = Svhn().load(Path(os.environ["FEATBENCH_DATA"]))
+def test_real_files_are_those_of_the_data_sets_page(real_files):
+    images = Svhn().load(real_files(Svhn()))
     assert images.pixels.shape == (73_257 + 26_032, 32, 32, 3)
     assert images.test.tolist() == 73_257 * [False] + 26_032 * [True]
     assert np.bincount(images.labels).min() > 0

@@ -39,6 +39,7 @@ def row(learner, regime, scores, status="ok", message="", classifier="logistic",
         "fit_seconds": 1.234 if scores else None,
         "extract_seconds": 0.5 if scores else None,
         "scores": scores,
+        "images_left_out": 0,
         "message": message,
         **changes,
     }
@@ -188,3 +189,10 @@ def test_two_architectures_are_both_named():
     mixed = pd.DataFrame([row("a", "U", [1.0]), row("b", "R", [1.0], architecture="8F3-Rabs-PM2")])
     title = render(mixed, "table").split("\n\n")[0]
     assert title.splitlines()[1:] == ["32F3-Rabs-N3-PA2/2", "8F3-Rabs-PM2"]
+
+
+@pytest.mark.parametrize("form", ["table", "markdown"])
+def test_images_that_were_left_out_are_said_below_a_readable_table(rows, form):
+    said = "images of digits could not be used and were left out"
+    assert said not in render(rows, form)
+    assert f"3 {said}" in render(rows.assign(images_left_out=3), form)
