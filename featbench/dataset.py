@@ -35,7 +35,8 @@ class Dataset(ABC):
     """A named source of labelled images.
 
     source: paper. licence, homepage: for `featbench data info`. downloads: for `featbench data fetch`. content: the
-    fingerprint of a sound copy, where one is known, for `featbench data verify`.
+    fingerprint of a sound copy, where one is known, for `featbench data verify`. labelled: False for a set that has but
+    a `pool`.
     """
 
     name: ClassVar[str]
@@ -44,6 +45,7 @@ class Dataset(ABC):
     homepage: ClassVar[str] = ""
     downloads: ClassVar[tuple[Download, ...]] = ()
     content: ClassVar[str] = ""
+    labelled: ClassVar[bool] = True
 
     @abstractmethod
     def fingerprint(self, data_dir: Path | None) -> str:

@@ -78,8 +78,9 @@ def run_cell(cell: Cell, steps: Steps) -> Outcome:
 def _predict(cell: Cell, predictor: Predictor, features: FloatArray) -> IntArray:
     predictions = np.asarray(predictor.predict(features))
     if predictions.shape != (len(features),):
-        given = "None" if predictions.dtype == object else f"an array of shape {list(predictions.shape)}"
-        raise PluginError(f"classifier {cell.classifier} gave {given} as predictions for {len(features)} images")
+        raise PluginError(
+            f"classifier {cell.classifier} gave predictions of shape {predictions.shape} for {len(features)} images"
+        )
     return predictions
 
 

@@ -94,8 +94,10 @@ def describe(name: str, dataset: Dataset, data_dir: Path | None) -> Iterator[tup
         yield "not here", absent
         return
     if isinstance(dataset, FileDataset):
-        yield "here", _whereabouts(dataset.files(data_dir))
-    yield from _describe_images(load(name, dataset, data_dir))
+        with reading(name):
+            yield "here", _whereabouts(dataset.files(data_dir))
+    if dataset.labelled:
+        yield from _describe_images(load(name, dataset, data_dir))
     with reading(name):
         for remark in dataset.remarks(data_dir):
             yield "remark", remark
@@ -116,20 +118,9 @@ def verify(name: str, dataset: Dataset, data_dir: Path | None, progress: Progres
     found = Verification()
     _verify_files(name, dataset, data_dir, found)
     fingerprint = _verify_content(name, dataset, data_dir, found, progress)
-    try:
-        images = load(name, dataset, data_dir)
-    except DataError as error:
-        found.problems.append(str(error))
-    else:
-        _read_all(name, "image", images.pixels, found, progress)
-        counts = _counts(images)
-        found.problems += [f"class {images.classes[label]!r} has no images" for label in np.flatnonzero(counts == 0)]
-        smallest = _class(images, int(counts.argmin()))
-        found.summary = (
-            f"{name}: {len(images.pixels)} images, {len(counts)} classes, smallest {smallest}, "
-            f"fingerprint {fingerprint}: sound"
-        )
+    what = _verify_images(name, dataset, data_dir, found, progress) if dataset.labelled else ""
     _verify_pool(name, dataset, data_dir, found, progress)
+    found.summary = f"{name}: {what}fingerprint {fingerprint}: sound"
     if found.problems:
         found.summary = f"{name}: {_plural(len(found.problems), 'problem')}"
     return found
@@ -241,6 +232,20 @@ def _verify_content(name: str, dataset: Dataset, data_dir: Path | None, found: V
     elif dataset.content:
         found.notes.append("the content is that of the reference copy")
     return fingerprint
+
+
+def _verify_images(name: str, dataset: Dataset, data_dir: Path | None, found: Verification, progress: Progress) -> str:
+    """Read every image, and return how many there are."""
+    try:
+        images = load(name, dataset, data_dir)
+    except DataError as error:
+        found.problems.append(str(error))
+        return ""
+    _read_all(name, "image", images.pixels, found, progress)
+    counts = _counts(images)
+    found.problems += [f"class {images.classes[label]!r} has no images" for label in np.flatnonzero(counts == 0)]
+    smallest = _class(images, int(counts.argmin()))
+    return f"{len(images.pixels)} images, {len(counts)} classes, smallest {smallest}, "
 
 
 def _verify_pool(name: str, dataset: Dataset, data_dir: Path | None, found: Verification, progress: Progress) -> None:

@@ -22,6 +22,7 @@ class Berkeley(FileDataset):
     name: ClassVar[str] = "berkeley"
     source: ClassVar[str] = "Arbelaez, Maire, Fowlkes, Malik 2011, BSDS500 (training images)"
     licence: ClassVar[str] = "non-commercial research"
+    labelled: ClassVar[bool] = False
     homepage: ClassVar[str] = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/resources.html"
 
     def files(self, data_dir: Path | None) -> list[Path]:

@@ -9,6 +9,7 @@ from PIL import Image
 from featbench.datasets.natural import PLACES, Berkeley
 from featbench.errors import DataError
 from featbench.experiment import Steps, unlabelled_images
+from featbench.inventory import verify
 from featbench.preprocess import Preprocessing
 from featbench.registry import Registry
 
@@ -47,6 +48,14 @@ def test_there_is_nothing_to_classify(tmp_path):
     image_folder(tmp_path / "bsds500", 3, (6, 5))
     with pytest.raises(DataError, match="berkeley has no labels: learn filters from it, with --unlabelled berkeley"):
         Berkeley().load(tmp_path)
+
+
+def test_verification_reads_every_photograph_and_asks_for_no_labels(tmp_path):
+    folder = image_folder(tmp_path / "bsds500/train", 3, (6, 5))
+    assert verify("berkeley", Berkeley(), tmp_path, lambda *_: None).problems == []
+    (folder / "1.png").write_bytes(b"cut off")
+    (problem,) = verify("berkeley", Berkeley(), tmp_path, lambda *_: None).problems
+    assert "1.png cannot be read as an image" in problem
 
 
 def test_photographs_that_are_missing_are_said_with_the_places(tmp_path):
