@@ -200,7 +200,7 @@ def _kind(archive: Path) -> str:
     """Return "zip", "tar" or "tar.gz" by what a file begins with; empty if it is no archive."""
     with archive.open("rb") as file:
         head = file.read(tarfile.BLOCKSIZE)
-    if head.startswith((b"PK\3\4", b"PK\5\6")):
+    if head.startswith(b"PK\3\4"):
         return "zip"
     packed = head.startswith(b"\x1f\x8b")
     try:
@@ -228,8 +228,6 @@ def _zip_members(path: Path, spend: Callable[[int], None]) -> Iterator[_Member]:
             # `filename` ends at a NUL, and is not what other programs see.
             name, kind = info.orig_filename, stat.S_IFMT(info.external_attr >> 16)
             flaw = "" if kind in (0, stat.S_IFREG, stat.S_IFDIR) else "it is a link or a device"
-            if info.flag_bits & 1:
-                flaw = "it is encrypted"
             read = partial(lambda info: _Guarded(archive.open(info), spend), info)
             yield _Member(name, info.is_dir(), info.file_size, flaw, read)
 
@@ -240,7 +238,7 @@ def _tar_members(path: Path, kind: str, spend: Callable[[int], None]) -> Iterato
         with tarfile.open(fileobj=cast(Any, stream), mode="r:") as archive:
             while (info := archive.next()) is not None:
                 cast(Any, archive).members.clear()  # it would keep them all
-                plain = (info.isreg() or info.isdir()) and not info.issparse() and info.size >= 0
+                plain = (info.isreg() or info.isdir()) and not info.issparse()
                 flaw = "" if plain else "it is a link, a device or a file with holes"
                 yield _Member(info.name, info.isdir(), info.size, flaw, partial(stream.seek, info.offset_data))
         # `next` takes whatever is no header for the end; the true end is a block of zeros.
@@ -280,12 +278,8 @@ def _conflicts(source: Path, target: Path) -> Iterator[Path]:
         there = target / entry.name
         if entry.is_dir() and there.is_dir() and not there.is_symlink():
             yield from _conflicts(entry, there)
-        elif there.is_symlink() or (there.exists() and not _same(entry, there)):
+        elif there.is_symlink() or (there.exists() and not filecmp.cmp(entry, there, shallow=False)):
             yield there
-
-
-def _same(one: Path, other: Path) -> bool:
-    return one.is_file() and other.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
 def _move(source: Path, target: Path) -> None:

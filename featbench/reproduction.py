@@ -204,7 +204,7 @@ def _contrast(
     published: Mapping[tuple[str, str], float],
     test_over_train: float,
 ) -> dict[str, Any]:
-    places = [(row, column) for _, row, column in contrast.terms]
+    places = dict.fromkeys((row, column) for _, row, column in contrast.terms)
     line: dict[str, Any] = {
         "contrast": contrast.text,
         "published": sum(weight * published[row, column] for weight, row, column in contrast.terms),
