@@ -28,7 +28,8 @@ class Filters:
     """Filters with the parameters of their encoder g tanh(w ∗ x + b).
 
     weight [filters, fan_in, size, size]; gain [filters], 1 by default; bias [filters], 0 by default.
-    `extras` holds whatever else a learner wants kept with them (a decoder, thresholds), each [filters, ...].
+    `extras` holds whatever else a learner wants kept with them: a decoder, thresholds, a whitening matrix. The groups
+    of a connection table are joined along the first side of every tensor.
     """
 
     weight: Tensor
@@ -64,10 +65,10 @@ class Filters:
         if tuple(self.weight.shape) != bank.shape:
             return f"weight has shape {list(self.weight.shape)}, asked was {list(bank.shape)}"
         for name, tensor in self.tensors().items():
-            if tensor.shape[:1] != (bank.filters,):
-                return f"{name} has shape {list(tensor.shape)}, its first side must be {bank.filters}"
-            if name in ("gain", "bias") and tensor.ndim != 1:
+            if name in ("gain", "bias") and tensor.shape != (bank.filters,):
                 return f"{name} has shape {list(tensor.shape)}, it must be [{bank.filters}]"
+            if tensor.ndim == 0:
+                return f"{name} is a single number: give it as [1], so that groups can be joined"
             if not tensor.is_floating_point():
                 return f"{name} has type {tensor.dtype}, it must be floating point"
             if not bool(torch.isfinite(tensor).all()):

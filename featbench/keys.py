@@ -23,6 +23,7 @@ NUMERICAL_MODULES = (
     "class_folders",
     "classifier",
     "connections",
+    "encoders",
     "experiment",
     "filters",
     "images",
@@ -37,6 +38,7 @@ NUMERICAL_MODULES = (
     "refine",
     "scoring",
     "seeds",
+    "sparse.steps",
     "split",
     "stages",
 )
@@ -53,7 +55,8 @@ PREPARING_MODULES = ("binary", "class_folders", "images", "prepare")
 def modules_hash(modules: tuple[str, ...] = NUMERICAL_MODULES) -> str:
     """Return featbench's own version of the numerical code, or of a part of it."""
     folder = Path(featbench.__file__).parent
-    return content_hash({name: code_hash((folder / f"{name}.py").read_text("utf-8")) for name in modules})
+    paths = {name: folder / f"{name.replace('.', '/')}.py" for name in modules}
+    return content_hash({name: code_hash(path.read_text("utf-8")) for name, path in paths.items()})
 
 
 class Keys:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featbench.architecture import Shape
+from featbench.encoders import tanh_encoder
 from featbench.errors import PluginError
 from featbench.filters import Bank, Filters
 from featbench.parameters import Parametrised
 from featbench.patches import MapSource, PatchSource
 from featbench.regimes import Family
-from featbench.stages import tanh_encoder
 
 
 class FeatureLearner(Parametrised):
@@ -47,7 +48,7 @@ class FilterLearner(FeatureLearner, ABC):
 
     @abstractmethod
     def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters | Tensor | NDArray[Any]:
-        """Return filters of shape `bank.shape`, or a bare weight (gain 1, bias 0).
+        """Return filters of shape `bank.shape` (`units(bank)` of them), or a bare weight (gain 1, bias 0).
 
         `patches` is a source of training patches if the learner looks at images, else None. With a connection table
         this is asked once for each group of filters. All randomness must come from `seed`.
@@ -56,6 +57,10 @@ class FilterLearner(FeatureLearner, ABC):
     def refusal(self, bank: Bank) -> str | None:
         """Say why this learner cannot fill `bank`, or None. Asked before anything is computed."""
         return None
+
+    def units(self, bank: Bank) -> int:
+        """Return how many filters it takes to give `bank.filters` maps: more where the encoder pools over them."""
+        return bank.filters
 
     def encoder(self, filters: Filters, table: NDArray[np.int64]) -> nn.Module:
         """Build what `F` stands for; F_CSG (tanh with gain and bias) unless overridden."""
@@ -79,7 +84,7 @@ def fill_bank(learner: FilterLearner, bank: Bank, patches: PatchSource | None, s
         given = Filters(given)
     if not isinstance(given, Filters):
         raise PluginError(f"learner {learner.name} gave {type(given).__name__} where Filters or a weight is expected")
-    problem = given.problem(bank)
+    problem = given.problem(replace(bank, filters=learner.units(bank)))
     if problem:
         raise PluginError(f"learner {learner.name} broke its contract: {problem}")
     return Filters.from_tensors({k: v.detach().to("cpu", torch.float32) for k, v in given.tensors().items()})

@@ -61,7 +61,10 @@ def refusal(architecture: Architecture, learner: FilterLearner, shape: Shape) ->
     """Say which stage the learner cannot fill, and why, or None; raises if the architecture does not fit `shape`."""
     inputs = [shape, *architecture.shapes(shape)]
     for number, (spec, came_in) in enumerate(zip(architecture.stages, inputs, strict=False), start=1):
-        reason = learner.refusal(stage_bank(spec, came_in, seed=0)[0])
+        bank = stage_bank(spec, came_in, seed=0)[0]
+        reason = learner.refusal(bank)
+        if not reason and not spec.bank.encoder and learner.units(bank) != bank.filters:
+            reason = "its encoder pools over filters, so that a bare filter bank (C) has more maps than it says: write F"
         if reason:
             return f"{learner.name} in stage {number}: {reason}"
     return None

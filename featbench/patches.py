@@ -49,12 +49,13 @@ class MapSource:
 class PatchSource:
     """What an unsupervised learner sees: patches of the maps that its filters will see.
 
-    `sample(count)` returns [count, fan_in, size, size], the same for the same seed and count.
+    `sample(count)` returns [count, fan_in, size, size], the same for the same seed and count; `sample(count, size)`
+    cuts windows of another size, for learners that see more than one position of a filter.
     """
 
     def __init__(self, maps: MapSource, size: int, seed: int, columns: NDArray[np.int64] | None = None) -> None:
         self.maps, self.size, self.seed, self.columns = maps, size, seed, columns
-        self._stacks: dict[int, Tensor] = {}
+        self._stacks: dict[tuple[int, int], Tensor] = {}
 
     @property
     def device(self) -> torch.device:
@@ -67,46 +68,48 @@ class PatchSource:
         group._stacks = self._stacks
         return group
 
-    def sample(self, count: int) -> Tensor:
+    def sample(self, count: int, size: int | None = None) -> Tensor:
         """Return `count` patches at random positions of random images, flat ones left out (repeated if too few)."""
-        if count not in self._stacks:
-            self._stacks[count] = self._cut(count)
-        stack = self._stacks[count]
+        key = (count, size or self.size)
+        if key not in self._stacks:
+            self._stacks[key] = self._cut(*key)
+        stack = self._stacks[key]
         return stack if self.columns is None else stack[:, torch.from_numpy(self.columns).to(stack.device)]
 
-    def _cut(self, count: int) -> Tensor:
+    def _cut(self, count: int, size: int) -> Tensor:
         """Go through the images twice, so that flat patches are known before any is kept in memory."""
         generator = np.random.default_rng(self.seed)
         drawn = count * TRIES
         owners = np.sort(generator.integers(len(self.maps), size=drawn))
         places = generator.random((drawn, 2))
-        contrast = _contrasts(self._patches(owners, places))
+        contrast = _contrasts(self._patches(owners, places, size))
         kept = np.flatnonzero(contrast > FLAT * np.sqrt((contrast**2).mean()))
         if len(kept) == 0:
             raise LearningError("every patch of the training images is constant: there is nothing to learn from")
         # Small sets have fewer distinct patches than a learner asks for: they are then seen more than once.
         order = np.resize(generator.permutation(kept), count)
         cut, position = np.unique(order, return_inverse=True)
-        stack = torch.cat(list(self._patches(owners[cut], places[cut])))
+        stack = torch.cat(list(self._patches(owners[cut], places[cut], size)))
         return stack[torch.from_numpy(position).to(stack.device)]
 
-    def _patches(self, owners: IntArray, places: NDArray[np.float64]) -> Iterator[Tensor]:
+    def _patches(self, owners: IntArray, places: NDArray[np.float64], size: int) -> Iterator[Tensor]:
         """Yield the patches [b, maps, size, size] at relative `places` of the images `owners`, image by image."""
         for indices, maps in self.maps.batches(np.unique(owners)):
             for index, image in zip(indices, maps, strict=True):
                 here = slice(*np.searchsorted(owners, [index, index + 1]))
-                yield self._cut_image(image, places[here], int(index))
+                yield _cut_image(image, places[here], size, int(index))
 
-    def _cut_image(self, image: Tensor, places: NDArray[np.float64], index: int) -> Tensor:
-        room = np.array(image.shape[1:]) - self.size + 1
-        if room.min() < 1:
-            raise LearningError(
-                f"image {index} is too small to learn from: its maps are {image.shape[1]}×{image.shape[2]}, "
-                f"patches are {self.size}×{self.size}"
-            )
-        tops, lefts = torch.from_numpy((places * room).astype(np.int64)).to(image.device).unbind(dim=1)
-        windows = image.unfold(1, self.size, 1).unfold(2, self.size, 1)
-        return windows[:, tops, lefts].transpose(0, 1)
+
+def _cut_image(image: Tensor, places: NDArray[np.float64], size: int, index: int) -> Tensor:
+    room = np.array(image.shape[1:]) - size + 1
+    if room.min() < 1:
+        raise LearningError(
+            f"image {index} is too small to learn from: its maps are {image.shape[1]}×{image.shape[2]}, "
+            f"patches are {size}×{size}"
+        )
+    tops, lefts = torch.from_numpy((places * room).astype(np.int64)).to(image.device).unbind(dim=1)
+    windows = image.unfold(1, size, 1).unfold(2, size, 1)
+    return windows[:, tops, lefts].transpose(0, 1)
 
 
 def _contrasts(blocks: Iterator[Tensor]) -> NDArray[np.float64]:

@@ -58,10 +58,10 @@ def test_filters_as_asked_have_no_problem():
     [
         (Filters(torch.ones(4, 2, 3, 5)), ["weight", "[4, 2, 3, 5]", "[4, 2, 3, 3]"]),
         (Filters(torch.ones(4, 18)), ["weight", "[4, 18]", "[4, 2, 3, 3]"]),
-        (Filters(weight(), gain=torch.ones(3)), ["gain", "[3]", "must be 4"]),
+        (Filters(weight(), gain=torch.ones(3)), ["gain", "[3]", "must be [4]"]),
         (Filters(weight(), gain=torch.ones(4, 2)), ["gain", "[4, 2]", "must be [4]"]),
         (Filters(weight(), bias=torch.ones(4, 1)), ["bias", "[4, 1]", "must be [4]"]),
-        (Filters(weight(), extras={"decoder": torch.ones(5, 4)}), ["decoder", "[5, 4]", "must be 4"]),
+        (Filters(weight(), extras={"scale": torch.tensor(2.0)}), ["scale", "single number", "[1]"]),
         (Filters(weight().to(torch.int64)), ["weight", "int64", "floating point"]),
         (Filters(weight(float("nan"))), ["weight", "not finite"]),
         (Filters(weight(), bias=torch.tensor([0.0, 1.0, float("inf"), 0.0])), ["bias", "not finite"]),

@@ -118,9 +118,9 @@ def test_patches_are_gathered_after_the_flat_ones_are_known(monkeypatch):
     cut = []
     original = PatchSource._patches
 
-    def watched(self, owners, places):
+    def watched(self, owners, places, size):
         cut.append(len(owners))
-        return original(self, owners, places)
+        return original(self, owners, places, size)
 
     monkeypatch.setattr(PatchSource, "_patches", watched)
     assert len(source(numbered(10, 1, 40, 40), 3).sample(100)) == 100

@@ -10,18 +10,10 @@ from torch.func import functional_call
 
 from featbench.architecture import Architecture, FilterBankSpec, PointwiseSpec
 from featbench.connections import connection_table, full_table
+from featbench.encoders import FilterBank, Shrinkage, TanhGain, tanh_encoder
 from featbench.filters import Filters
 from featbench.normalization import LocalNormalisation
-from featbench.stages import (
-    FilterBank,
-    Rectification,
-    Shrinkage,
-    Stage,
-    TanhGain,
-    WinnerTakesAll,
-    operations,
-    tanh_encoder,
-)
+from featbench.stages import Rectification, Stage, WinnerTakesAll, operations
 
 PRECISIONS = [(torch.float32, 1e-5), (torch.float64, 1e-10)]
 TABLES = {
@@ -141,7 +133,7 @@ def test_first_of_equal_magnitudes_wins():
 
 
 def test_every_map_has_its_own_threshold():
-    shrink = Shrinkage(3)
+    shrink = Shrinkage(torch.full((3,), 0.5))
     with torch.no_grad():
         shrink.threshold.copy_(torch.tensor([0.0, 1.0, 5.0]))
     x = torch.tensor([2.0, -2.0, 2.0]).view(1, 3, 1, 1)
@@ -166,7 +158,7 @@ def test_gradient_of_rectification_at_zero_is_zero():
 
 
 def test_gradient_of_shrinkage_by_its_thresholds():
-    shrink = Shrinkage(3).double()
+    shrink = Shrinkage(torch.full((3,), 0.5)).double()
     x = away_from_kinks(2, 3, 3, 4)
     threshold = torch.tensor([0.1, 0.5, 0.8], dtype=torch.float64, requires_grad=True)
     assert gradcheck(lambda x, t: functional_call(shrink, {"threshold": t}, (x,)), (x, threshold))
