@@ -89,29 +89,22 @@ def per_map(values: Tensor, x: Tensor) -> Tensor:
     return values.view(-1, *(1,) * (x.ndim - 2))
 
 
+NONLINEARITIES: dict[str, Callable[[Filters], nn.Module]] = {
+    "tanh": lambda filters: TanhGain(filters.gain),
+    "shrink": lambda filters: Shrinkage(filters.extras["threshold"]),
+    "smooth-shrink": lambda filters: SmoothShrinkage(filters.extras["threshold"], filters.extras["sharpness"]),
+}
+"""Non-linearities of learned encoders; each finds its parameters, by their names, among the filters' tensors."""
+
 Encoder = Callable[[Filters, NDArray[np.int64]], nn.Module]
 """Builds what `F` stands for from a learner's filters and the connection table."""
 
 
+def encoder_of(nonlinearity: str, filters: Filters, table: NDArray[np.int64]) -> nn.Module:
+    """Build a filter bank with bias and one of `NONLINEARITIES`."""
+    return nn.Sequential(FilterBank(filters, table), NONLINEARITIES[nonlinearity](filters))
+
+
 def tanh_encoder(filters: Filters, table: NDArray[np.int64]) -> nn.Module:
     """F_CSG: filter bank, bias, tanh, gain per map. What `F` means unless the learner says otherwise."""
-    return nn.Sequential(FilterBank(filters, table), TanhGain(filters.gain))
-
-
-def shrinkage_encoder(filters: Filters, table: NDArray[np.int64]) -> nn.Module:
-    """Filter bank, bias, soft threshold: `threshold` [filters] in the filters' extras."""
-    return nn.Sequential(FilterBank(filters, table), Shrinkage(filters.extras["threshold"]))
-
-
-def smooth_shrinkage_encoder(filters: Filters, table: NDArray[np.int64]) -> nn.Module:
-    """Filter bank, bias, smooth threshold: `threshold` and `sharpness` [filters] in the filters' extras."""
-    shrinkage = SmoothShrinkage(filters.extras["threshold"], filters.extras["sharpness"])
-    return nn.Sequential(FilterBank(filters, table), shrinkage)
-
-
-ENCODERS: dict[str, Encoder] = {
-    "tanh": tanh_encoder,
-    "shrink": shrinkage_encoder,
-    "smooth-shrink": smooth_shrinkage_encoder,
-}
-"""Encoders that learners offer by name."""
+    return encoder_of("tanh", filters, table)

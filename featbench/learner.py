@@ -18,6 +18,8 @@ from featbench.filters import Bank, Filters
 from featbench.parameters import Parametrised
 from featbench.patches import MapSource, PatchSource
 from featbench.regimes import Family
+from featbench.seeds import derive_seed
+from featbench.types import IntArray
 
 
 class FeatureLearner(Parametrised):
@@ -54,6 +56,15 @@ class FilterLearner(FeatureLearner, ABC):
         this is asked once for each group of filters. All randomness must come from `seed`.
         """
 
+    def connected(
+        self, bank: Bank, table: IntArray, maps: int, patches: PatchSource | None, seed: int
+    ) -> Filters | None:
+        """Return the filters of a whole connection table [groups, fan_in], or None: each group is asked for by itself.
+
+        `bank` has the filters of all groups, in order; `maps` is how many there are, and `patches` are of all of them.
+        """
+        return None
+
     def refusal(self, bank: Bank) -> str | None:
         """Say why this learner cannot fill `bank`, or None. Asked before anything is computed."""
         return None
@@ -75,6 +86,33 @@ class NetworkLearner(FeatureLearner, ABC):
         """Return a module from [n, *shape] to [n, ...]; `maps` are training images if it looks at them."""
 
 
+def fill_table(
+    learner: FilterLearner,
+    bank: Bank,
+    table: IntArray,
+    maps: int,
+    patches: PatchSource | None,
+    seed: int,
+    *purpose: object,
+) -> Filters:
+    """Ask the learner for the filters of every group of a connection table, together if it learns them so.
+
+    `bank` is that of one group; `seed` and `purpose` decide the seeds.
+    """
+    whole = replace(bank, filters=bank.filters * len(table))
+    together = None
+    if len(table) > 1:
+        together = learner.connected(whole, table, maps, patches, derive_seed(seed, *purpose))
+    if together is not None:
+        return _held(learner, together, whole)
+    return Filters.concatenate(
+        [
+            fill_bank(learner, bank, patches.of(seen) if patches else None, derive_seed(seed, *purpose, group))
+            for group, seen in enumerate(table)
+        ]
+    )
+
+
 def fill_bank(learner: FilterLearner, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
     """Ask the learner for the filters of `bank` and hold it to its contract."""
     given = learner.filters(bank, patches, seed)
@@ -84,6 +122,10 @@ def fill_bank(learner: FilterLearner, bank: Bank, patches: PatchSource | None, s
         given = Filters(given)
     if not isinstance(given, Filters):
         raise PluginError(f"learner {learner.name} gave {type(given).__name__} where Filters or a weight is expected")
+    return _held(learner, given, bank)
+
+
+def _held(learner: FilterLearner, given: Filters, bank: Bank) -> Filters:
     problem = given.problem(replace(bank, filters=learner.units(bank)))
     if problem:
         raise PluginError(f"learner {learner.name} broke its contract: {problem}")

@@ -14,7 +14,7 @@ from featbench.architecture import Architecture, Shape, StageSpec
 from featbench.connections import connection_table, full_table
 from featbench.errors import DeviceError, FeatureError
 from featbench.filters import Bank, Filters
-from featbench.learner import FilterLearner, NetworkLearner, fill_bank
+from featbench.learner import FilterLearner, NetworkLearner, fill_table
 from featbench.patches import MapSource, PatchSource
 from featbench.preprocess import Maps
 from featbench.seeds import derive_seed, seeded
@@ -64,7 +64,9 @@ def refusal(architecture: Architecture, learner: FilterLearner, shape: Shape) ->
         bank = stage_bank(spec, came_in, seed=0)[0]
         reason = learner.refusal(bank)
         if not reason and not spec.bank.encoder and learner.units(bank) != bank.filters:
-            reason = "its encoder pools over filters, so that a bare filter bank (C) has more maps than it says: write F"
+            reason = (
+                "its encoder pools over filters, so that a bare filter bank (C) has more maps than it says: write F"
+            )
         if reason:
             return f"{learner.name} in stage {number}: {reason}"
     return None
@@ -97,16 +99,9 @@ def learn_stages(
                 patches = PatchSource(
                     MapSource(images, entering, device), bank.size, derive_seed(seed, "patches", number)
                 )
-            groups = [
-                fill_bank(
-                    learner,
-                    bank,
-                    patches.of(maps) if patches else None,
-                    derive_seed(seed, "filters", number, index),
-                )
-                for index, maps in enumerate(table)
-            ]
-            learned.append(StageFilters(Filters.concatenate(groups), table))
+            maps = spec.bank_input(came_in)[0]
+            filters = fill_table(learner, bank, table, maps, patches, seed, "filters", number)
+            learned.append(StageFilters(filters, table))
             below.append(Stage(spec, came_in[0], learned[-1].filters, table, learner.encoder))
         return learned
 
