@@ -138,7 +138,12 @@ class CachedSteps(Steps):
         return None if found is None else (found[0], float(found[1]["seconds"]))
 
     def first_filters(self, cell: Cell) -> np.ndarray[Any, Any] | None:
-        """Return the weight of a cell's first filter bank [filters, maps, size, size] if the store holds it."""
+        """Return the weight of a cell's first filter bank [filters, maps, size, size] if the store holds it.
+
+        A cell that leaves parameters open has none of its own.
+        """
+        if len(cell.learner.alternatives()) > 1:
+            return None
         key = content_hash(self.keys.network(cell))
         if not cell.regime.refined:
             filters = self.store.read_tensors("filters", key)

@@ -17,8 +17,8 @@ class Cell:
     """dataset × protocol × architecture × learner × regime × classifier × draw, with what the protocol fixes.
 
     architecture: canonical text, "" for learners that take none. train_per_class, test_per_class: None for all.
-    device: cpu or cuda. unlabelled: folder of images, or data set, to learn from instead of the training images, or
-    None. skip: why it makes no sense.
+    device: cpu or cuda. unlabelled: folder of images, or data set, to learn from instead of the training images, or,
+    after `training+`, besides them; or None. skip: why it makes no sense.
     """
 
     protocol: str
@@ -53,7 +53,8 @@ class Cell:
     def restore(cls, described: Mapping[str, Any]) -> Cell:
         """Rebuild a cell from its description."""
         fields = dict(described)
-        fields["learner"] = Choice.of(fields["learner"], fields.pop("parameters"))
+        parameters = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.pop("parameters").items()}
+        fields["learner"] = Choice.of(fields["learner"], parameters)
         fields["preprocessing"] = Preprocessing(**fields["preprocessing"])
         fields["regime"] = REGIMES[fields["regime"]]
         return cls(**fields)

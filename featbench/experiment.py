@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from featbench.cell import Cell
 from featbench.classifier import Predictor
 from featbench.clock import Clock
 from featbench.dataset import blaming, check_images, reading
-from featbench.errors import PluginError
+from featbench.errors import PluginError, UsageError
 from featbench.images import ImageFiles, image_files
 from featbench.learner import FilterLearner, NetworkLearner
 from featbench.network import (
@@ -30,7 +30,7 @@ from featbench.network import (
     network_of,
 )
 from featbench.prepare import PackedImages, prepare
-from featbench.preprocess import Maps, Preprocessing, map_shape, maps_of
+from featbench.preprocess import JoinedMaps, Maps, Preprocessing, map_shape, maps_of
 from featbench.refine import refine
 from featbench.registry import Registry
 from featbench.scoring import compute_score
@@ -43,6 +43,10 @@ Progress = Callable[[str, int, int], None]
 
 Part = Literal["all", "train", "test"]
 """Which images of a draw are extracted together."""
+
+
+TRAINING = "training+"
+"""What stands before the name of unlabelled images that are seen besides the training images."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +63,55 @@ def run_cell(cell: Cell, steps: Steps) -> Outcome:
     """Run a cell. The classifier and refinement see training images alone; test labels reach the scorer only."""
     images, maps = steps.load(cell.dataset, cell.preprocessing)
     split = steps.split(cell, images)
+    trained = [
+        _train(replace(cell, learner=learner), steps, split, images, maps) for learner in cell.learner.alternatives()
+    ]
+    best = trained[0] if len(trained) == 1 else _best(trained)
+    predictions = np.concatenate([_predict(cell, best.predictor, block) for block in best.features.test.blocks()])
+    score = compute_score(cell.metric, predictions, images.labels[split.test], len(images.classes))
+    report = {
+        **best.predictor.report,
+        **({"refinement": best.refinement} if best.refinement else {}),
+        **({"learner": str(best.cell.learner)} if len(trained) > 1 else {}),
+        **({"images_left_out": len(images.left_out)} if images.left_out else {}),
+    }
+    return Outcome(score, predictions, _total(one.seconds for one in trained), report)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A cell up to its classifier."""
+
+    cell: Cell
+    features: Features
+    predictor: Predictor
+    refinement: dict[str, Any] | None
+    seconds: Seconds
+
+
+def _train(cell: Cell, steps: Steps, split: Split, images: Images, maps: Maps) -> _Trained:
     network, learning = steps.learn(cell, split, maps)
     refinement, refining = None, 0.0
     if cell.regime.refined:
         refinement, refining = steps.refine(cell, split, network, maps, images)
     features, extracting = steps.features(cell, split, network, maps)
     predictor, classifying = steps.classify(cell, split, features, images)
-    predictions = np.concatenate([_predict(cell, predictor, block) for block in features.test.blocks()])
-    score = compute_score(cell.metric, predictions, images.labels[split.test], len(images.classes))
-    report = {
-        **predictor.report,
-        **({"refinement": refinement} if refinement else {}),
-        **({"images_left_out": len(images.left_out)} if images.left_out else {}),
-    }
-    return Outcome(score, predictions, Seconds(learning, refining, extracting, classifying), report)
+    return _Trained(cell, features, predictor, refinement, Seconds(learning, refining, extracting, classifying))
+
+
+def _best(trained: list[_Trained]) -> _Trained:
+    """Return the one with the best accuracy on validation images, the first of equals."""
+    for one in trained:
+        if "validation_accuracy" not in one.predictor.report:
+            raise UsageError(
+                f"{one.cell.classifier} reports no validation_accuracy, which is to decide between the values of "
+                f"{one.cell.learner.name}'s parameters: give one value each, or a classifier that validates"
+            )
+    return max(trained, key=lambda one: float(one.predictor.report["validation_accuracy"]))
+
+
+def _total(seconds: Iterable[Seconds]) -> Seconds:
+    return Seconds(*(sum(parts) for parts in zip(*(astuple(one) for one in seconds), strict=True)))
 
 
 def _predict(cell: Cell, predictor: Predictor, features: FloatArray) -> IntArray:
@@ -232,11 +271,25 @@ class Steps:
         )
         return predictor, clock.seconds()
 
-    def _seen_images(self, cell: Cell, split: Split, maps: Maps) -> Maps | None:
-        """Return what filters are made from, if anything: the draw's training images, or unlabelled ones."""
+    def _seen_images(self, cell: Cell, split: Split, maps: Maps) -> Maps | JoinedMaps | None:
+        """Return what filters are made from, if anything: the draw's training images, unlabelled ones, or both."""
         if not self.registry.learner(cell.learner.name).looks():
             return None
-        return maps.select(split.train) if cell.unlabelled is None else self.pool(cell.unlabelled, cell.preprocessing)
+        training = maps.select(split.train)
+        if cell.unlabelled is None:
+            return training
+        pool = self.pool(pool_name(cell.unlabelled), cell.preprocessing)
+        return JoinedMaps(training, pool) if joins_training(cell.unlabelled) else pool
+
+
+def joins_training(unlabelled: str) -> bool:
+    """Whether filters are learned on training images besides the unlabelled ones: `training+PATH`."""
+    return unlabelled.startswith(TRAINING)
+
+
+def pool_name(unlabelled: str) -> str:
+    """Return the folder or data set of unlabelled images alone."""
+    return unlabelled.removeprefix(TRAINING)
 
 
 def unlabelled_images(name: str, registry: Registry, data_dir: Path | None) -> Sequence[Pixels]:

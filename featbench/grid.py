@@ -10,7 +10,7 @@ from pathlib import Path
 from featbench.architecture import Architecture, Shape
 from featbench.cell import Cell
 from featbench.errors import ArchitectureError, UsageError
-from featbench.experiment import unlabelled_images
+from featbench.experiment import pool_name, unlabelled_images
 from featbench.learner import FeatureLearner, FilterLearner
 from featbench.network import refusal, resolve_device
 from featbench.parameters import Choice
@@ -66,7 +66,7 @@ def enumerate_cells(request: Request, registry: Registry, survey: Survey, data_d
     device = resolve_device(request.device).type
     pairs = _pairs(request, protocol, registry)
     if request.unlabelled is not None:
-        unlabelled_images(request.unlabelled, registry, data_dir)
+        unlabelled_images(pool_name(request.unlabelled), registry, data_dir)
     shape, census = survey(dataset, protocol.preprocessing)
     architecture.shapes(shape)
     census.require(train_per_class, protocol.test)
@@ -102,8 +102,12 @@ def enumerate_cells(request: Request, registry: Registry, survey: Survey, data_d
 
 
 def _architecture_refusal(choice: Choice, registry: Registry, architecture: Architecture, shape: Shape) -> str:
-    learner = registry.learner(choice.name).create(dict(choice.parameters))
-    return (isinstance(learner, FilterLearner) and refusal(architecture, learner, shape)) or ""
+    for alternative in choice.alternatives():
+        learner = registry.learner(choice.name).create(dict(alternative.parameters))
+        reason = isinstance(learner, FilterLearner) and refusal(architecture, learner, shape)
+        if reason:
+            return reason
+    return ""
 
 
 def _pairs(request: Request, protocol: Protocol, registry: Registry) -> list[tuple[Choice, Regime, str]]:
@@ -143,7 +147,7 @@ def _refusal(learner: type[FeatureLearner], regime: Regime, device: str) -> str:
 
 
 def parse_choice(text: str, registry: Registry) -> Choice:
-    """Read `psd` or `psd(lam=0.5,updates=2000)`; names, parameters and their types are checked."""
+    """Read `psd` or `psd(lam=0.5|1,updates=2000)`; names, parameters and their types are checked."""
     choice = Choice.read(text)
     return registry.learner(choice.name).choice(dict(choice.parameters))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import featbench
 from featbench.cell import Cell
 from featbench.dataset import reading
-from featbench.experiment import Part
+from featbench.experiment import Part, joins_training, pool_name
 from featbench.hashing import code_hash, content_hash
 from featbench.images import folder_fingerprint
 from featbench.preprocess import Preprocessing
@@ -40,9 +40,21 @@ NUMERICAL_MODULES = (
     "refine",
     "scoring",
     "seeds",
+    "sparse.active_set",
+    "sparse.coordinate_descent",
+    "sparse.descent",
+    "sparse.dictionary",
+    "sparse.feature_sign",
+    "sparse.fista",
+    "sparse.inputs",
+    "sparse.ista",
+    "sparse.memory",
+    "sparse.problem",
+    "sparse.solution",
     "sparse.steps",
     "split",
     "stages",
+    "unrolled",
 )
 """Modules whose code decides numbers: editing one makes every result out of date."""
 
@@ -114,8 +126,9 @@ class Keys:
 
     def result(self, cell: Cell) -> Document:
         """Return what decides a cell's result."""
+        networks = [self.network(replace(cell, learner=learner)) for learner in cell.learner.alternatives()]
         return {
-            "network": self.network(cell),
+            "network": networks[0] if len(networks) == 1 else networks,
             "split": _split(cell),
             "classifier": cell.classifier,
             "source": self._source("classifier", cell.classifier),
@@ -126,7 +139,10 @@ class Keys:
         """Return which images a learner looked at, if any."""
         if not self._registry.learner(cell.learner.name).looks():
             return None
-        return _training(cell) if cell.unlabelled is None else {"unlabelled": self._unlabelled(cell.unlabelled)}
+        if cell.unlabelled is None:
+            return _training(cell)
+        pool = {"unlabelled": self._unlabelled(pool_name(cell.unlabelled))}
+        return {**pool, "training": _training(cell)} if joins_training(cell.unlabelled) else pool
 
     def _unlabelled(self, name: str) -> str:
         if name in self._registry.names("datasets"):

@@ -73,6 +73,10 @@ class FilterLearner(FeatureLearner, ABC):
         """Return how many filters it takes to give `bank.filters` maps: more where the encoder pools over them."""
         return bank.filters
 
+    def grid(self, bank: Bank) -> tuple[int, int] | None:
+        """Return the rows and columns of the map that the filters lie on, if they have one."""
+        return None
+
     def encoder(self, filters: Filters, table: NDArray[np.int64]) -> nn.Module:
         """Build what `F` stands for; F_CSG (tanh with gain and bias) unless overridden."""
         return tanh_encoder(filters, table)

@@ -16,7 +16,7 @@ from featbench.errors import DeviceError, FeatureError
 from featbench.filters import Bank, Filters
 from featbench.learner import FilterLearner, NetworkLearner, fill_table
 from featbench.patches import MapSource, PatchSource
-from featbench.preprocess import Maps
+from featbench.preprocess import JoinedMaps, Maps
 from featbench.seeds import derive_seed, seeded
 from featbench.stages import Stage, operations
 from featbench.types import FloatArray, IntArray
@@ -76,7 +76,7 @@ def learn_stages(
     architecture: Architecture,
     learner: FilterLearner,
     shape: Shape,
-    images: Tensor | Maps | None,
+    images: Tensor | Maps | JoinedMaps | None,
     *,
     seed: int,
     device: torch.device,
@@ -120,7 +120,7 @@ def assemble(
 
 
 def network_of(
-    learner: NetworkLearner, shape: Shape, images: Tensor | Maps | None, *, seed: int, device: torch.device
+    learner: NetworkLearner, shape: Shape, images: Tensor | Maps | JoinedMaps | None, *, seed: int, device: torch.device
 ) -> nn.Module:
     """Get the network of a learner that gives the whole extractor; only one that looks at images is given any."""
     seen = MapSource(images, nn.Identity(), device) if learner.looks() and images is not None else None

@@ -1,8 +1,12 @@
-"""Parameters that users write, as in `psd(lam=0.5)`: read from text, checked, and given to what they belong to."""
+"""Parameters that users write, as in `psd(lam=0.5)`: read from text, checked, and given to what they belong to.
+
+A learner's parameter may be given several values, `psd(lam=0.2|0.5|1)`: validation images decide between them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -25,7 +29,7 @@ class Choice:
 
     @classmethod
     def read(cls, text: str) -> Choice:
-        """Read `psd` or `psd(lam=0.5,updates=2000)`."""
+        """Read `psd` or `psd(lam=0.5,updates=2000)`; `lam=0.2|0.5` becomes a tuple."""
         match = re.fullmatch(r"\s*([^()\s]+)\s*(?:\((.*)\))?\s*", text)
         if match is None:
             raise UsageError(f"cannot read {text!r}: write NAME or NAME(parameter=value,…)")
@@ -37,11 +41,19 @@ class Choice:
                 raise UsageError(f"cannot read {part!r} in {text!r}: write parameter=value")
             if key.strip() in parameters:
                 raise UsageError(f"{text!r} gives {key.strip()} twice")
-            parameters[key.strip()] = _value(value.strip())
+            values = tuple(_value(one.strip()) for one in value.split("|"))
+            parameters[key.strip()] = values if len(values) > 1 else values[0]
         return cls.of(name, parameters)
 
+    def alternatives(self) -> list[Choice]:
+        """Return the choices of one value each that this one leaves open; itself if it leaves none."""
+        values = [value if isinstance(value, tuple) else (value,) for _, value in self.parameters]
+        names = [name for name, _ in self.parameters]
+        return [Choice(self.name, tuple(zip(names, chosen, strict=True))) for chosen in itertools.product(*values)]
+
     def __str__(self) -> str:
-        inside = ",".join(f"{name}={value}" for name, value in self.parameters)
+        texts = {name: "|".join(map(str, v)) if isinstance(v, tuple) else v for name, v in self.parameters}
+        inside = ",".join(f"{name}={text}" for name, text in texts.items())
         return f"{self.name}({inside})" if inside else self.name
 
 
@@ -66,8 +78,13 @@ class Parametrised:
     @classmethod
     def choice(cls, parameters: Mapping[str, Any]) -> Choice:
         """Return the canonical choice of these parameters: lam=1 and lam=1.0 are one, and defaults are left out."""
-        given, default = cls.create(parameters).parameters(), cls.create({}).parameters()
-        typed = {key: float(value) if isinstance(default[key], float) else value for key, value in given.items()}
+        default = cls.create({}).parameters()
+        found: dict[str, list[Any]] = {}
+        for alternative in Choice.of(cls.name, parameters).alternatives():
+            for key, value in cls.create(dict(alternative.parameters)).parameters().items():
+                found.setdefault(key, []).append(float(value) if isinstance(default[key], float) else value)
+        distinct = {key: tuple(dict.fromkeys(values)) for key, values in found.items()}
+        typed = {key: values if len(values) > 1 else values[0] for key, values in distinct.items()}
         return Choice.of(cls.name, {key: value for key, value in typed.items() if value != default[key]})
 
     @classmethod

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featbench.errors import LearningError
-from featbench.preprocess import Maps
+from featbench.preprocess import JoinedMaps, Maps
 from featbench.types import IntArray
 
 BATCH = 32
@@ -27,11 +27,11 @@ TRIES = 4
 class MapSource:
     """Maps that enter a stage's filter bank, computed image by image from the images' own maps.
 
-    `images` are maps [n, maps, height, width], or `Maps`, of one size or of several; `network` holds all that lies
-    between them and the bank.
+    `images` are maps [n, maps, height, width], or `Maps`, joined or not, of one size or of several; `network` holds all
+    that lies between them and the bank.
     """
 
-    def __init__(self, images: Tensor | Maps, network: nn.Module, device: torch.device) -> None:
+    def __init__(self, images: Tensor | Maps | JoinedMaps, network: nn.Module, device: torch.device) -> None:
         self.images, self.network, self.device = images, network, device
 
     def __len__(self) -> int:
@@ -40,7 +40,7 @@ class MapSource:
     @torch.no_grad()
     def batches(self, indices: IntArray) -> Iterator[tuple[IntArray, Tensor]]:
         """Yield some of `indices` with their maps [b, maps, height, width]."""
-        step = 1 if isinstance(self.images, Maps) and len(self.images.sizes) > 1 else BATCH
+        step = BATCH if isinstance(self.images, Tensor) or len(self.images.sizes) == 1 else 1
         for start in range(0, len(indices), step):
             chosen = indices[start : start + step]
             yield chosen, self.network(self.images[chosen].to(self.device))

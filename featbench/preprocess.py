@@ -101,6 +101,28 @@ class Maps:
         return torch.stack([image for image in made if image is not None])
 
 
+class JoinedMaps:
+    """The maps of several sources, one after another; their sizes may differ."""
+
+    def __init__(self, *parts: Maps) -> None:
+        self.parts = parts
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def sizes(self) -> set[tuple[int, int]]:
+        """The heights and widths that come out."""
+        return set[tuple[int, int]]().union(*(part.sizes for part in self.parts))
+
+    def __getitem__(self, which: IntArray) -> Tensor:
+        """Return the maps of images of one size, named in ascending order."""
+        bounds = np.searchsorted(which, self._starts)
+        pieces = zip(self.parts, self._starts[:-1], bounds[:-1], bounds[1:], strict=True)
+        return torch.cat([part[which[low:high] - start] for part, start, low, high in pieces if high > low])
+
+
 def preprocess(pixels: Sequence[Pixels] | Pixels, preprocessing: Preprocessing) -> Tensor:
     """Return the maps [n, 1, height, width] of images; a `DataError` names the image that cannot take part."""
     maps = maps_of(pixels, preprocessing)

@@ -40,7 +40,11 @@ def add_variations(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--draws", type=int, metavar="N", help="draws of training images")
     group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
     group.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where to compute (default: auto)")
-    group.add_argument("--unlabelled", metavar="PATH", help="folder of images, or data set, to learn filters from")
+    group.add_argument(
+        "--unlabelled",
+        metavar="PATH",
+        help="folder of images, or data set, to learn filters from; training+PATH: besides the training images",
+    )
 
 
 def add_running(parser: argparse.ArgumentParser) -> None:

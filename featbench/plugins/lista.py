@@ -1,0 +1,169 @@
+"""LISTA and LCoD: a few trained steps of sparse coding as the encoder."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from featbench.encoders import FilterBank
+from featbench.filters import Bank, Filters
+from featbench.hookspecs import hookimpl
+from featbench.learner import FeatureLearner, FilterLearner
+from featbench.patch_matrix import PatchMatrix
+from featbench.patches import PatchSource
+from featbench.regimes import Family
+from featbench.sparse import feature_sign, learn_dictionary
+from featbench.unrolled import (
+    Lcod,
+    Lista,
+    LowRank,
+    Start,
+    Unrolled,
+    descent_start,
+    ista_start,
+    keep_largest,
+    of_rank,
+    random_start,
+    train_unrolled,
+)
+
+
+@dataclass(frozen=True)
+class UnrolledLearner(FilterLearner):
+    """What LISTA and LCoD share: a dictionary, optimal codes of patches, and a network trained to give them."""
+
+    family: ClassVar[Family] = "unsupervised"
+    source: ClassVar[str] = "Gregor, LeCun 2010"
+
+    lam: float = 0.5
+    steps: int = 3
+    start: str = "solver"
+    keep: float = 1.0
+    rank: int = 0
+    patches: int = 20_000
+    dictionary_updates: int = 300
+    updates: int = 3000
+    batch: int = 256
+    rate: float = 0.001
+    centre: bool = True
+
+    def __post_init__(self) -> None:
+        if self.start not in ("solver", "random"):
+            raise ValueError(f"start is solver or random, not {self.start!r}")
+        if not (self.lam > 0 and self.rate > 0 and 0 < self.keep <= 1):
+            raise ValueError("lam > 0, rate > 0 and 0 < keep ≤ 1 are needed")
+        if self.steps < 0 or self.rank < 0:
+            raise ValueError("steps and rank must not be negative")
+        if self.rank and self.keep < 1:
+            raise ValueError("keep and rank are two ways to reduce S: give one of them")
+        if min(self.patches, self.dictionary_updates, self.updates, self.batch) < 1:
+            raise ValueError("patches, dictionary_updates, updates and batch must be at least 1")
+
+    def refusal(self, bank: Bank) -> str | None:
+        """Refuse a rank that S cannot have."""
+        return (
+            f"rank {self.rank} is more than S [{bank.filters}, {bank.filters}] has"
+            if self.rank > bank.filters
+            else None
+        )
+
+    def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
+        """Learn the filters W_e; S, θ and the dictionary come along as `mixing`, `threshold` and `decoder`."""
+        matrix = PatchMatrix.sample(self.name, bank, patches, self.patches, centre=self.centre)
+        atoms = learn_dictionary(
+            matrix.rows, bank.filters, self.lam, updates=self.dictionary_updates, batch=self.batch, seed=seed
+        ).atoms
+        codes = feature_sign(matrix.rows, atoms, self.lam, tolerance=1e-4).codes
+        encoder, unrolled = self.network(atoms, seed)
+        train_unrolled(encoder, unrolled, matrix.rows, codes, self.updates, self.batch, self.rate, seed)
+        extras = {
+            "decoder": atoms.T.reshape(bank.shape),
+            "mixing": unrolled.mixing.detach()[0],
+            "threshold": unrolled.threshold.detach(),
+        }
+        return Filters(matrix.fold(encoder.weight.detach()).view(bank.shape), extras=extras)
+
+    def network(self, atoms: Tensor, seed: int) -> tuple[nn.Linear, Unrolled]:
+        """Build the network before it is trained, for atoms [d, m]: W_e on patches in rows, and the steps on W_e x."""
+        start = self.begin(atoms) if self.start == "solver" else random_start(atoms, self.lam, seed)
+        mixing = keep_largest(start.mixing, descent_start(atoms, self.lam).mixing, self.keep)
+        unrolled = self.unroll(mixing.unsqueeze(0), start.threshold)
+        if self.rank:
+            parametrize.register_parametrization(unrolled, "free", LowRank(*of_rank(mixing, self.rank)))
+        inputs, units = atoms.shape
+        encoder = nn.Linear(inputs, units, bias=False, device=atoms.device, dtype=atoms.dtype)
+        with torch.no_grad():
+            encoder.weight.copy_(start.encoder)
+        return encoder, unrolled
+
+    def encoder(self, filters: Filters, table: NDArray[np.int64]) -> nn.Module:
+        """Build the unrolled network: filter bank W_e, then the steps at every position, within each group."""
+        mixing = filters.extras["mixing"].view(len(table), -1, filters.extras["mixing"].shape[1])
+        return nn.Sequential(FilterBank(filters, table), self.unroll(mixing, filters.extras["threshold"]))
+
+    @abstractmethod
+    def begin(self, atoms: Tensor) -> Start:
+        """Return the matrices with which the network takes steps of its solver."""
+
+    @abstractmethod
+    def unroll(self, mixing: Tensor, threshold: Tensor) -> Unrolled:
+        """Build the steps."""
+
+
+@dataclass(frozen=True)
+class ListaLearner(UnrolledLearner):
+    """LISTA: z ← h_θ(W_e x + S z), `steps` times from h_θ(W_e x), trained to give the optimal codes z* of patches x.
+
+    A dictionary D of unit-norm atoms is learned online, z* minimises ½‖x - D z‖² + λ‖z‖₁ exactly, and W_e, S and θ
+    minimise ½‖z* - f(x)‖². Within stages S acts at each position, among the maps of a group.
+
+    lam: λ, for patches scaled to unit variance a pixel. steps: T; 0 is the encoder h_θ(W_e x). start: `solver`, the
+    values with which it takes steps of ISTA, or `random`. keep: part of the entries of S that may differ from 0, those
+    that matter least in DᵀD gone; rank: S is of this rank (0: whole). patches: drawn once. dictionary_updates, updates,
+    batch, rate: of the dictionary, and of Adam for the network, whose rate falls along half a cosine. centre: the mean
+    of each patch over all its maps is taken out.
+    """
+
+    name: ClassVar[str] = "lista"
+
+    def begin(self, atoms: Tensor) -> Start:
+        """Begin as ISTA."""
+        return ista_start(atoms, self.lam)
+
+    def unroll(self, mixing: Tensor, threshold: Tensor) -> Unrolled:
+        """Build LISTA's steps."""
+        return Lista(mixing, threshold, self.steps)
+
+
+@dataclass(frozen=True)
+class LcodLearner(UnrolledLearner):
+    """LCoD: `steps` trained steps of coordinate descent, each moving the coefficient that would change most.
+
+    The options are those of `lista`; more steps are needed, and each costs little. start: `solver` begins as coordinate
+    descent; the paper finds that to help at many steps and to hurt at few.
+    """
+
+    name: ClassVar[str] = "lcod"
+
+    steps: int = 10
+
+    def begin(self, atoms: Tensor) -> Start:
+        """Begin as coordinate descent."""
+        return descent_start(atoms, self.lam)
+
+    def unroll(self, mixing: Tensor, threshold: Tensor) -> Unrolled:
+        """Build LCoD's steps."""
+        return Lcod(mixing, threshold, self.steps)
+
+
+@hookimpl
+def featbench_learners() -> list[type[FeatureLearner]]:
+    """Register LISTA and LCoD."""
+    return [ListaLearner, LcodLearner]
