@@ -44,7 +44,7 @@ class Ipsd(FilterLearner):
     family: ClassVar[Family] = "unsupervised"
     source: ClassVar[str] = "Kavukcuoglu, Ranzato, Fergus, LeCun 2009"
 
-    lam: float = 1.0
+    lam: float = 3.0
     alpha: float = 1.0
     pool: int = 6
     stride: int = 2

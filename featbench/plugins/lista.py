@@ -49,9 +49,9 @@ class UnrolledLearner(FilterLearner):
     rank: int = 0
     patches: int = 20_000
     dictionary_updates: int = 300
-    updates: int = 3000
+    updates: int = 6000
     batch: int = 256
-    rate: float = 0.001
+    rate: float = 0.003
     centre: bool = True
 
     def __post_init__(self) -> None:
