@@ -1,0 +1,51 @@
+"""How much memory a solver may take: blocks of fixed size, and an error before what cannot fit is allocated."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from featbench.errors import UsageError
+
+BLOCK = {"cpu": 2**18, "cuda": 2**26}
+"""Codes of one block: few enough that a block stays in the cache of a CPU, enough to fill a GPU."""
+
+TEMPORARIES = 16
+"""Arrays of a block's size, in float64, that a solver holds at once, at most."""
+
+
+def block_rows(atoms: int, device: torch.device) -> int:
+    """Return how many patches are coded together."""
+    return max(BLOCK.get(device.type, BLOCK["cpu"]) // atoms, 1)
+
+
+def require_memory(patches: int, atoms: int, pixels: int, itemsize: int, device: torch.device) -> None:
+    """Raise UsageError unless codes, Gram matrix and temporaries fit into the memory that is available."""
+    codes = patches * atoms * itemsize
+    gram = 2 * 8 * atoms * max(atoms, pixels)
+    block = TEMPORARIES * 8 * min(patches, block_rows(atoms, device)) * max(atoms, pixels)
+    needed, available = codes + gram + block, available_memory(device)
+    if needed > available:
+        raise UsageError(
+            f"{patches} patches over {atoms} atoms need {_gib(needed)} of memory on {device} (codes {_gib(codes)}, "
+            f"Gram matrix {_gib(gram)}), and {_gib(available)} are available: code fewer patches a call, "
+            "or use fewer atoms"
+        )
+
+
+def available_memory(device: torch.device) -> int:
+    """Return the bytes that can be allocated on a device without swapping, as far as the system says."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text("ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
