@@ -14,6 +14,7 @@ from torch.nn import functional
 from featbench.encoders import NONLINEARITIES
 from featbench.errors import LearningError
 from featbench.filters import Bank, Filters
+from featbench.sparse.memory import require_memory
 from featbench.sparse.steps import largest_eigenvalue
 from featbench.types import IntArray
 
@@ -195,8 +196,9 @@ def learn_predictive(
         raise LearningError("learning diverged: the dictionary or its encoder is not finite; lower the rate")
 
 
-def random_atoms(bank: Bank, seed: int) -> Tensor:
-    """Draw atoms [filters, fan_in, size, size] of unit norm."""
+def random_atoms(bank: Bank, seed: int, batch: int) -> Tensor:
+    """Draw atoms [filters, fan_in, size, size] of unit norm; a `UsageError` if they are too many for the memory."""
+    require_memory(batch, bank.filters, bank.fan_in * bank.size**2, torch.float32.itemsize, torch.device("cpu"))
     return unit_norm(torch.randn(bank.shape, generator=torch.Generator().manual_seed(seed ^ 1)))
 
 

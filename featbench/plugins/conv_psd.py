@@ -67,7 +67,7 @@ class ConvPsd(FilterLearner):
         scale = float(x.double().square().mean().sqrt())
         if not math.isfinite(scale) or scale == 0:
             raise LearningError(f"the windows hold no signal for {self.name}: all of them are zero, or not finite")
-        kernels = random_atoms(bank, seed).to(x.device)
+        kernels = random_atoms(bank, seed, self.batch).to(x.device)
         predictor = Predictor(kernels, self.nonlinearity, threshold=self.lam / 2)
         decoder = WindowDecoder(kernels, self.lam, self.alpha, self.iterations, self.positions)
         schedule = Schedule(self.updates, self.batch, self.rate)

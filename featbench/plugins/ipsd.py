@@ -83,7 +83,7 @@ class Ipsd(FilterLearner):
         """Learn the filters of all units, row by row of the map; the dictionary comes along as `decoder`."""
         whole = replace(bank, filters=self.units(bank))
         matrix = PatchMatrix.sample(self.name, whole, patches, self.patches, centre=self.centre)
-        atoms = random_atoms(whole, seed).to(matrix.rows.device)
+        atoms = random_atoms(whole, seed, self.batch).to(matrix.rows.device)
         predictor = Predictor(atoms, "tanh", threshold=0, centred=matrix.centred)
         pools = self.pools(bank).to(matrix.rows)
 

@@ -67,9 +67,11 @@ class Psd(FilterLearner):
 
         Learned apart, each group would find the same few directions of largest variance.
         """
-        matrix = PatchMatrix.sample(self.name, bank, patches, self.patches, centre=self.centre)
+        # A filter of one value would vanish with its mean, however many maps the other groups see.
+        centre = self.centre and bank.fan_in * bank.size**2 > 1
+        matrix = PatchMatrix.sample(self.name, bank, patches, self.patches, centre=centre)
         wiring = Wiring(bank, table, maps)
-        atoms = wiring.spread(random_atoms(bank, seed)).to(matrix.rows.device)
+        atoms = wiring.spread(random_atoms(bank, seed, self.batch)).to(matrix.rows.device)
         predictor = Predictor(atoms, self.nonlinearity, threshold=self.lam / 2, centred=matrix.centred)
         decoder = PatchDecoder(atoms, self.alpha, self._infer)
         schedule = Schedule(self.updates, self.batch, self.rate)

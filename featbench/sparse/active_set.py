@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-RIDGE = 1e-10
+RIDGE = 1e-12
 """Added to the diagonal of each Gram matrix, as a part of it: keeps it invertible where atoms are repeated."""
 
 LIMIT = 2**17

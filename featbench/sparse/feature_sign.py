@@ -12,7 +12,7 @@ from featbench.sparse.inputs import Array, read_inputs
 from featbench.sparse.problem import Lasso, Point
 from featbench.sparse.solution import Solution
 
-EXACT = 1e-9
+EXACT = 1e-8
 """Largest duality gap, as a part of the objective: solving once more costs so little that it is asked to be tiny."""
 
 JUMPS = 10

@@ -1,0 +1,14 @@
+"""Studies: measurements beside the comparison of scores, as the papers print them; one file a study."""
+
+from __future__ import annotations
+
+STUDIES = {
+    "codes": "predicted against optimal sparse codes: how near they come, and what they cost",
+    "energy": "the energy surfaces of PCA, K-means, auto-encoder and sparse coding on points of the plane",
+    "filters": "how localised, oriented and band-pass learned filters are, and how smooth their map",
+    "invariance": "how far a patch's descriptor moves when the patch is shifted and turned",
+    "lista": "how near LISTA and its baselines come to optimal sparse codes, by the number of steps",
+    "size": "accuracy against the number of filters",
+    "stability": "how often a unit of a sparse code changes its sign from one video frame to the next",
+}
+"""Every study; each is a module of featbench.studies that is imported when it is run."""
