@@ -192,6 +192,8 @@ def learn_predictive(
         loss.backward()
         optimizer.step()
         decoder.step(y, codes, ATOMS_RATE * falling)
+        if not bool(torch.isfinite(decoder.atoms).all()):
+            break
     if not all(bool(torch.isfinite(tensor).all()) for tensor in (decoder.atoms, *predictor.parameters())):
         raise LearningError("learning diverged: the dictionary or its encoder is not finite; lower the rate")
 

@@ -1,0 +1,142 @@
+"""Which second stage goes best on a learned first one: random filters, PSD of each group apart, PSD of all together?
+
+Caltech-101, Rabs-N-PA in both stages, the protocol of Jarrett et al. 2009 but for at most 15 test images per class; PSD
+on Berkeley patches. Run: FEATBENCH_DATA=data python benchmarks/second_stage.py --output benchmarks/second_stage.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from statistics import fmean, stdev
+
+import torch
+from tabulate import tabulate
+from torch import nn
+
+from featbench.architecture import Architecture
+from featbench.comparison import Workbench
+from featbench.filters import Bank, Filters
+from featbench.learner import FilterLearner
+from featbench.network import StageFilters, assemble, extract, learn_stages
+from featbench.patches import PatchSource
+from featbench.preprocess import Maps
+from featbench.protocol import Protocol
+from featbench.provenance import describe_run
+from featbench.scoring import compute_score
+from featbench.split import draw_split
+from featbench.types import Images, IntArray
+
+CPU = torch.device("cpu")
+
+
+class Stacked(FilterLearner):
+    """One learner for the first stage, and another, or the same in another way, for the second."""
+
+    name = "stacked"
+    family = "unsupervised"
+
+    def __init__(self, first: FilterLearner, second: FilterLearner, *, together: bool) -> None:
+        self.first, self.second, self.together = first, second, together
+
+    def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters | torch.Tensor:
+        """Ask the one whose stage it is: only the first sees one map."""
+        learner = self.first if bank.fan_in == 1 else self.second
+        return learner.filters(bank, patches, seed)  # type: ignore[return-value]
+
+    def connected(
+        self, bank: Bank, table: IntArray, maps: int, patches: PatchSource | None, seed: int
+    ) -> Filters | None:
+        """Let the second learn its groups together, if it is to."""
+        return self.second.connected(bank, table, maps, patches, seed) if self.together else None
+
+
+@dataclass(frozen=True)
+class Way:
+    """A second stage, and how it is learned."""
+
+    name: str
+    learner: str
+    together: bool
+
+
+WAYS = (
+    Way("random", "random", together=False),
+    Way("psd, each group apart", "psd", together=False),
+    Way("psd, all groups together", "psd", together=True),
+)
+
+
+def main() -> None:
+    """Measure all ways on the same draws, print, and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, help="a Markdown file to write")
+    parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--test-per-class", type=int, default=15)
+    arguments = parser.parse_args()
+    rows = list(measure(arguments.draws, arguments.test_per_class))
+    table = tabulate(rows, headers="keys", tablefmt="github")
+    about = describe_run()
+    commit = f"{about['commit']}{' (changed)' if about['dirty'] else ''}"
+    page = (
+        "# Second stages on a first stage of PSD\n\n"
+        f"`python benchmarks/second_stage.py --draws {arguments.draws} --test-per-class {arguments.test_per_class}`, "
+        f"{date.today()}, featbench {commit}, torch {torch.__version__}, "
+        f"{os.cpu_count()} cores, {platform.machine()}.\n\n{table}\n\n± is the standard deviation over the draws.\n"
+    )
+    print(page)
+    if arguments.output:
+        arguments.output.write_text(page, "utf-8")
+
+
+def measure(draws: int, test_per_class: int) -> Iterator[dict[str, str]]:
+    """Yield a row for each way."""
+    bench = Workbench()
+    protocol, steps = bench.registry.protocol("caltech101-30"), bench.steps
+    architecture = Architecture.parse(protocol.architectures["two:Rabs-N-PA"])
+    images, maps = steps.load("caltech101", protocol.preprocessing)
+    pool = steps.pool("berkeley", protocol.preprocessing)
+    psd = bench.registry.learner("psd").create({})
+    first: list[StageFilters] | None = None
+    for way in WAYS:
+        learner = Stacked(psd, bench.registry.learner(way.learner).create({}), together=way.together)
+        stages = learn_stages(architecture, learner, maps.shape, pool, seed=0, device=CPU)
+        first = first or stages[:1]
+        assert torch.equal(first[0].filters.weight, stages[0].filters.weight)
+        network = assemble(architecture, psd, maps.shape, stages)
+        scores = [score(bench, network, images, maps, protocol, draw, test_per_class) for draw in range(draws)]
+        yield {
+            "second stage": way.name,
+            "accuracy %": f"{fmean(scores):.1f} ± {stdev(scores):.1f}" if draws > 1 else f"{scores[0]:.1f}",
+            "draws": ", ".join(f"{one:.1f}" for one in scores),
+        }
+
+
+def score(
+    bench: Workbench, network: nn.Module, images: Images, maps: Maps, protocol: Protocol, draw: int, test_per_class: int
+) -> float:
+    """Train logistic regression on one draw, and return the mean accuracy over classes on its test images."""
+    split = draw_split(
+        images,
+        train_per_class=protocol.train_per_class,
+        test_per_class=test_per_class,
+        validation_fraction=protocol.validation_fraction,
+        test=protocol.test,
+        seed=0,
+        draw=draw,
+    )
+    train, test = (extract(network, maps.select(which), CPU) for which in (split.train, split.test))
+    predictor = bench.registry.classifier("logistic").fit(
+        train, images.labels[split.train], split.validation, len(images.classes), seed=draw
+    )
+    predicted = predictor.predict(test)
+    return compute_score(protocol.metric, predicted, images.labels[split.test], len(images.classes)).value
+
+
+if __name__ == "__main__":
+    main()
