@@ -24,6 +24,7 @@ BUILT_IN_COMMANDS = {
     "leaderboard": "publish results as leaderboard entries, and render leaderboards",
     "list": "list learners, datasets, protocols, tables, classifiers or plugins",
     "reproduce": "measure a published table anew, and print both beside each other",
+    "study": "measure what papers show beside their tables: energies, stability, invariance, codes, numbers of filters",
     "ui": "open MLflow's page on the comparisons of this store",
 }
 """Built-in commands; each is a module of featbench.cli, imported when it is called, so that --help answers at once."""

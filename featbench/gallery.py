@@ -1,16 +1,19 @@
-"""Filters to look at: those that a learner finds under a protocol, or on a folder of images alone."""
+"""Filters to look at: those that a learner finds under a protocol, or on a folder of images alone; and their order."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from featbench.architecture import Architecture
 from featbench.comparison import Workbench
 from featbench.errors import UsageError
+from featbench.filters import Bank
 from featbench.grid import Request, parse_choice
 from featbench.learner import FilterLearner
 from featbench.network import StageFilters, learn_stages, refusal, resolve_device
@@ -21,8 +24,16 @@ NATURAL = Preprocessing(standardise=True, lcn=1.0)
 """How natural images are preprocessed where no protocol says it: local contrast normalisation, as in the papers."""
 
 
-def protocol_filters(workbench: Workbench, request: Request, stage: int, name: str) -> NDArray[Any]:
-    """Return the filters [filters, maps, size, size] of one stage for the first draw of a request's only learner.
+@dataclass(frozen=True)
+class Shown:
+    """Filters to be drawn: weight [filters, maps, size, size], and rows and columns of their map if they have one."""
+
+    weight: NDArray[Any]
+    grid: tuple[int, int] | None = None
+
+
+def protocol_filters(workbench: Workbench, request: Request, stage: int, name: str) -> Shown:
+    """Return the filters of one stage for the first draw of a request's only learner.
 
     `name` is what is shown: `weight`, or another tensor that the learner keeps with its filters, as `decoder` of PSD.
     """
@@ -35,13 +46,15 @@ def protocol_filters(workbench: Workbench, request: Request, stage: int, name: s
     split = steps.split(cell, images)
     if not cell.regime.refined or name != "weight":
         stages, _ = steps.learn_filters(cell, split, learner, maps)
-        return _tensor(stages, stage, name)
-    network, _ = steps.learn(cell, split, maps)
-    steps.refine(cell, split, network, maps, images)
-    return _refined_weight(network, stage)
+        weight = _tensor(stages, stage, name)
+    else:
+        network, _ = steps.learn(cell, split, maps)
+        steps.refine(cell, split, network, maps, images)
+        weight = _refined_weight(network, stage)
+    return Shown(weight, _grid(learner, Architecture.parse(cell.architecture), stage, weight.shape[1]))
 
 
-def folder_filters(workbench: Workbench, request: Request, stage: int, name: str) -> NDArray[Any]:
+def folder_filters(workbench: Workbench, request: Request, stage: int, name: str) -> Shown:
     """Return the filters of one stage that the request's only learner finds on its folder of unlabelled images."""
     assert request.unlabelled is not None and request.stages is not None
     learner = _only_learner(workbench, request)
@@ -52,7 +65,66 @@ def folder_filters(workbench: Workbench, request: Request, stage: int, name: str
     if reason:
         raise UsageError(reason)
     stages = learn_stages(architecture, learner, smallest, maps, seed=request.seed, device=device)
-    return _tensor(stages, stage, name)
+    weight = _tensor(stages, stage, name)
+    return Shown(weight, _grid(learner, architecture, stage, weight.shape[1]))
+
+
+def sort_filters(shown: Shown, by: str) -> Shown:
+    """Return the filters in the order of one of `ORDERS`, off their map."""
+    keys = ORDERS[by](shown.weight.astype(np.float64))
+    return Shown(shown.weight[np.argsort(keys, kind="stable")])
+
+
+def put_on_map(shown: Shown, rows: int, columns: int) -> Shown:
+    """Return the filters on a map of so many rows and columns; raises `UsageError` if they do not fill it."""
+    filters, maps = shown.weight.shape[:2]
+    if maps > 1:
+        raise UsageError(f"these filters see {maps} maps each: only those that see one are drawn on a map")
+    if rows * columns != filters:
+        raise UsageError(f"{filters} filters do not fill a map of {rows}×{columns}")
+    return replace(shown, grid=(rows, columns))
+
+
+def _variance(weight: NDArray[Any]) -> NDArray[Any]:
+    return -np.asarray(weight.var(axis=(1, 2, 3)))
+
+
+def _frequency(weight: NDArray[Any]) -> NDArray[Any]:
+    """Return the mean distance from 0 of the filters' power spectra, in cycles per pixel."""
+    power, down, right = _spectra(weight)
+    total = power.sum(axis=(1, 2))
+    return np.asarray((power * np.hypot(down, right)).sum(axis=(1, 2)) / np.where(total > 0, total, 1))
+
+
+def _orientation(weight: NDArray[Any]) -> NDArray[Any]:
+    """Return the direction across the filters' bars, the axis of their power spectra, in radians from 0 to π."""
+    power, down, right = _spectra(weight)
+    across = (power * 2 * down * right).sum(axis=(1, 2))
+    along = (power * (right**2 - down**2)).sum(axis=(1, 2))
+    # An angle of a hair's breadth below 0 is one of 0, not of nearly π.
+    return np.asarray((np.arctan2(across, along) / 2 + 1e-9) % np.pi)
+
+
+def _spectra(weight: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return power spectra [filters, n, n], summed over maps, and the frequencies down [n, 1] and right [n]."""
+    points = 4 * weight.shape[-1]
+    power = (np.abs(np.fft.fft2(weight, s=(points, points))) ** 2).sum(axis=1)
+    frequencies = np.fft.fftfreq(points)
+    return power, frequencies[:, None], frequencies
+
+
+ORDERS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "variance": _variance,
+    "frequency": _frequency,
+    "orientation": _orientation,
+}
+"""What filters may be sorted by: the variance of their weights, largest first; frequency, lowest first; orientation."""
+
+
+def _grid(learner: FilterLearner, architecture: Architecture, stage: int, maps: int) -> tuple[int, int] | None:
+    """Return the map of a learner's filters, which those of a connection table's several groups do not share."""
+    bank = architecture.stages[stage - 1].bank
+    return learner.grid(Bank(bank.filters, bank.size, maps)) if bank.fan_in is None else None
 
 
 def _only_learner(workbench: Workbench, request: Request) -> FilterLearner:

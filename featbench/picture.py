@@ -18,13 +18,14 @@ GAP = 2
 BACKGROUND = 255
 
 
-def draw_filters(weight: NDArray[Any]) -> Image.Image:
+def draw_filters(weight: NDArray[Any], grid: tuple[int, int] | None = None) -> Image.Image:
     """Draw filters [filters, maps, size, size]: mid-grey is 0, each filter scaled by its own largest magnitude.
 
-    Filters on one map fill a grid, row by row; filters on several maps take a row each, one tile a map.
+    Filters on one map fill a grid of (rows, columns), row by row, by default a square; filters on several maps take a
+    row each, one tile a map.
     """
     filters, maps, size, _ = weight.shape
-    columns = math.ceil(math.sqrt(filters)) if maps == 1 else maps
+    columns = (math.ceil(math.sqrt(filters)) if grid is None else grid[1]) if maps == 1 else maps
     rows = math.ceil(filters * maps / columns)
     zoom = max(1, math.ceil(TILE / size)) if maps == 1 else max(1, TILE // (2 * size))
     side = size * zoom
@@ -38,8 +39,8 @@ def draw_filters(weight: NDArray[Any]) -> Image.Image:
     return Image.fromarray(canvas)
 
 
-def filters_png(weight: NDArray[Any]) -> bytes:
+def filters_png(weight: NDArray[Any], grid: tuple[int, int] | None = None) -> bytes:
     """Return the drawing of filters as a PNG file."""
     buffer = io.BytesIO()
-    draw_filters(weight).save(buffer, format="PNG", optimize=True)
+    draw_filters(weight, grid).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

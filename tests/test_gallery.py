@@ -3,6 +3,8 @@ import pytest
 from PIL import Image
 
 from featbench.cli.main import main
+from featbench.errors import UsageError
+from featbench.gallery import ORDERS, Shown, put_on_map, sort_filters
 
 SMALL = "psd(updates=3,patches=200)"
 
@@ -73,3 +75,47 @@ def test_a_photograph_that_is_too_small_is_named(photographs, tmp_path, capsys):
     assert main(["filters", "--unlabelled", str(photographs), "--output", str(tmp_path / "filters.png")]) == 2
     expected = f"{photographs / 'small.png'} comes to 7×5 pixels, but 9×9 are needed at least"
     assert expected in capsys.readouterr().err
+
+
+def grating(frequency, angle, size=12):
+    """A wave of `frequency` cycles per pixel whose crests lie across `angle`, under a Gaussian window."""
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    window = np.exp(-(x**2 + y**2) / (2 * (size / 4) ** 2))
+    return window * np.sin(2 * np.pi * frequency * (np.cos(angle) * x + np.sin(angle) * y))
+
+
+def test_frequency_is_in_cycles_per_pixel():
+    frequencies = np.array([0.15, 0.2, 0.25, 0.3])
+    weight = np.stack([grating(frequency, 0.4)[None] for frequency in frequencies])
+    assert ORDERS["frequency"](weight) == pytest.approx(frequencies, abs=0.02)
+
+
+def test_orientation_is_the_direction_of_the_wave():
+    angles = np.array([0, 0.3, 1.0, np.pi / 2, 2.0, 3.0])
+    weight = np.stack([grating(0.2, angle)[None] for angle in angles])
+    assert ORDERS["orientation"](weight) == pytest.approx(angles, abs=0.03)
+    assert ORDERS["orientation"](-3 * weight) == pytest.approx(ORDERS["orientation"](weight))
+
+
+def test_filters_are_sorted_by_falling_variance():
+    weight = np.random.default_rng(0).normal(size=(5, 2, 3, 3)) * np.array([1, 3, 2, 5, 0])[:, None, None, None]
+    shown = sort_filters(Shown(weight, (5, 1)), "variance")
+    assert np.array_equal(shown.weight, weight[[3, 1, 2, 0, 4]])
+    assert shown.grid is None
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_filters_that_are_alike_keep_their_order_and_blank_ones_are_sorted_too(order):
+    weight = np.zeros((3, 1, 4, 4))
+    weight[:, 0, 0, 0] = [0, 1e-30, 0]
+    assert sort_filters(Shown(weight), order).weight.shape == weight.shape
+    assert np.isfinite(ORDERS[order](weight)).all()
+
+
+def test_a_map_must_be_filled():
+    weight = np.zeros((6, 1, 2, 2))
+    assert put_on_map(Shown(weight), 2, 3).grid == (2, 3)
+    with pytest.raises(UsageError, match="6 filters do not fill a map of 2×2"):
+        put_on_map(Shown(weight), 2, 2)
+    with pytest.raises(UsageError, match="these filters see 2 maps each"):
+        put_on_map(Shown(np.zeros((6, 2, 2, 2))), 2, 3)

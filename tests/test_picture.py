@@ -101,3 +101,12 @@ def test_the_png_file_is_the_drawing():
     with Image.open(io.BytesIO(data)) as picture:
         assert np.array_equal(np.asarray(picture), np.asarray(draw_filters(weight)))
     assert filters_png(weight) == data
+
+
+@pytest.mark.parametrize("grid", [(2, 3), (3, 2), (1, 6), (6, 1)])
+def test_filters_on_one_map_fill_the_grid_that_is_given(grid):
+    weight = np.random.default_rng(0).normal(size=(6, 1, 4, 4))
+    cut = tiles(draw_filters(weight, grid), *grid)
+    for number, tile in enumerate(cut):
+        expected = 127.5 + 127.5 * weight[number, 0] / np.abs(weight[number]).max()
+        assert np.abs(shrink(tile, 4) - expected).max() <= 0.5

@@ -1,0 +1,104 @@
+"""Optimal sparse codes, and the λ that leaves a wanted part of them non-zero."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from featbench.errors import LearningError, UsageError
+from featbench.sparse import Solution, coordinate_descent, feature_sign, fista
+from featbench.sparse.steps import fista_steps, largest_eigenvalue, soft_threshold
+
+BLOCK = 4096
+"""Patches coded at once."""
+
+DECADES, HALVINGS = 2, 14
+"""Powers of ten below the largest correlation in which λ is looked for, and halvings of that interval."""
+
+NEAR_STEPS = 300
+"""Steps of FISTA to codes near a prediction; its term makes the energy strongly convex."""
+
+Progress = Callable[[int, int], None]
+
+
+def optimal_codes(rows: Tensor, atoms: Tensor, lam: float, progress: Progress | None = None) -> Tensor:
+    """Return the minimisers z [n, m] of ½‖y - D z‖² + λ‖z‖₁ for rows y [n, d] and atoms D [d, m].
+
+    Raises `LearningError` if they are not reached.
+    """
+    found = []
+    for start in range(0, len(rows), BLOCK):
+        solution = feature_sign(rows[start : start + BLOCK], atoms, lam)
+        short = int((~solution.converged).sum())
+        if short:
+            raise LearningError(
+                f"the optimal codes of {short} patches were not reached at λ = {lam:.3g}: a larger λ is easier"
+            )
+        found.append(solution.codes)
+        if progress is not None:
+            progress(min(start + BLOCK, len(rows)), len(rows))
+    return torch.cat(found)
+
+
+def nonzero(codes: Tensor) -> float:
+    """Return the part of codes that is not zero."""
+    return float((codes != 0).double().mean())
+
+
+def lam_for(rows: Tensor, atoms: Tensor, wanted: float) -> float:
+    """Return the λ whose optimal codes have a part `wanted` that is not zero, by bisection.
+
+    The part falls as λ grows, from all that the data can use to none at the largest correlation |Dᵀy|.
+    """
+    largest = float((rows @ atoms).abs().max())
+    if not largest > 0:
+        raise UsageError(
+            "these patches are blank, or have nothing in common with the dictionary: no λ is right for them"
+        )
+    high = math.log10(largest)
+    low = high - DECADES
+    if wanted > atoms.shape[0] / atoms.shape[1] or nonzero(optimal_codes(rows, atoms, 10**low)) < wanted:
+        raise UsageError(
+            f"no λ leaves {wanted:g} of the codes non-zero: optimal codes of {atoms.shape[0]} pixels use at most so "
+            f"many of {atoms.shape[1]} atoms"
+        )
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if nonzero(optimal_codes(rows, atoms, 10**middle)) > wanted:
+            low = middle
+        else:
+            high = middle
+    return float(10 ** ((low + high) / 2))
+
+
+def keep_largest(codes: Tensor, part: float) -> Tensor:
+    """Set all but a part of codes [n, m] to zero: those whose magnitude does not exceed one threshold for all."""
+    count = round(part * codes.numel())
+    if count == 0:
+        return torch.zeros_like(codes)
+    magnitude = codes.abs()
+    threshold = magnitude.flatten().kthvalue(codes.numel() - count + 1).values
+    return torch.where(magnitude >= threshold, codes, 0)
+
+
+def optimal_near(rows: Tensor, atoms: Tensor, lam: float, prediction: Tensor, alpha: float) -> Tensor:
+    """Return the minimisers z [n, m] of ½‖y - D z‖² + λ‖z‖₁ + α/2 ‖z - prediction‖², as PSD infers them."""
+    gram = atoms.T @ atoms + alpha * torch.eye(atoms.shape[1])
+    correlations = rows @ atoms + alpha * prediction
+    return fista_steps(gram, correlations, prediction, soft_threshold(lam), NEAR_STEPS, largest_eigenvalue(gram))
+
+
+Solver = Callable[[Tensor, Tensor, float], Tensor]
+
+
+def solvers() -> dict[str, Solver]:
+    """Return what finds optimal codes, to the solvers' own tolerance; each takes rows, atoms and λ to codes [n, m]."""
+    found = {"feature-sign": feature_sign, "coordinate-descent": coordinate_descent, "fista": fista}
+    return {name: _codes_of(solver) for name, solver in found.items()}
+
+
+def _codes_of(solver: Callable[[Tensor, Tensor, float], Solution]) -> Solver:
+    return lambda rows, atoms, lam: solver(rows, atoms, lam).codes

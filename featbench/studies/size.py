@@ -1,0 +1,173 @@
+"""Size: accuracy against the number of filters of the first stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from featbench.studies.study import Findings, Table, Value, option
+from featbench.studies.study import Settings as StudySettings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from featbench.comparison import Workbench
+    from featbench.registry import Registry
+
+SOURCE = (
+    "Kavukcuoglu, Ranzato, LeCun 2008, section 3.2, as drawn in Kavukcuoglu's thesis (2011), figure 2.5c: Caltech-101, "
+    "30 training images per class, PSD, read off the figure."
+)
+
+PUBLISHED = {"caltech101-30": {4: 32.0, 8: 46.0, 16: 50.0, 32: 52.0, 64: 54.0}}
+"""Accuracy in percent by the number of filters, of the protocols it was published for."""
+
+BASELINES = ("raw-pixels", "chance")
+
+
+@dataclass(frozen=True)
+class Settings(StudySettings):
+    """Settings of the study of the number of filters."""
+
+    protocol: str = option("digits", "protocol, which gives data, preprocessing, splits and classifier")
+    features: str = option("psd,random", "learners, as in random,psd(lam=0.5)")
+    regimes: str = option("U,R,fixed", "among R,U,R+,U+,fixed,fixed+")
+    filters: tuple[int, ...] = option((4, 8, 16, 32, 64, 128, 256, 512), "numbers of filters", least=1)
+    stages: str = option("", "architecture in which the filters of the first stage vary; by default the protocol's own")
+    draws: int = option(5, "draws of training images", least=1)
+    device: str = option("auto", "where to compute: auto, cpu or cuda")
+    unlabelled: str = option("", "folder of images, or data set, to learn filters from; by default the training images")
+
+
+def run(settings: Settings, workbench: Workbench) -> Findings:
+    """Run a comparison for each number of filters; what the store holds is read."""
+    from featbench.grid import Request, split_list
+
+    request = Request(
+        protocol=settings.protocol,
+        features=split_list(settings.features),
+        regimes=split_list(settings.regimes),
+        draws=settings.draws,
+        seed=settings.seed,
+        device=settings.device,
+        unlabelled=settings.unlabelled or None,
+    )
+    architectures = {
+        count: with_filters(settings.stages, settings.protocol, count, workbench.registry)
+        for count in sorted(set(settings.filters))
+    }
+    for text in architectures.values():
+        workbench.plan(replace(request, stages=text))  # what does not fit is said before anything is computed
+    rows: list[dict[str, Any]] = []
+    for number, (count, text) in enumerate(architectures.items()):
+        workbench.listener.step(f"{count} filters", number, len(architectures))
+        compared = workbench.compare(replace(request, stages=text), track=False).rows
+        records: list[dict[Any, Any]] = compared.to_dict("records")
+        rows += [{"filters": count, **row} for row in records if row["status"] != "skipped"]
+    learned = [row for row in rows if row["learner"] not in BASELINES]
+    baselines = {str(row["learner"]): row for row in rows if row["learner"] in BASELINES}
+    published = PUBLISHED.get(settings.protocol, {})
+    return Findings(
+        title=f"Accuracy against the number of filters: {settings.protocol}",
+        source=SOURCE if published else "",
+        tables=[_table(learned, list(baselines.values()), published)],
+        notes=_notes(rows, list(architectures.values()), published),
+        draw=lambda figure: _draw(figure, learned, baselines, published),
+        size=(7.0, 4.5),
+        data=_fingerprints(workbench, learned),
+        failed=any(row["status"] == "failed" for row in rows),
+    )
+
+
+def with_filters(stages: str, protocol: str, count: int, registry: Registry) -> str:
+    """Return an architecture with `count` filters in its first stage; `stages` is one, or "" for the protocol's."""
+    from featbench.architecture import Architecture
+
+    declared = registry.protocol(protocol)
+    text = declared.architectures.get(stages, stages) if stages else declared.architecture
+    first, *others = Architecture.parse(text).stages
+    operations = tuple(
+        replace(operation, filters=count) if operation == first.bank else operation for operation in first.operations
+    )
+    return str(Architecture((replace(first, operations=operations), *others)))
+
+
+def _fingerprints(workbench: Workbench, rows: list[dict[str, Any]]) -> dict[str, str]:
+    from featbench.studies.natural import fingerprint
+
+    found = {}
+    for row in rows:
+        name = str(row["dataset"])
+        found[name] = workbench.registry.dataset(name).fingerprint(workbench.data_dir)
+        if isinstance(row["unlabelled"], str):
+            found |= fingerprint(workbench, row["unlabelled"])
+    return found
+
+
+def _label(row: dict[str, Any]) -> str:
+    return f"{row['learner']} {row['label']}"
+
+
+def _table(learned: list[dict[str, Any]], baselines: list[dict[str, Any]], published: dict[int, float]) -> Table:
+    rows: list[dict[str, Value]] = []
+    seen: set[str] = set()
+    for row in [*learned, *baselines]:
+        baseline = row["learner"] in BASELINES
+        if baseline and row["learner"] in seen:
+            continue
+        seen.add(row["learner"])
+        line: dict[str, Value] = {
+            "features": str(row["learner"]).replace("raw-pixels", "raw pixels"),
+            "regime": row["label"],
+            "filters": None if baseline else row["filters"],
+            f"{row['metric']} %": _number(row["mean"]),
+            "±": _number(row["std"]),
+            "n": int(row["n"]),
+            "status": row["status"],
+        }
+        if published:
+            is_theirs = row["learner"].startswith("psd") and row["regime"] == "U"
+            line["published %"] = published.get(row["filters"]) if is_theirs else None
+        rows.append(line)
+    return Table("", rows, {"±": ".1f", "published %": ".0f", **{f"{row['metric']} %": ".1f" for row in learned}})
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or value != value else float(value)
+
+
+def _notes(rows: list[dict[str, Any]], architectures: list[str], published: dict[int, float]) -> list[str]:
+    from featbench.report.table import DEVIATION
+
+    shown = architectures if len(architectures) == 1 else [architectures[0], architectures[-1]]
+    failed = dict.fromkeys(
+        f"{row['filters']} filters, {_label(row)}: {row['message']}" for row in rows if row["message"]
+    )
+    theirs = (
+        ["The published curve is of a linear SVM on features averaged down to 30×30 in each of the maps."]
+        if published
+        else []
+    )
+    return [f"Architecture: {' … '.join(shown)}.", DEVIATION, *theirs, *failed]
+
+
+def _draw(
+    figure: Figure, learned: list[dict[str, Any]], baselines: dict[str, dict[str, Any]], published: dict[int, float]
+) -> None:
+    axis = figure.subplots()
+    for label in dict.fromkeys(_label(row) for row in learned):
+        points = [row for row in learned if _label(row) == label and _number(row["mean"]) is not None]
+        deviations = [_number(row["std"]) or 0.0 for row in points]
+        counts, means = [row["filters"] for row in points], [row["mean"] for row in points]
+        axis.errorbar(counts, means, yerr=deviations, marker="o", markersize=4, capsize=3, label=label)
+    if published:
+        axis.plot(list(published), list(published.values()), "k--", marker="s", markersize=4, label="psd, published")
+    pixels = baselines.get("raw-pixels")
+    if pixels is not None and _number(pixels["mean"]) is not None:
+        axis.axhline(pixels["mean"], color="grey", linestyle=":", label="raw pixels")
+    ticks = sorted({row["filters"] for row in learned})
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    metric = learned[0]["metric"] if learned else "accuracy"
+    axis.set(xlabel="filters", ylabel=f"{metric} %")
+    axis.legend(loc="best")
