@@ -42,7 +42,7 @@ class ConvPsd(FilterLearner):
     source: ClassVar[str] = "Kavukcuoglu et al. 2010"
 
     nonlinearity: str = "tanh"
-    lam: float = 0.5
+    lam: float = 3.0
     alpha: float = 1.0
     positions: int = 9
     windows: int = 5000

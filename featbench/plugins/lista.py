@@ -94,9 +94,11 @@ class UnrolledLearner(FilterLearner):
         """Build the network before it is trained, for atoms [d, m]: W_e on patches in rows, and the steps on W_e x."""
         start = self.begin(atoms) if self.start == "solver" else random_start(atoms, self.lam, seed)
         mixing = keep_largest(start.mixing, descent_start(atoms, self.lam).mixing, self.keep)
-        unrolled = self.unroll(mixing.unsqueeze(0), start.threshold)
-        if self.rank:
-            parametrize.register_parametrization(unrolled, "free", LowRank(*of_rank(mixing, self.rank)))
+        low = LowRank(*of_rank(mixing, self.rank)) if self.rank else None
+        # From the product itself: zeros of S before it, as on the diagonal of I - DᵀD, are none of its own.
+        unrolled = self.unroll(mixing.unsqueeze(0) if low is None else low(mixing).detach(), start.threshold)
+        if low is not None:
+            parametrize.register_parametrization(unrolled, "free", low)
         inputs, units = atoms.shape
         encoder = nn.Linear(inputs, units, bias=False, device=atoms.device, dtype=atoms.dtype)
         with torch.no_grad():
