@@ -66,6 +66,10 @@ def enumerate_cells(request: Request, registry: Registry, survey: Survey, data_d
     device = resolve_device(request.device).type
     pairs = _pairs(request, protocol, registry)
     if request.unlabelled is not None:
+        if not pool_name(request.unlabelled):
+            raise UsageError(
+                f"--unlabelled {request.unlabelled} names no images: add a folder or a data set after the +"
+            )
         unlabelled_images(pool_name(request.unlabelled), registry, data_dir)
     shape, census = survey(dataset, protocol.preprocessing)
     architecture.shapes(shape)

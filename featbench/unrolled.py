@@ -16,18 +16,19 @@ from featbench.sparse.steps import largest_eigenvalue
 class Unrolled(nn.Module):
     """Codes f(B) from B = W_e x, by `steps` repetitions of a step with shared S and θ (Gregor, LeCun 2010).
 
-    mixing S [groups, m, m] and threshold θ [groups × m]: each of equal groups of units has a problem of its own. Where
-    S is zero at the start it stays zero.
+    mixing S [groups, m, m] and threshold θ [groups × m]: each of equal groups of units has a problem of its own.
+    zeros_stay: what is zero in S at the start is not trained.
     """
 
     kept: Tensor
 
-    def __init__(self, mixing: Tensor, threshold: Tensor, steps: int) -> None:
+    def __init__(self, mixing: Tensor, threshold: Tensor, steps: int, *, zeros_stay: bool = False) -> None:
         super().__init__()
         self.free = nn.Parameter(mixing.clone())
         self.threshold = nn.Parameter(threshold.clone())
         self.steps = steps
-        self.register_buffer("kept", (mixing != 0).to(mixing.dtype), persistent=False)
+        kept = (mixing != 0).to(mixing.dtype) if zeros_stay else torch.ones_like(mixing)
+        self.register_buffer("kept", kept, persistent=False)
 
     @property
     def mixing(self) -> Tensor:

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -6,12 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from featbench.cell import Cell
 from featbench.comparison import Workbench
-from featbench.errors import DataError
+from featbench.errors import DataError, UsageError
 from featbench.experiment import Steps, run_cell
 from featbench.grid import Request
-from featbench.preprocess import Preprocessing
+from featbench.preprocess import JoinedMaps, Preprocessing, maps_of
 from featbench.registry import Registry
+from featbench.runner import result_key
 from featbench.scoring import compute_score
 from featbench.types import Rows
 
@@ -520,3 +523,242 @@ def test_prepared_images_that_are_damaged_are_prepared_again(tiny, log, home, ki
     assert log.count("load") == 2
     assert np.array_equal(again.labels, images.labels)
     assert all(np.array_equal(one, other) for one, other in zip(again.pixels, images.pixels, strict=True))
+
+
+# Several values of a parameter: validation decides.
+
+JUDGE = '''
+from dataclasses import dataclass
+from typing import ClassVar
+import numpy as np
+import featbench
+
+class _Means(featbench.Predictor):
+    def __init__(self, means, report):
+        self.means, self.report = means, report
+    def predict(self, features):
+        return ((features[:, None].astype(np.float64) - self.means) ** 2).sum(axis=2).argmin(axis=1)
+
+@dataclass(frozen=True)
+class Judge(featbench.Classifier):
+    """Nearest class mean that calls large, small, or all features the best."""
+    name: ClassVar[str] = "judge"
+    prefer: str = "large"
+    def fit(self, features, labels, validation, classes, seed):
+        size = float(np.abs(features).mean(dtype=np.float64))
+        accuracy = {"large": size, "small": -size, "any": 50.0}[self.prefer]
+        means = np.stack([features[labels == k].astype(np.float64).mean(axis=0) for k in range(classes)])
+        return _Means(means, {"validation_accuracy": accuracy, "size": size})
+
+@featbench.hookimpl
+def featbench_classifiers():
+    return [Judge()]
+'''
+
+
+@pytest.fixture
+def judged(tiny, counted, write_plugin):
+    """Plugins with a learner of one parameter, and a classifier that says which of its values is best."""
+    return [tiny, counted, write_plugin("judge", JUDGE)]
+
+
+def one_cell(plugins, learner, classifier="judge", regime="U", **request):
+    named = {"features": [learner], "classifiers": [classifier], "regimes": [regime], "draws": 1, **request}
+    return plan(plugins, **named)[-1]
+
+
+@pytest.mark.parametrize("regime", ["U", "U+"])
+@pytest.mark.parametrize(
+    ("prefer", "best"), [("large", "counted(scale=3.0)"), ("small", "counted(scale=0.1)"), ("any", "counted")]
+)
+@pytest.mark.parametrize("stored", [False, True])
+def test_the_value_with_the_best_validation_accuracy_gives_the_result(judged, prefer, best, regime, stored):
+    steps = Workbench(plugins=judged).steps if stored else Steps(Registry(judged), None)
+    classifier = f"judge(prefer={prefer})"
+    open_cell = one_cell(judged, "counted(scale=1|3|0.1)", classifier, regime)
+    assert str(open_cell.learner) == "counted(scale=1.0|3.0|0.1)"
+    found = run_cell(open_cell, steps)
+    # Of equals the first, which here is the default.
+    alone = run_cell(one_cell(judged, best, classifier, regime), steps)
+    named = "counted(scale=1.0)" if best == "counted" else best
+    assert found.report == {**alone.report, "learner": named}
+    assert "learner" not in alone.report
+    assert ("refinement" in found.report) is (regime == "U+")
+    assert found.score == alone.score
+    assert np.array_equal(found.predictions, alone.predictions)
+
+
+def test_all_values_that_were_tried_cost_their_seconds(judged):
+    steps = Workbench(plugins=judged).steps
+    values = [run_cell(one_cell(judged, f"counted(scale={scale})", regime="U+"), steps) for scale in (2, 3, 0.1)]
+    found = run_cell(one_cell(judged, "counted(scale=2|3|0.1)", regime="U+"), steps)
+    for part in ("learn", "refine", "extract"):
+        # Those of the first computation, which the store keeps.
+        assert getattr(found.seconds, part) == pytest.approx(sum(getattr(one.seconds, part) for one in values))
+    assert found.seconds.classify > 0
+
+
+def test_the_logistic_classifier_decides_by_its_accuracy_on_validation_images(tiny, counted):
+    steps, scales = Steps(Registry([tiny, counted]), None), (0.01, 0.3, 3)
+    alone = [
+        run_cell(one_cell([tiny, counted], f"counted(scale={scale})", "logistic", train_per_class=8), steps)
+        for scale in scales
+    ]
+    accuracies = [one.report["validation_accuracy"] for one in alone]
+    best = alone[accuracies.index(max(accuracies))]
+    texts = "|".join(map(str, scales))
+    found = run_cell(one_cell([tiny, counted], f"counted(scale={texts})", "logistic", train_per_class=8), steps)
+    assert len(set(accuracies)) > 1
+    assert found.report["validation_accuracy"] == max(accuracies)
+    assert found.score == best.score
+    assert np.array_equal(found.predictions, best.predictions)
+
+
+@pytest.mark.parametrize("classifier", ["nearest", "logistic(strength=1.0)"])
+def test_a_classifier_that_does_not_validate_cannot_decide(judged, classifier):
+    cell = one_cell(judged, "counted(scale=1|2)", classifier)
+    with pytest.raises(UsageError) as caught:
+        run_cell(cell, Steps(Registry(judged), None))
+    assert f"{cell.classifier} reports no validation_accuracy" in str(caught.value)
+    assert "values of counted's parameters: give one value each, or a classifier that validates" in str(caught.value)
+    assert run_cell(one_cell(judged, "counted(scale=1|1.0)", classifier), Steps(Registry(judged), None)).score
+
+
+def test_cells_with_several_values_have_results_of_their_own(judged):
+    bench = Workbench(plugins=judged)
+    texts = ["counted", "counted(scale=2)", "counted(scale=1|2)", "counted(scale=1|2|3)"]
+    assert len({result_key(one_cell(judged, text), bench.steps) for text in texts}) == 4
+    one, other = (result_key(one_cell(judged, f"counted(scale={text})"), bench.steps) for text in ("1|2", "1.0|2|1"))
+    assert one == other
+
+
+@pytest.mark.parametrize("learner", ["counted", "counted(scale=2)", "counted(scale=1|2)"])
+def test_a_cell_comes_back_from_its_description(judged, learner):
+    cell = one_cell(judged, learner)
+    described = json.loads(json.dumps(cell.describe()))
+    restored = Cell.restore(described)
+    assert restored == cell
+    assert restored.learner.alternatives() == cell.learner.alternatives()
+    assert hash(restored.learner) == hash(cell.learner)
+
+
+def test_several_values_end_to_end(compare_tiny, home):
+    features = "psd(lam=0.5|2,updates=20,patches=500)"
+    options = ("--features", features, "--classifiers", "logistic", "--regimes", "U", "--draws", "1")
+    first = compare_tiny(*options)
+    assert first.code == 0
+    row = first.row("psd(lam=0.5|2.0,patches=500,updates=20)")
+    assert (row["status"], row["n"]) == ("ok", 1)
+    alone = compare_tiny(
+        *options, "--features", "psd(lam=0.5,updates=20,patches=500),psd(lam=2,updates=20,patches=500)"
+    )
+    scores = {row["learner"]: row["scores"] for row in alone.rows}
+    assert row["scores"] in [scores[f"psd(lam={lam},patches=500,updates=20)"] for lam in ("0.5", "2.0")]
+    filters = list((home / "artifacts/filters").glob("*.safetensors"))
+    assert len(filters) == 2
+    second = compare_tiny(*options)
+    assert second.out == first.out
+    assert "nothing to compute: all 3 cells were in the store" in second.err
+
+
+def test_several_values_on_the_digits(run):
+    options = ("--features", "psd(lam=0.5|2,updates=20,patches=500)", "--draws", "1", "--regimes", "U")
+    ran = run("compare", "--no-track", "--quiet", "--format", "json", *options)
+    assert ran.code == 0
+    row = ran.row("psd(lam=0.5|2.0,patches=500,updates=20)")
+    assert row["status"] == "ok"
+    assert row["mean"] > 50
+    again = run("compare", "--no-track", "--format", "json", *options)
+    assert again.out == ran.out
+    assert "nothing to compute: all 3 cells were in the store" in again.err
+
+
+def test_a_value_that_cannot_fill_the_architecture_is_skipped_with_its_reason(tiny):
+    cell = one_cell([tiny], "lista(rank=2|99)", "logistic")
+    assert cell.skip == "lista in stage 1: rank 99 is more than S [4, 4] has"
+
+
+# Unlabelled images besides the training images.
+
+SAVING = """
+        log(f"images{len(patches.maps)}")
+        log("sizes" + str(sorted(patches.maps.images.sizes)).replace(" ", ""))
+        np.save(os.environ["FEATBENCH_TEST_LOG"] + ".npy", patches.sample(300).numpy())
+        return patches.sample(bank.filters)
+"""
+
+
+def windows(image, size=3):
+    return {
+        image[r : r + size, c : c + size].numpy().tobytes() for r, c in np.ndindex(*(np.array(image.shape) - size + 1))
+    }
+
+
+def test_patches_come_from_training_images_and_from_unlabelled_ones(tiny, write_learner, unlabelled, log):
+    plugins = [tiny, write_learner("counted", SAVING)]
+    cell = one_cell(plugins, "counted", "nearest", unlabelled=f"training+{unlabelled}")
+    steps = Steps(Registry(plugins), None)
+    assert len(run_cell(cell, steps).predictions) == 24
+    assert (log.count("images17"), log.count("sizes[(6,6),(9,7)]")) == (1, 1)
+    images, maps = steps.load(cell.dataset, cell.preprocessing)
+    training = maps[steps.split(cell, images).train]
+    sources = [training, steps.pool(str(unlabelled), cell.preprocessing)[:]]
+    known = [set().union(*(windows(image[0]) for image in source)) for source in sources]
+    seen = [patch.tobytes() for patch in np.load(f"{log.path}.npy")[:, 0]]
+    from_training, from_pool = (sum(patch in those for patch in seen) for those in known)
+    assert from_training + from_pool == len(seen) == 300
+    # Twelve images of seventeen.
+    assert 0.55 < from_training / 300 < 0.85
+
+
+def test_training_images_and_unlabelled_ones_make_a_key_and_a_result_of_their_own(tiny, write_learner, unlabelled):
+    plugins = [tiny, write_learner("counted", SAVING)]
+    bench = Workbench(plugins=plugins)
+    cells = {
+        name: one_cell(plugins, "counted", "nearest", unlabelled=name)
+        for name in (None, str(unlabelled), f"training+{unlabelled}")
+    }
+    assert len({result_key(cell, bench.steps) for cell in cells.values()}) == 3
+    for cell in cells.values():
+        run_cell(cell, bench.steps)
+    weights = [bench.steps.first_filters(cell) for cell in cells.values()]
+    assert all(not np.array_equal(weights[a], weights[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+    joined = cells[f"training+{unlabelled}"]
+    key = result_key(joined, bench.steps)
+    assert key != result_key(dataclasses.replace(joined, draw=1), bench.steps)
+    next(unlabelled.iterdir()).unlink()
+    assert key != result_key(joined, Workbench(plugins=plugins).steps)
+    assert Cell.restore(json.loads(json.dumps(joined.describe()))) == joined
+
+
+def test_draws_do_not_share_filters_that_saw_their_training_images(compare_tiny, write_learner, unlabelled, log):
+    options = ("--features", "counted", "--regimes", "U", "--unlabelled", f"training+{unlabelled}", "--draws", "3")
+    ran = compare_tiny(*options, plugins=[write_learner("counted")])
+    assert ran.code == 0
+    assert log.count("counted") == 3
+    assert "nothing to compute" in compare_tiny(*options, plugins=[write_learner("counted")]).err
+
+
+def test_a_missing_folder_besides_the_training_images_is_named(compare_tiny, write_learner):
+    ran = compare_tiny("--features", "counted", "--unlabelled", "training+nowhere", plugins=[write_learner("counted")])
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.endswith("featbench: error: there is no folder of images nowhere\n")
+
+
+def test_training_images_joined_with_nothing_are_refused(compare_tiny, write_learner):
+    ran = compare_tiny("--features", "counted", "--unlabelled", "training+", plugins=[write_learner("counted")])
+    assert (ran.code, ran.out) == (2, "")
+    assert "--unlabelled training+ names no images" in ran.err
+
+
+def test_joined_maps_are_those_of_their_parts_one_after_another():
+    generator = np.random.default_rng(0)
+    parts = [maps_of(generator.random((count, 5, 6)), Preprocessing()) for count in (3, 1, 4)]
+    joined, everything = JoinedMaps(*parts), torch.cat([part[:] for part in parts])
+    assert len(joined) == 8
+    assert joined.sizes == {(5, 6)}
+    for which in ([0], [3], [7], [0, 1, 2], [2, 3, 4], [1, 6, 7], [3, 3, 5], list(range(8))):
+        torch.testing.assert_close(joined[np.array(which)], everything[which])
+    other = maps_of(generator.random((2, 4, 4)), Preprocessing())
+    assert JoinedMaps(*parts, other).sizes == {(5, 6), (4, 4)}
+    assert JoinedMaps(*parts, other)[np.array([8, 9])].shape == (2, 1, 4, 4)

@@ -115,3 +115,79 @@ def test_a_choice_leaves_out_defaults_and_has_one_type_for_each_parameter():
     assert str(choice) == str(Thing.choice({"count": 4, "weight": 2.0})) == "thing(count=4,weight=2.0)"
     assert Thing.create(dict(choice.parameters)) == Thing(weight=2, count=4)
     assert str(Bare.choice({})) == "bare"
+
+
+# Several values of a parameter.
+
+
+def test_several_values_are_read_and_printed():
+    choice = Choice.read("psd(lam=0.2|0.5, updates = 20 | 30 |1e3,kind=a|b,rate=1)")
+    assert dict(choice.parameters) == {"lam": (0.2, 0.5), "updates": (20, 30, 1000.0), "kind": ("a", "b"), "rate": 1}
+    assert str(choice) == "psd(kind=a|b,lam=0.2|0.5,rate=1,updates=20|30|1000.0)"
+    assert Choice.read(str(choice)) == choice
+    assert hash(choice) == hash(Choice.read(str(choice)))
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=100)
+@given(st.dictionaries(names, safe | st.lists(safe, min_size=2, max_size=4).map(tuple), max_size=4))
+def test_choices_with_several_values_are_read_as_they_are_printed(parameters):
+    choice = Choice.of("thing", parameters)
+    assert Choice.read(str(choice)) == choice
+
+
+def test_alternatives_are_the_product_of_all_values():
+    choice = Choice.read("thing(count=1|2,kind=odd,weight=0.1|0.2|0.3)")
+    assert [str(one) for one in choice.alternatives()] == [
+        f"thing(count={count},kind=odd,weight={weight})" for count in (1, 2) for weight in (0.1, 0.2, 0.3)
+    ]
+    for plain in (Choice("thing"), Choice.read("thing(count=1)")):
+        assert plain.alternatives() == [plain]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("thing(weight=1|1.0)", "thing(weight=1.0)"),
+        ("thing(weight=1|2)", "thing(weight=1.0|2.0)"),
+        ("thing(weight=2|1|2.0|1)", "thing(weight=2.0|1.0)"),
+        ("thing(weight=0.5|5e-1)", "thing"),
+        ("thing(weight=0.5|1)", "thing(weight=0.5|1.0)"),
+        ("thing(count=3|4,flag=true|true)", "thing(count=3|4)"),
+        ("thing(flag=true|false,kind=plain)", "thing(flag=True|False)"),
+        ("thing(kind=b|a,count=2|1)", "thing(count=2|1,kind=b|a)"),
+    ],
+)
+def test_the_canonical_choice_has_each_value_once_and_of_one_type(text, expected):
+    choice = Thing.choice(dict(Choice.read(text).parameters))
+    assert str(choice) == expected
+    assert Thing.choice(dict(choice.parameters)) == choice
+    for alternative in choice.alternatives():
+        Thing.create(dict(alternative.parameters))
+
+
+def test_values_of_one_kind_keep_their_type():
+    parameters = dict(Thing.choice({"weight": (1, 2), "count": (1, 2)}).parameters)
+    assert [type(value) for value in parameters["weight"]] == [float, float]
+    assert [type(value) for value in parameters["count"]] == [int, int]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("thing(weight=0.1|much)", UsageError, "thing: parameter weight takes a float, not 'much'"),
+        ("thing(weight=much|0.1)", UsageError, "thing: parameter weight takes a float, not 'much'"),
+        ("thing(weight=0.1|)", UsageError, "thing: parameter weight takes a float, not ''"),
+        ("thing(weight=0.1|nan)", UsageError, "thing: parameter weight takes a float, not nan"),
+        ("thing(count=1|2.5)", UsageError, "thing: parameter count takes a int, not 2.5"),
+        ("thing(count=1|-1)", UsageError, "thing: count must not be negative"),
+        ("thing(cuont=1|2)", UnknownNameError, "unknown parameter of thing 'cuont': did you mean 'count'"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named_among_those_that_do(text, error, message):
+    with pytest.raises(error, match=message):
+        Thing.choice(dict(Choice.read(text).parameters))
+
+
+def test_a_thing_is_built_with_one_value_of_each_parameter():
+    with pytest.raises(UsageError, match=r"thing: parameter weight takes a float, not \(0.1, 0.2\)"):
+        Thing.create({"weight": (0.1, 0.2)})

@@ -94,11 +94,9 @@ class UnrolledLearner(FilterLearner):
         """Build the network before it is trained, for atoms [d, m]: W_e on patches in rows, and the steps on W_e x."""
         start = self.begin(atoms) if self.start == "solver" else random_start(atoms, self.lam, seed)
         mixing = keep_largest(start.mixing, descent_start(atoms, self.lam).mixing, self.keep)
-        low = LowRank(*of_rank(mixing, self.rank)) if self.rank else None
-        # From the product itself: zeros of S before it, as on the diagonal of I - DᵀD, are none of its own.
-        unrolled = self.unroll(mixing.unsqueeze(0) if low is None else low(mixing).detach(), start.threshold)
-        if low is not None:
-            parametrize.register_parametrization(unrolled, "free", low)
+        unrolled = self.unroll(mixing.unsqueeze(0), start.threshold)
+        if self.rank:
+            parametrize.register_parametrization(unrolled, "free", LowRank(*of_rank(mixing, self.rank)))
         inputs, units = atoms.shape
         encoder = nn.Linear(inputs, units, bias=False, device=atoms.device, dtype=atoms.dtype)
         with torch.no_grad():
@@ -141,7 +139,7 @@ class ListaLearner(UnrolledLearner):
 
     def unroll(self, mixing: Tensor, threshold: Tensor) -> Unrolled:
         """Build LISTA's steps."""
-        return Lista(mixing, threshold, self.steps)
+        return Lista(mixing, threshold, self.steps, zeros_stay=self.keep < 1)
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ class LcodLearner(UnrolledLearner):
 
     def unroll(self, mixing: Tensor, threshold: Tensor) -> Unrolled:
         """Build LCoD's steps."""
-        return Lcod(mixing, threshold, self.steps)
+        return Lcod(mixing, threshold, self.steps, zeros_stay=self.keep < 1)
 
 
 @hookimpl
