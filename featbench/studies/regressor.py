@@ -12,7 +12,7 @@ from featbench.predictive import Predictor
 from featbench.seeds import derive_seed
 from featbench.unrolled import Start, Unrolled
 
-BATCH, RATE = 256, 0.01
+BATCH, RATE = 256, 0.003
 """Patches in an update by Adam, and its first rate, which falls along half a cosine."""
 
 
