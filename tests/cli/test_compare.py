@@ -333,5 +333,5 @@ def test_a_learner_of_a_broken_plugin_is_said_to_be_missing_for_that_reason(comp
     broken = write_plugin("broken", "def f(:")
     ran = compare_tiny("--features", "mine", plugins=[broken])
     assert ran.code == 2
-    assert "unknown learner 'mine': known: chance, gabor" in ran.err
+    assert "unknown learner 'mine': known: autoencoder, chance" in ran.err
     assert f"plugins that could not be loaded: broken ({broken})" in ran.err
