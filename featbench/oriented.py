@@ -1,0 +1,135 @@
+"""Histograms of oriented gradients: the chain that dense SIFT and HOG share.
+
+A filter bank (the two derivatives) → orientation bins → Gaussian pooling over cells → normalisation. A descriptor is
+linear in the patch's oriented gradients but for its normalisation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CLIP = 0.2
+"""No number may be larger in a descriptor of unit norm, before it is scaled to unit norm once more (Lowe 2004, 6.1)."""
+
+BLOCK_VALUES = 2**19
+"""Values of oriented maps that are made at once on a CPU, so that they stay in its cache: a few images or one."""
+
+
+@dataclass(frozen=True)
+class Histograms:
+    """A descriptor's cells × cells cells, each with a histogram of `orientations` bins.
+
+    Bin k lies at (k + first) / orientations of a turn, counter-clockwise from the right; of half a turn where opposite
+    gradients count as one (signed False). `first` is such that a bin lies at half of that range.
+    """
+
+    cells: int
+    orientations: int
+    signed: bool
+    first: float = 0.0
+
+    @property
+    def length(self) -> int:
+        """Numbers in a descriptor: [row of cells, column of cells, orientation], the last fastest."""
+        return self.cells * self.cells * self.orientations
+
+    def check(self, shape: tuple[int, ...], size: int, step: int) -> None:
+        """Raise a `ValueError` if patches of `size` pixels every `step` pixels do not fit images [..., height, width].
+
+        A cell has a pixel at least.
+        """
+        if size < self.cells or step < 1:
+            raise ValueError(f"size ≥ {self.cells} and step ≥ 1 are needed, not {size} and {step}")
+        if min(shape[-2:]) < size:
+            raise ValueError(f"patches of {size}×{size} do not fit images of {shape[-2]}×{shape[-1]}")
+
+    @torch.no_grad()
+    def describe(self, images: Tensor, size: int, step: int, floor: float = 0.0) -> Tensor:
+        """Return the descriptors [n, rows, columns, length] of the patches of `size` pixels every `step` pixels.
+
+        images [n, height, width], of floating point. The grid lies in the middle of the image. floor: see `normalise`.
+        Raises as `check` does. No gradient flows.
+        """
+        self.check(images.shape, size, step)
+        n, height, width = images.shape
+        rows, columns = ((side - size) // step + 1 for side in (height, width))
+        found = images.new_empty(n, rows, columns, self.length)
+        together = n if images.is_cuda else BLOCK_VALUES // (self.orientations * height * width)
+        for start in range(0, n, max(1, together)):
+            block = slice(start, start + max(1, together))
+            found[block] = self._describe(images[block], size, step, floor)
+        return found
+
+    def _describe(self, images: Tensor, size: int, step: int, floor: float) -> Tensor:
+        maps = self.oriented_gradients(images.transpose(0, 1).contiguous())
+        pooled = self.pool(maps, size, step)
+        # So much may come of rounding alone, where every gradient of a patch errs by it.
+        blank = torch.finfo(images.dtype).eps * size * size * images.abs().amax(dim=(1, 2)).view(-1, 1, 1, 1)
+        return normalise(pooled, floor, blank)
+
+    def oriented_gradients(self, images: Tensor) -> Tensor:
+        """Return the gradient's magnitude, shared between the two nearest bins, [height, n, orientations, width].
+
+        images [height, n, width]: with rows first, pooling needs no copies. Central differences; one-sided at borders.
+        """
+        down, right = torch.gradient(images, dim=(0, 2))
+        if not self.signed:
+            down, right = torch.where(right < 0, -down, down), right.abs()
+        half = self.orientations / 2
+        magnitude = torch.hypot(down, right).unsqueeze(2)
+        # The position among the bins, from -half to half, times the magnitude.
+        bins_per_radian = half / math.pi if self.signed else self.orientations / math.pi
+        position = torch.atan2(down, right).unsqueeze(2).mul_(-bins_per_radian).mul_(magnitude)
+        centres = torch.arange(self.orientations, dtype=images.dtype, device=images.device).add_(self.first)
+        centres = torch.where(centres > half, centres - self.orientations, centres).view(-1, 1)
+        shares = torch.addcmul(position, magnitude, centres, value=-1).abs_()
+        torch.sub(magnitude, shares, out=shares)
+        # The bin at half of the range is reached from both ends.
+        last = int(half - self.first)
+        shares[:, :, last] = (position.abs() - (half - 1) * magnitude).squeeze(2)
+        return shares.clamp_min_(0)
+
+    def pool(self, maps: Tensor, size: int, step: int) -> Tensor:
+        """Sum oriented gradients [height, n, orientations, width] over cells: [n, rows, columns, length].
+
+        The weights of a cell are a product of one for rows and one for columns, and so is the pooling. Where the grid
+        leaves pixels over, they lie on both sides.
+        """
+        height, n, _, width = maps.shape
+        weights = cell_weights(size, self.cells).to(maps)
+        windows = maps.view(height, -1)[(height - size) % step // 2 :].unfold(0, size, step).transpose(1, 2)
+        bands = torch.bmm(weights.expand(len(windows), -1, -1), windows)
+        rows = len(bands)
+        windows = bands.view(-1, width)[:, (width - size) % step // 2 :].unfold(1, size, step).permute(1, 2, 0)
+        cells = torch.bmm(weights.expand(len(windows), -1, -1), windows)
+        cells = cells.view(len(cells), self.cells, rows, self.cells, n, self.orientations)
+        return cells.permute(4, 2, 0, 3, 1, 5).reshape(n, rows, len(cells), self.length)
+
+
+def cell_weights(size: int, cells: int) -> Tensor:
+    """Return the weight of each of `size` pixels in each of the cells along one side, float64 [cells, size].
+
+    Linear interpolation between the centres of cells, times a Gaussian of half the patch's size around its middle.
+    """
+    side = size / cells
+    pixels = torch.arange(size, dtype=torch.float64) + 0.5
+    centres = (torch.arange(cells, dtype=torch.float64) + 0.5) * side
+    shared = (1 - (pixels - centres[:, None]).abs() / side).clamp_min(0)
+    return shared * torch.exp(-0.5 * ((pixels - size / 2) / (size / 2)) ** 2)
+
+
+def normalise(descriptors: Tensor, floor: float = 0.0, blank: float | Tensor = 0.0) -> Tensor:
+    """Scale descriptors [..., length] to unit norm, clip them at 0.2, and scale them again.
+
+    One of low contrast, whose norm is below `floor`, is scaled to its norm divided by `floor` in place of 1. Those
+    whose norm is not above `blank` become zero.
+    """
+    norm = torch.linalg.vector_norm(descriptors, dim=-1, keepdim=True)
+    clipped = torch.minimum(descriptors, CLIP * norm)
+    wanted = (norm / floor).clamp_max(1) if floor > 0 else torch.ones_like(norm)
+    scale = wanted / torch.linalg.vector_norm(clipped, dim=-1, keepdim=True)
+    return clipped.mul_(torch.where(norm > blank, scale, 0))
