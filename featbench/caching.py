@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from featbench.architecture import Shape
 from featbench.cell import Cell
 from featbench.clock import Clock
 from featbench.errors import DataError
@@ -20,14 +19,14 @@ from featbench.experiment import Part, Progress, Steps
 from featbench.filters import Filters
 from featbench.hashing import content_hash
 from featbench.keys import Document, Keys, modules_hash
-from featbench.learner import FilterLearner
+from featbench.learner import FilterLearner, NetworkLearner
 from featbench.network import StageFilters
 from featbench.prepare import PackedImages
-from featbench.preprocess import Maps, Preprocessing
+from featbench.preprocess import Maps, Preprocessing, map_shape
 from featbench.registry import Registry
-from featbench.split import Census
+from featbench.split import Census, Survey
 from featbench.store import Store
-from featbench.types import FloatArray, Images, Split
+from featbench.types import Extracted, FloatArray, Images, Split
 
 log = logging.getLogger("featbench")
 
@@ -47,17 +46,18 @@ class CachedSteps(Steps):
         super().__init__(registry, data_dir, progress, skip_bad_images=skip_bad_images)
         self.store, self.keys = store, Keys(registry, data_dir)
 
-    def survey(self, dataset: str, preprocessing: Preprocessing) -> tuple[Shape, Census]:
-        """Return the shape of a data set's maps, and how many images it has; reads it only the first time."""
+    def survey(self, dataset: str, preprocessing: Preprocessing) -> Survey:
+        """Return the sizes of a data set's maps, and how many images it has; reads it only the first time."""
         key = content_hash([self.keys.prepared(dataset, preprocessing), asdict(preprocessing), modules_hash()])
         known = self.store.read_record("surveys", key)
         if known is None:
             images, maps = self.load(dataset, preprocessing)
-            known = {"shape": list(maps.shape), "census": vars(Census.of(images)), "left_out": list(images.left_out)}
+            sizes = {"least": list(maps.least), "one_size": len(maps.sizes) == 1}
+            known = {**sizes, "census": vars(Census.of(images)), "left_out": list(images.left_out)}
             self.store.write_record("surveys", key, known)
         self._require_whole(dataset, known["left_out"])
-        channels, height, width = known["shape"]
-        return (channels, height, width), Census.restore(known["census"])
+        channels, height, width = known["least"]
+        return Survey((channels, height, width), bool(known["one_size"]), Census.restore(known["census"]))
 
     def prepare(self, dataset: str, preprocessing: Preprocessing) -> Images:
         """Read a data set's images once; afterwards by memory map."""
@@ -79,6 +79,22 @@ class CachedSteps(Steps):
                 f"data set {dataset}: {len(left_out)} images cannot be used, the first: {left_out[0]}; mend or remove "
                 "them, or leave them out with --skip-bad-images"
             )
+
+    def learn_network(self, cell: Cell, split: Split, learner: NetworkLearner, maps: Maps) -> tuple[nn.Module, float]:
+        """Get the network of a learner that gives the whole extractor; one that it learned is kept."""
+        if not learner.looks():
+            return super().learn_network(cell, split, learner, maps)
+        document = self.keys.learned(cell)
+        found = self.store.read_tensors("networks", content_hash(document))
+        if found is not None:
+            state = {name: torch.from_numpy(array.copy()) for name, array in found[0].items()}
+            network = learner.rebuild(map_shape(maps), state)
+            if network is not None:
+                return network, float(found[1]["seconds"])
+        network, seconds = super().learn_network(cell, split, learner, maps)
+        arrays = {name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}
+        self.store.write_tensors("networks", content_hash(document), arrays, _about(document, seconds))
+        return network, seconds
 
     def learn_filters(
         self, cell: Cell, split: Split, learner: FilterLearner, maps: Maps
@@ -115,7 +131,7 @@ class CachedSteps(Steps):
         )
         return report, seconds
 
-    def extract(self, cell: Cell, split: Split, part: Part, network: nn.Module, maps: Maps) -> tuple[FloatArray, float]:
+    def extract(self, cell: Cell, split: Split, part: Part, network: nn.Module, maps: Maps) -> tuple[Extracted, float]:
         """Extract features once for all classifiers, and for all draws where the network does not depend on them."""
         found = self._read_features(cell, part)
         if found is None:
@@ -125,17 +141,25 @@ class CachedSteps(Steps):
         return found
 
     def keep_features(
-        self, cell: Cell, part: Part, count: int, blocks: Iterator[FloatArray], clock: Clock
-    ) -> FloatArray:
+        self, cell: Cell, part: Part, blocks: Iterator[FloatArray], grids: list[tuple[int, int]], clock: Clock
+    ) -> Extracted:
         """Write the features to the store as they come; they are read back by memory map."""
         document = self.keys.features(cell, part)
-        key = content_hash(document)
-        self.store.write_blocks("features", key, count, blocks, lambda: _about(document, clock.seconds()))
-        return np.empty((0, 0), dtype=np.float16)
+        self.store.write_blocks(
+            "features",
+            content_hash(document),
+            None,
+            blocks,
+            lambda: {**_about(document, clock.seconds()), "grids": grids},
+        )
+        return Extracted(np.empty((0, 0), dtype=np.float16))
 
-    def _read_features(self, cell: Cell, part: Part) -> tuple[FloatArray, float] | None:
+    def _read_features(self, cell: Cell, part: Part) -> tuple[Extracted, float] | None:
         found = self.store.read_array("features", content_hash(self.keys.features(cell, part)))
-        return None if found is None else (found[0], float(found[1]["seconds"]))
+        if found is None:
+            return None
+        array, about = found
+        return Extracted.of(array, about["grids"]), float(about["seconds"])
 
     def first_filters(self, cell: Cell) -> np.ndarray[Any, Any] | None:
         """Return the weight of a cell's first filter bank [filters, maps, size, size] if the store holds it.

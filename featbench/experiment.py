@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,10 +15,8 @@ from torch import nn
 
 from featbench.architecture import Architecture
 from featbench.cell import Cell
-from featbench.classifier import Predictor
 from featbench.clock import Clock
 from featbench.dataset import blaming, check_images, reading
-from featbench.errors import PluginError, UsageError
 from featbench.images import ImageFiles, image_files
 from featbench.learner import FilterLearner, NetworkLearner
 from featbench.network import (
@@ -29,6 +28,7 @@ from featbench.network import (
     learn_stages,
     network_of,
 )
+from featbench.parameters import Choice
 from featbench.prepare import PackedImages, prepare
 from featbench.preprocess import JoinedMaps, Maps, Preprocessing, map_shape, maps_of
 from featbench.refine import refine
@@ -36,7 +36,8 @@ from featbench.registry import Registry
 from featbench.scoring import compute_score
 from featbench.seeds import derive_seed
 from featbench.split import draw_split
-from featbench.types import Features, FloatArray, Images, IntArray, Pixels, Rows, Score, Seconds, Split
+from featbench.training import Classified, Training, train
+from featbench.types import Extracted, Features, FloatArray, Images, IntArray, Pixels, Score, Seconds, Split
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is finished, and out of how much."""
@@ -63,14 +64,14 @@ def run_cell(cell: Cell, steps: Steps) -> Outcome:
     """Run a cell. The classifier and refinement see training images alone; test labels reach the scorer only."""
     images, maps = steps.load(cell.dataset, cell.preprocessing)
     split = steps.split(cell, images)
-    trained = [
-        _train(replace(cell, learner=learner), steps, split, images, maps) for learner in cell.learner.alternatives()
-    ]
-    best = trained[0] if len(trained) == 1 else _best(trained)
-    predictions = np.concatenate([_predict(cell, best.predictor, block) for block in best.features.test.blocks()])
+    learners = cell.learner.alternatives()
+    rate = len(learners) > 1
+    trained = [_train(replace(cell, learner=learner), steps, split, images, maps, rate) for learner in learners]
+    best = max(trained, key=lambda one: float(one.classified.report.get("validation_accuracy", 0)))
+    predictions = best.classified.predict(best.features.test)
     score = compute_score(cell.metric, predictions, images.labels[split.test], len(images.classes))
     report = {
-        **best.predictor.report,
+        **best.classified.report,
         **({"refinement": best.refinement} if best.refinement else {}),
         **({"learner": str(best.cell.learner)} if len(trained) > 1 else {}),
         **({"images_left_out": len(images.left_out)} if images.left_out else {}),
@@ -84,43 +85,23 @@ class _Trained:
 
     cell: Cell
     features: Features
-    predictor: Predictor
+    classified: Classified
     refinement: dict[str, Any] | None
     seconds: Seconds
 
 
-def _train(cell: Cell, steps: Steps, split: Split, images: Images, maps: Maps) -> _Trained:
+def _train(cell: Cell, steps: Steps, split: Split, images: Images, maps: Maps, rate: bool) -> _Trained:
     network, learning = steps.learn(cell, split, maps)
     refinement, refining = None, 0.0
     if cell.regime.refined:
         refinement, refining = steps.refine(cell, split, network, maps, images)
     features, extracting = steps.features(cell, split, network, maps)
-    predictor, classifying = steps.classify(cell, split, features, images)
-    return _Trained(cell, features, predictor, refinement, Seconds(learning, refining, extracting, classifying))
-
-
-def _best(trained: list[_Trained]) -> _Trained:
-    """Return the one with the best accuracy on validation images, the first of equals."""
-    for one in trained:
-        if "validation_accuracy" not in one.predictor.report:
-            raise UsageError(
-                f"{one.cell.classifier} reports no validation_accuracy, which is to decide between the values of "
-                f"{one.cell.learner.name}'s parameters: give one value each, or a classifier that validates"
-            )
-    return max(trained, key=lambda one: float(one.predictor.report["validation_accuracy"]))
+    classified, classifying = steps.classify(cell, split, features, images, rate)
+    return _Trained(cell, features, classified, refinement, Seconds(learning, refining, extracting, classifying))
 
 
 def _total(seconds: Iterable[Seconds]) -> Seconds:
     return Seconds(*(sum(parts) for parts in zip(*(astuple(one) for one in seconds), strict=True)))
-
-
-def _predict(cell: Cell, predictor: Predictor, features: FloatArray) -> IntArray:
-    predictions = np.asarray(predictor.predict(features))
-    if predictions.shape != (len(features),):
-        raise PluginError(
-            f"classifier {cell.classifier} gave predictions of shape {predictions.shape} for {len(features)} images"
-        )
-    return predictions
 
 
 class Steps:
@@ -142,10 +123,7 @@ class Steps:
         """Make a data set ready: its images, grey and at the protocol's size, and their maps."""
         images = self.prepared(dataset, preprocessing)
         assert isinstance(images.pixels, PackedImages)
-        with blaming(f"data set {dataset}"):
-            maps = Maps(images.pixels, preprocessing)
-            maps.require_one_size()
-        return images, maps
+        return images, Maps(images.pixels, preprocessing)
 
     def prepared(self, dataset: str, preprocessing: Preprocessing) -> Images:
         """Read a data set once; the one before it is let go."""
@@ -191,12 +169,17 @@ class Steps:
         """Build the cell's network: its filters drawn, designed, or learned without labels."""
         learner = self.registry.learner(cell.learner.name).create(dict(cell.learner.parameters))
         if isinstance(learner, NetworkLearner):
-            source, device = self._seen_images(cell, split, maps), torch.device(cell.device)
-            clock = Clock(device)
-            return network_of(learner, map_shape(maps), source, seed=cell.seed, device=device), clock.seconds()
+            return self.learn_network(cell, split, learner, maps)
         assert isinstance(learner, FilterLearner)  # the registry admits no third kind
         stages, seconds = self.learn_filters(cell, split, learner, maps)
         return assemble(Architecture.parse(cell.architecture), learner, map_shape(maps), stages), seconds
+
+    def learn_network(self, cell: Cell, split: Split, learner: NetworkLearner, maps: Maps) -> tuple[nn.Module, float]:
+        """Get the network of a learner that gives the whole extractor."""
+        self.progress("learning features", 0, 1)
+        source, device = self._seen_images(cell, split, maps), torch.device(cell.device)
+        clock = Clock(device)
+        return network_of(learner, map_shape(maps), source, seed=cell.seed, device=device), clock.seconds()
 
     def learn_filters(
         self, cell: Cell, split: Split, learner: FilterLearner, maps: Maps
@@ -231,45 +214,44 @@ class Steps:
         """Extract features; all images at once where those that do not train test, so that draws can share them."""
         if cell.test == "rest":
             everything, seconds = self.extract(cell, split, "all", network, maps)
-            return Features(Rows(everything, split.train), Rows(everything, split.test)), seconds
+            return Features(everything.take(split.train), everything.take(split.test)), seconds
         train, train_seconds = self.extract(cell, split, "train", network, maps.select(split.train))
         test, test_seconds = self.extract(cell, split, "test", network, maps.select(split.test))
-        every_row = (np.arange(len(features)) for features in (train, test))
-        return Features(*map(Rows, (train, test), every_row)), train_seconds + test_seconds
+        taken = (part.take(np.arange(len(chosen))) for part, chosen in ((train, split.train), (test, split.test)))
+        return Features(*taken), train_seconds + test_seconds
 
-    def extract(self, cell: Cell, split: Split, part: Part, network: nn.Module, maps: Maps) -> tuple[FloatArray, float]:
-        """Extract the features [n, d] of one part of the draw, in half precision where that is harmless."""
+    def extract(self, cell: Cell, split: Split, part: Part, network: nn.Module, maps: Maps) -> tuple[Extracted, float]:
+        """Extract the features of one part of the draw, in half precision where that is harmless."""
         device = torch.device(cell.device)
         clock = Clock(device)
-
-        def blocks() -> Iterator[FloatArray]:
-            report = partial(self.progress, "extracting, image")
-            return feature_blocks(network, maps, device, report)
-
-        try:
-            features = self.keep_features(cell, part, len(maps), in_half_precision(blocks()), clock)
-        except HalfPrecisionError:
-            features = self.keep_features(cell, part, len(maps), blocks(), clock)
-        return features, clock.seconds()
+        one_size = len(maps.sizes) == 1
+        report = partial(self.progress, "extracting, image")
+        for precision in (in_half_precision, iter):
+            grids: list[tuple[int, int]] = []
+            blocks = feature_blocks(network, maps, device, report, None if one_size else grids)
+            with suppress(HalfPrecisionError):
+                return self.keep_features(cell, part, precision(blocks), grids, clock), clock.seconds()
+        raise AssertionError("full precision is never refused")
 
     def keep_features(
-        self, cell: Cell, part: Part, count: int, blocks: Iterator[FloatArray], clock: Clock
-    ) -> FloatArray:
-        """Gather the features of `count` images."""
-        return np.concatenate(list(blocks))
+        self, cell: Cell, part: Part, blocks: Iterator[FloatArray], grids: list[tuple[int, int]], clock: Clock
+    ) -> Extracted:
+        """Gather the features of images; `grids` fills as the blocks come."""
+        array = np.concatenate(list(blocks))
+        return Extracted.of(array, grids)
 
-    def classify(self, cell: Cell, split: Split, features: Features, images: Images) -> tuple[Predictor, float]:
-        """Train the classifier on the training images."""
+    def classify(
+        self, cell: Cell, split: Split, features: Features, images: Images, rate: bool = False
+    ) -> tuple[Classified, float]:
+        """Train the classifier on the training images; `rate` asks for its accuracy on those that validate."""
         self.progress("training the classifier", 0, 1)
-        clock = Clock(torch.device("cpu"))
-        predictor = self.registry.classifier(cell.classifier).fit(
-            features.train.read(),
-            images.labels[split.train],
-            split.validation,
-            len(images.classes),
-            derive_seed(cell.seed, "classify", cell.draw),
-        )
-        return predictor, clock.seconds()
+        clock = Clock(torch.device(cell.device))
+        names = [str(choice) for choice in Choice.read(cell.classifier).alternatives()]
+        classifiers = {name: self.registry.classifier(name).on(cell.device) for name in names}
+        seed = derive_seed(cell.seed, "classify", cell.draw)
+        labels = images.labels[split.train]
+        training = Training(features.train, labels, split.validation, len(images.classes), seed)
+        return train(classifiers, training, rate=rate), clock.seconds()
 
     def _seen_images(self, cell: Cell, split: Split, maps: Maps) -> Maps | JoinedMaps | None:
         """Return what filters are made from, if anything: the draw's training images, unlabelled ones, or both."""

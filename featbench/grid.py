@@ -9,16 +9,17 @@ from pathlib import Path
 
 from featbench.architecture import Architecture, Shape
 from featbench.cell import Cell
+from featbench.classifier import MapClassifier
 from featbench.errors import ArchitectureError, UsageError
 from featbench.experiment import pool_name, unlabelled_images
-from featbench.learner import FeatureLearner, FilterLearner
+from featbench.learner import FeatureLearner, FilterLearner, NetworkLearner
 from featbench.network import refusal, resolve_device
 from featbench.parameters import Choice
 from featbench.preprocess import Preprocessing
 from featbench.protocol import Protocol
 from featbench.regimes import REGIMES, Regime, parse_regimes
 from featbench.registry import Registry
-from featbench.split import Census
+from featbench.split import Survey
 
 BASELINES = ("chance", "raw-pixels")
 """Learners that every table holds."""
@@ -45,11 +46,11 @@ class Request:
     unlabelled: str | None = None
 
 
-Survey = Callable[[str, Preprocessing], tuple[Shape, Census]]
-"""Returns the shape of a data set's maps and how many images it has."""
+Surveyor = Callable[[str, Preprocessing], Survey]
+"""Returns the sizes of a data set's maps and how many images it has."""
 
 
-def enumerate_cells(request: Request, registry: Registry, survey: Survey, data_dir: Path | None = None) -> list[Cell]:
+def enumerate_cells(request: Request, registry: Registry, survey: Surveyor, data_dir: Path | None = None) -> list[Cell]:
     """Return every cell of the request, baselines first; those with `skip` set make no sense and say why.
 
     Raises before anything is computed if a name is unknown, the architecture does not fit the images, a class has too
@@ -71,15 +72,19 @@ def enumerate_cells(request: Request, registry: Registry, survey: Survey, data_d
                 f"--unlabelled {request.unlabelled} names no images: add a folder or a data set after the +"
             )
         unlabelled_images(pool_name(request.unlabelled), registry, data_dir)
-    shape, census = survey(dataset, protocol.preprocessing)
-    architecture.shapes(shape)
-    census.require(train_per_class, protocol.test)
+    surveyed = survey(dataset, protocol.preprocessing)
+    architecture.shapes(surveyed.least)
+    surveyed.census.require(train_per_class, protocol.test)
 
+    pixels = (Choice("raw-pixels"), REGIMES["fixed"])
     rows = [(Choice("chance"), REGIMES["fixed"], "guess", "")]
-    rows += [(Choice("raw-pixels"), REGIMES["fixed"], classifier, "") for classifier in classifiers]
+    rows += [
+        (*pixels, name, _size_refusal(*pixels, name, registry, surveyed)) for name in _of_rows(classifiers, registry)
+    ]
     for choice, regime, skip in pairs:
-        skip = skip or _architecture_refusal(choice, registry, architecture, shape)
-        rows += [(choice, regime, classifier, skip) for classifier in classifiers]
+        skip = skip or _shape_refusal(choice, registry, architecture, surveyed.least)
+        for name in classifiers:
+            rows.append((choice, regime, name, skip or _size_refusal(choice, regime, name, registry, surveyed)))
     return [
         Cell(
             protocol=protocol.name,
@@ -105,13 +110,46 @@ def enumerate_cells(request: Request, registry: Registry, survey: Survey, data_d
     ]
 
 
-def _architecture_refusal(choice: Choice, registry: Registry, architecture: Architecture, shape: Shape) -> str:
+def _shape_refusal(choice: Choice, registry: Registry, architecture: Architecture, shape: Shape) -> str:
+    """Say why a learner cannot fill the architecture, or take images of this size."""
     for alternative in choice.alternatives():
         learner = registry.learner(choice.name).create(dict(alternative.parameters))
-        reason = isinstance(learner, FilterLearner) and refusal(architecture, learner, shape)
+        reason = None
+        if isinstance(learner, FilterLearner):
+            reason = refusal(architecture, learner, shape)
+        elif isinstance(learner, NetworkLearner):
+            reason = learner.refusal(shape)
         if reason:
             return reason
     return ""
+
+
+def _size_refusal(choice: Choice, regime: Regime, classifier: str, registry: Registry, survey: Survey) -> str:
+    """Say why a classifier cannot take what a learner gives for images of these sizes."""
+    learner = registry.learner(choice.name)
+    local = _takes_maps(classifier, registry)
+    if local and learner.gives == "row":
+        return (
+            f"{choice.name} gives one row of features an image, without the local vectors that {classifier} takes: "
+            "pair it with a classifier of rows, as linear-svm"
+        )
+    if survey.one_size or learner.gives == "row":
+        return ""
+    remedy = "a protocol that resizes and pads is needed"
+    if regime.refined:
+        return f"the images differ in size, and only images of one size can be refined on: {remedy}"
+    if not local:
+        return f"the images differ in size, and so do their features, of which {classifier} takes rows alone: {remedy}"
+    return ""
+
+
+def _takes_maps(classifier: str, registry: Registry) -> bool:
+    return isinstance(registry.classifier(Choice.read(classifier).name), MapClassifier)
+
+
+def _of_rows(classifiers: Sequence[str], registry: Registry) -> list[str]:
+    """Return the classifiers that raw pixels are paired with: single grey values are no local vectors."""
+    return [name for name in classifiers if not _takes_maps(name, registry)] or ["logistic"]
 
 
 def _pairs(request: Request, protocol: Protocol, registry: Registry) -> list[tuple[Choice, Regime, str]]:

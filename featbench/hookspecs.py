@@ -9,7 +9,7 @@ import pluggy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from featbench.classifier import Classifier
+    from featbench.classifier import AnyClassifier
     from featbench.command import Command
     from featbench.dataset import Dataset
     from featbench.learner import FeatureLearner
@@ -26,8 +26,8 @@ def featbench_learners() -> Sequence[type[FeatureLearner]]:  # type: ignore[empt
 
 
 @hookspec
-def featbench_classifiers() -> Sequence[Classifier]:  # type: ignore[empty-body]
-    """Return classifiers: instances of `Classifier`."""
+def featbench_classifiers() -> Sequence[AnyClassifier]:  # type: ignore[empty-body]
+    """Return classifiers: instances of `Classifier` or of `MapClassifier`."""
 
 
 @hookspec

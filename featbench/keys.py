@@ -13,6 +13,7 @@ from featbench.dataset import reading
 from featbench.experiment import Part, joins_training, pool_name
 from featbench.hashing import code_hash, content_hash
 from featbench.images import folder_fingerprint
+from featbench.parameters import Choice
 from featbench.preprocess import Preprocessing
 from featbench.refine import Refinement
 from featbench.registry import Registry, module_source
@@ -21,15 +22,17 @@ NUMERICAL_MODULES = (
     "architecture",
     "binary",
     "class_folders",
-    "classifier",
+    "coding",
     "connections",
     "encoders",
     "experiment",
     "filters",
     "images",
     "learner",
+    "lloyd",
     "network",
     "normalization",
+    "oriented",
     "parameters",
     "patch_matrix",
     "patches",
@@ -37,9 +40,11 @@ NUMERICAL_MODULES = (
     "predictive",
     "prepare",
     "preprocess",
+    "pyramid",
     "refine",
-    "scoring",
     "seeds",
+    "sift",
+    "sparse.active_descent",
     "sparse.active_set",
     "sparse.coordinate_descent",
     "sparse.descent",
@@ -63,6 +68,20 @@ Document = dict[str, Any]
 
 PREPARING_MODULES = ("binary", "class_folders", "images", "prepare")
 """Those of them that decide how images are made ready."""
+
+
+CLASSIFYING_MODULES = (
+    "classifier",
+    "feature_rows",
+    "intersection",
+    "kernel_machine",
+    "row_space",
+    "scoring",
+    "softmax_lasso",
+    "softmax_regression",
+    "training",
+)
+"""Modules that decide what is made of features: editing one leaves the features themselves as they are."""
 
 
 @cache
@@ -131,7 +150,8 @@ class Keys:
             "network": networks[0] if len(networks) == 1 else networks,
             "split": _split(cell),
             "classifier": cell.classifier,
-            "source": self._source("classifier", cell.classifier),
+            "source": self._source("classifier", Choice.read(cell.classifier).name),
+            "numerics": modules_hash(CLASSIFYING_MODULES),
             "metric": cell.metric,
         }
 

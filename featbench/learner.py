@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ class FeatureLearner(Parametrised):
     name: what `--features` calls it. family: random, fixed, unsupervised or supervised (decides its regimes). initial:
     the regime's letters in tables where the family is fixed (G for Gabor; without any they say "fixed").
     samples_images: a learner of another family than unsupervised that is given patches all the same, as one whose
-    filters are templates. source: paper. differentiable: whether R+ and U+ can refine it. needs_gpu: refused on a CPU.
+    filters are templates. gives: "row" for an extractor that gives as many numbers for an image of any size. source: paper. differentiable: whether R+ and U+ can refine it. needs_gpu: refused on a CPU.
     """
 
     name: ClassVar[str]
@@ -38,6 +39,7 @@ class FeatureLearner(Parametrised):
     differentiable: ClassVar[bool] = True
     needs_gpu: ClassVar[bool] = False
     samples_images: ClassVar[bool] = False
+    gives: ClassVar[Literal["maps", "row"]] = "maps"
 
     @classmethod
     def looks(cls) -> bool:
@@ -85,9 +87,20 @@ class FilterLearner(FeatureLearner, ABC):
 class NetworkLearner(FeatureLearner, ABC):
     """A learner that gives the whole extractor and takes no architecture."""
 
+    def refusal(self, shape: Shape) -> str | None:
+        """Say why this learner cannot take images of this shape (the smallest of them), or None.
+
+        Asked before anything is computed.
+        """
+        return None
+
     @abstractmethod
     def network(self, shape: Shape, maps: MapSource | None, seed: int) -> nn.Module:
         """Return a module from [n, *shape] to [n, ...]; `maps` are training images if it looks at them."""
+
+    def rebuild(self, shape: Shape, state: Mapping[str, Tensor]) -> nn.Module | None:
+        """Build the network again from its `state_dict`, or return None: it is then learned anew each time."""
+        return None
 
 
 def fill_table(

@@ -27,6 +27,9 @@ BLOCK_VALUES = 2**21
 BLOCK_IMAGES = 256
 """At most so many images at once."""
 
+SEVERAL_SIZES = 64
+"""Images at once where they differ in size."""
+
 HALF_ERROR = 1e-3
 """Features are kept in half precision if that changes them by less than this, relative to their root mean square."""
 
@@ -137,28 +140,61 @@ def extract(
     network: nn.Module, maps: Tensor | Maps, device: torch.device, progress: Callable[[int, int], None] | None = None
 ) -> FloatArray:
     """Return the features [n, d] of maps [n, ...], float32; raises as `feature_blocks` does."""
-    return np.concatenate(list(feature_blocks(network, maps, device, progress)))
+    return np.concatenate([block.reshape(len(block), -1) for block in feature_blocks(network, maps, device, progress)])
 
 
 @torch.no_grad()
 def feature_blocks(
-    network: nn.Module, maps: Tensor | Maps, device: torch.device, progress: Callable[[int, int], None] | None = None
+    network: nn.Module,
+    maps: Tensor | Maps,
+    device: torch.device,
+    progress: Callable[[int, int], None] | None = None,
+    grids: list[tuple[int, int]] | None = None,
 ) -> Iterator[FloatArray]:
-    """Yield the features [b, d] of maps [n, ...] in order, float32.
+    """Yield the features [b, ...] of maps [n, ...] in order, float32.
 
-    Raises `FeatureError` if any feature is not finite. `progress` is told how many images are done, of how many.
+    With `grids`, for images of several sizes of which a network makes maps of several sizes: they come as local vectors
+    [p, maps], and the rows and columns of each image are added to `grids`. A network that makes one row of an image of
+    any size gives features [b, d] all the same. Raises `FeatureError` if any feature is not finite. `progress` is told
+    how many images are done, of how many.
     """
     network = network.to(device).eval()
-    block = _block_size(network, maps[:1], device)
+    block = _block_size(network, maps[:1], device) if grids is None else SEVERAL_SIZES
     for start in range(0, len(maps), block):
-        out = network(maps[start : start + block].to(device)).flatten(1)
-        finite = torch.isfinite(out).all(dim=1)
-        if not bool(finite.all()):
-            image = start + int(torch.argmin(finite.int()))
-            raise FeatureError(f"the features of image {image} are not finite: check its pixels and the filters' scale")
-        yield out.float().cpu().numpy()
+        here = np.arange(start, min(start + block, len(maps)))
+        yield _features(network, maps, here, device) if grids is None else _packed(network, maps, here, device, grids)
         if progress is not None:
             progress(min(start + block, len(maps)), len(maps))
+
+
+def _features(network: nn.Module, maps: Tensor | Maps, images: IntArray, device: torch.device) -> FloatArray:
+    """Return the features of images of one size, in a row of them as they lie."""
+    consecutive = slice(int(images[0]), int(images[-1]) + 1)
+    wanted = consecutive if len(images) == images[-1] - images[0] + 1 else images
+    out = network(maps[wanted].to(device))
+    finite = torch.isfinite(out.flatten(1)).all(dim=1)
+    if not bool(finite.all()):
+        image = images[int(torch.argmin(finite.int()))]
+        raise FeatureError(f"the features of image {image} are not finite: check its pixels and the filters' scale")
+    values: FloatArray = out.float().cpu().numpy()
+    return values
+
+
+def _packed(
+    network: nn.Module, maps: Tensor | Maps, images: IntArray, device: torch.device, grids: list[tuple[int, int]]
+) -> FloatArray:
+    """Return rows [b, d], or local vectors [p, maps] and add their grids; those of one size are computed together."""
+    assert isinstance(maps, Maps)  # tensors have one size
+    made: dict[int, FloatArray] = {}
+    sizes = maps.image_sizes[images]
+    for size in np.unique(sizes, axis=0):
+        alike = images[(sizes == size).all(axis=1)]
+        made.update(zip(alike.tolist(), _features(network, maps, alike, device), strict=True))
+    ordered = [made[image] for image in images.tolist()]
+    if ordered[0].ndim == 1:
+        return np.stack(ordered)
+    grids += [(one.shape[1], one.shape[2]) for one in ordered]
+    return np.concatenate([one.reshape(len(one), -1).T for one in ordered])
 
 
 def in_half_precision(blocks: Iterator[FloatArray]) -> Iterator[FloatArray]:

@@ -58,19 +58,28 @@ class Maps:
         return len(self.chosen)
 
     @property
-    def sizes(self) -> set[tuple[int, int]]:
-        """The heights and widths that come out."""
+    def image_sizes(self) -> IntArray:
+        """The height and the width of each image as it comes out, [n, 2]."""
         lost = 0 if self.preprocessing.lcn is None else WINDOW - 1
         sides = self._sizes - lost
-        if self.preprocessing.pad:
-            sides = sides.max(axis=1, keepdims=True).repeat(2, axis=1)
-        return {(int(height), int(width)) for height, width in np.unique(sides, axis=0)}
+        return sides.max(axis=1, keepdims=True).repeat(2, axis=1) if self.preprocessing.pad else sides
+
+    @property
+    def sizes(self) -> set[tuple[int, int]]:
+        """The heights and widths that come out."""
+        return {(int(height), int(width)) for height, width in np.unique(self.image_sizes, axis=0)}
 
     @property
     def shape(self) -> Shape:
         """Maps, height and width; raises `DataError` if images come out in several sizes."""
         self.require_one_size()
         return (1, *self.sizes.pop())
+
+    @property
+    def least(self) -> Shape:
+        """Maps, and the smallest height and the smallest width that come out."""
+        height, width = self.image_sizes.min(axis=0)
+        return 1, int(height), int(width)
 
     def require_one_size(self) -> None:
         """Raise a `DataError` if there are no images, or if they come out in several sizes."""
@@ -141,9 +150,9 @@ def maps_of(pixels: Sequence[Pixels] | Pixels, preprocessing: Preprocessing) -> 
 
 
 def map_shape(maps: Maps | Tensor) -> Shape:
-    """Return maps, height and width of what enters the first stage."""
+    """Return maps, height and width of what enters the first stage: the smallest where images differ in size."""
     if isinstance(maps, Maps):
-        return maps.shape
+        return maps.least
     _, channels, height, width = maps.shape
     return channels, height, width
 

@@ -20,7 +20,8 @@ from typing import Any
 import pluggy
 
 from featbench import hookspecs
-from featbench.classifier import Classifier
+from featbench.built_in import BUILT_IN
+from featbench.classifier import AnyClassifier
 from featbench.command import BUILT_IN_COMMANDS, Command
 from featbench.dataset import Dataset
 from featbench.errors import PluginError, UnknownNameError, UsageError
@@ -29,40 +30,9 @@ from featbench.parameters import Choice
 from featbench.protocol import Protocol
 from featbench.published import PublishedTable
 
-BUILT_IN = (
-    "featbench.plugins.baselines",
-    "featbench.plugins.random",
-    "featbench.plugins.gabor",
-    "featbench.plugins.conv_psd",
-    "featbench.plugins.ipsd",
-    "featbench.plugins.lista",
-    "featbench.plugins.psd",
-    "featbench.plugins.sparse_coding",
-    "featbench.plugins.kmeans",
-    "featbench.plugins.pca",
-    "featbench.plugins.ica",
-    "featbench.plugins.rbm",
-    "featbench.plugins.autoencoder",
-    "featbench.classifiers.logistic",
-    "featbench.classifiers.guess",
-    "featbench.datasets.caltech101",
-    "featbench.datasets.cifar",
-    "featbench.datasets.digits",
-    "featbench.datasets.folder",
-    "featbench.datasets.mnist",
-    "featbench.datasets.natural",
-    "featbench.datasets.norb",
-    "featbench.datasets.stl10",
-    "featbench.datasets.svhn",
-    "featbench.protocols.caltech101",
-    "featbench.protocols.digits",
-    "featbench.protocols.jarrett2009",
-    "featbench.protocols.mnist",
-)
-
-KINDS: Mapping[str, type] = {
+KINDS: Mapping[str, Any] = {
     "learners": FeatureLearner,
-    "classifiers": Classifier,
+    "classifiers": AnyClassifier,
     "datasets": Dataset,
     "protocols": Protocol,
     "tables": PublishedTable,
@@ -129,10 +99,10 @@ class Registry:
         found: type[FeatureLearner] = self._get("learners", name)
         return found
 
-    def classifier(self, name: str) -> Classifier:
+    def classifier(self, name: str) -> AnyClassifier:
         """Return a classifier; `logistic(standardise=false)` is one with other parameters than its defaults."""
         choice = Choice.read(name)
-        found: Classifier = self._get("classifiers", choice.name)
+        found: AnyClassifier = self._get("classifiers", choice.name)
         return found.create(dict(choice.parameters)) if choice.parameters else found
 
     def dataset(self, name: str) -> Dataset:
@@ -299,7 +269,8 @@ def _name_of(thing: object, kind: str) -> str:
             )
         _check_learner(thing)
     elif not isinstance(thing, expected):
-        raise PluginError(f"featbench_{kind} must return instances of {expected.__name__}, got {thing!r}")
+        wanted = "Classifier or MapClassifier" if kind == "classifiers" else expected.__name__
+        raise PluginError(f"featbench_{kind} must return instances of {wanted}, got {thing!r}")
     name = getattr(thing, "name", None)
     if not isinstance(name, str) or not name or set(name) & set(",()/\\ "):
         raise PluginError(f"{thing!r} needs a name: a word without spaces, commas, slashes or brackets")

@@ -224,7 +224,7 @@ def _contrast(
 
 def _test_over_train(workbench: Workbench, cell: Cell) -> float:
     """Return how many images are tested on for each that is trained on."""
-    _, census = workbench.steps.survey(cell.dataset, cell.preprocessing)
+    census = workbench.steps.survey(cell.dataset, cell.preprocessing).census
     own = census.own_test if cell.test == "fixed" else (0,) * len(census.images)
     rest = [count - test for count, test in zip(census.images, own, strict=True)]
     trained = [count if cell.train_per_class is None else cell.train_per_class for count in rest]

@@ -69,6 +69,18 @@ class Census:
                 )
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What is known of a data set before its images are read: the sizes of its maps, and how many images there are.
+
+    least: maps, smallest height and smallest width. one_size: whether all images come out alike.
+    """
+
+    least: tuple[int, int, int]
+    one_size: bool
+    census: Census
+
+
 def draw_split(
     images: Images,
     *,

@@ -104,24 +104,25 @@ class Store:
         self,
         kind: str,
         key: str,
-        rows: int,
+        rows: int | None,
         blocks: Iterator[NDArray[Any]],
         about: Callable[[], Mapping[str, Any]],
     ) -> None:
         """Keep an array of so many rows as .npy, its blocks of rows written as they come; `about` is asked afterwards.
 
-        Raises `ValueError` if the blocks do not make up the rows.
+        Without `rows` there are as many as come. Raises `ValueError` if the blocks do not make up the rows.
         """
 
         def write(file: IO[bytes]) -> None:
             written = 0
             for block in blocks:
                 if not written:
-                    header = {"descr": block.dtype.str, "fortran_order": False, "shape": (rows, *block.shape[1:])}
-                    np.lib.format.write_array_header_1_0(file, header)
+                    _write_header(file, (rows or 0, *block.shape[1:]), block.dtype)
                 file.write(np.ascontiguousarray(block).data)
                 written += len(block)
-            if written != rows:
+            if rows is None:
+                _write_header(file, (written, *block.shape[1:]), block.dtype)
+            elif written != rows:
                 raise ValueError(f"the blocks hold {written} rows, not {rows}")
 
         self._write_artifact(kind, key, ".npy", write, about)
@@ -188,6 +189,12 @@ class Store:
                 f"cannot write {path}: {error.strerror or error}; choose another store with --home or FEATBENCH_HOME"
             ) from error
         self._checked.discard(path)
+
+
+def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Write the header of an .npy file; numpy leaves room for a longer first side, so that it can be written again."""
+    file.seek(0)
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})
 
 
 def result_of(document: Mapping[str, Any]) -> Result:

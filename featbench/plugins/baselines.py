@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,7 @@ class Chance(NetworkLearner):
     family: ClassVar[Family] = "fixed"
     initial: ClassVar[str] = "–"
     differentiable: ClassVar[bool] = False
+    gives: ClassVar[Literal["maps", "row"]] = "row"
 
     def network(self, shape: Shape, maps: MapSource | None, seed: int) -> nn.Module:
         """Return a module that gives 1 for every image."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from featbench.errors import LearningError, UsageError
 from featbench.sparse.feature_sign import feature_sign
 from featbench.sparse.inputs import Array, check_lam, read_matrix
+from featbench.sparse.solution import Solution
 
 TOLERANCE = 1e-3
 """Of the codes while learning: the atoms move further between two updates than finer codes would tell."""
@@ -22,6 +24,10 @@ FORGETTING = 3.0
 
 FLAT = 1e-10
 """A patch whose variance is less than this part of the mean energy of a patch is constant, up to rounding."""
+
+
+Coder = Callable[..., Solution]
+"""A solver: patches, dictionary and λ, with `tolerance` and `nonnegative` by name."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +53,14 @@ def learn_dictionary(
     batch: int = 256,
     seed: int = 0,
     nonnegative: bool = False,
+    coder: Coder = feature_sign,
 ) -> Dictionary:
     """Minimise the mean of ½‖y - Dz‖² + λ‖z‖₁ over codes and over dictionaries D of unit-norm atoms, online.
 
     Each update codes a batch of the patches [n, d] by feature-sign search, adds the codes to A = Σ zzᵀ and B = Σ yzᵀ,
     in which earlier updates fade, and goes once through the atoms: d_j ← d_j + (b_j - D a_j)/A_jj, then to unit norm.
-    The atoms begin as patches drawn at random. An atom that no patch used in 20 updates becomes the patch of the batch
+    `coder` may be another solver: `active_descent` is faster where atoms are many. The atoms begin as patches drawn at
+    random. An atom that no patch used in 20 updates becomes the patch of the batch
     that is reconstructed worst. The same seed gives the same dictionary. Source: Mairal, Bach, Ponce, Sapiro 2009,
     algorithms 1 and 2, with the forgetting of section 3.4.
 
@@ -63,7 +71,7 @@ def learn_dictionary(
     if min(atoms, updates, batch) < 1:
         raise UsageError(f"atoms, updates and batch must be at least 1, and are {atoms}, {updates} and {batch}")
     y = read_matrix(patches, "patches", "patch")
-    learning = _Learning(y, atoms, lam, seed, nonnegative)
+    learning = _Learning(y, atoms, lam, seed, nonnegative, coder)
     generator = torch.Generator().manual_seed(seed)
     objective = []
     for update in range(updates):
@@ -75,8 +83,8 @@ def learn_dictionary(
 class _Learning:
     """Dictionary [d, m]; statistics A [m, m] and B [d, m]; how many updates each atom has gone unused, [m]."""
 
-    def __init__(self, patches: Tensor, atoms: int, lam: float, seed: int, nonnegative: bool) -> None:
-        self.lam, self.nonnegative = lam, nonnegative
+    def __init__(self, patches: Tensor, atoms: int, lam: float, seed: int, nonnegative: bool, coder: Coder) -> None:
+        self.lam, self.nonnegative, self.coder = lam, nonnegative, coder
         self.dictionary = first_atoms(patches, atoms, seed)
         self.second = self.dictionary.new_zeros(atoms, atoms)
         self.mixed = torch.zeros_like(self.dictionary)
@@ -85,8 +93,8 @@ class _Learning:
 
     def update(self, patches: Tensor, revive: bool) -> Tensor:
         """Move the atoms down the energy of a batch [b, d] and those before it; return the batch's mean objective."""
-        found = feature_sign(patches, self.dictionary, self.lam, tolerance=TOLERANCE, nonnegative=self.nonnegative)
-        codes = found.codes
+        found = self.coder(patches, self.dictionary, self.lam, tolerance=TOLERANCE, nonnegative=self.nonnegative)
+        codes = found.codes.double()
         self.updates += 1
         fading = (1 - 1 / self.updates) ** FORGETTING
         self.second.mul_(fading).addmm_(codes.T, codes)

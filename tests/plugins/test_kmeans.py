@@ -7,8 +7,9 @@ import featbench
 from featbench.errors import LearningError, UsageError
 from featbench.filters import Bank, Filters
 from featbench.learner import fill_bank
+from featbench.lloyd import lloyd, nearest_centroids, spread
 from featbench.patches import MapSource, PatchSource
-from featbench.plugins.kmeans import KMeans, KMeansHard, lloyd, nearest_centroids, spread
+from featbench.plugins.kmeans import KMeans, KMeansHard
 from featbench.registry import Registry
 
 CPU = torch.device("cpu")
@@ -194,7 +195,7 @@ def test_first_centroids_are_distinct_patches_and_far_apart():
     repeated = rows[:8].repeat(20, 1)
     chosen = spread(repeated, 8, 0)
     assert len(torch.unique(chosen, dim=0)) == 8
-    with pytest.raises(LearningError, match="only 8 distinct patches, too few for 9 centroids"):
+    with pytest.raises(LearningError, match="only 8 distinct vectors, too few for 9 centroids"):
         spread(repeated, 9, 0)
 
 
@@ -246,7 +247,7 @@ def test_bad_patches_are_refused():
         learn(maps=torch.full((10, 1, 9, 9), 0.3))
     with pytest.raises(LearningError, match="K-means cannot learn 6 filters from 5 patches"):
         learn(KMeans(patches=5))
-    with pytest.raises(LearningError, match="distinct patches"):
+    with pytest.raises(LearningError, match="distinct vectors"):
         learn(maps=images(2, side=4))
 
 

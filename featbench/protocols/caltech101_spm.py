@@ -1,0 +1,40 @@
+"""Caltech-101 as in Lazebnik, Schmid, Ponce 2006: photographs as they are, 30 training images per class."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from featbench.hookspecs import hookimpl
+from featbench.preprocess import Preprocessing
+from featbench.protocol import Protocol
+
+CALTECH101_SPM = Protocol(
+    name="caltech101-spm",
+    summary="Caltech-101 without its background, photographs as they are, 30 labels and at most 50 test images per class",
+    dataset="caltech101-objects",
+    architecture="64F9-Rabs-N-PA10/5",
+    preprocessing=Preprocessing(size=None, standardise=True),
+    train_per_class=30,
+    test_per_class=50,
+    validation_fraction=5 / 30,
+    test="rest",
+    metric="mean-per-class-accuracy",
+    features=("sift",),
+    regimes=("fixed",),
+    classifiers=("pmk-svm",),
+    source="Lazebnik, Schmid, Ponce 2006, section 5.2",
+)
+CALTECH102_SPM = replace(
+    CALTECH101_SPM,
+    name="caltech102-spm",
+    summary="Caltech-101 with its background, photographs as they are, 30 labels per class, tested on all the rest",
+    dataset="caltech101",
+    test_per_class=None,
+    source="Jarrett et al. 2009, section 4, with the photographs of Lazebnik, Schmid, Ponce 2006",
+)
+
+
+@hookimpl
+def featbench_protocols() -> list[Protocol]:
+    """Register both."""
+    return [CALTECH101_SPM, CALTECH102_SPM]
