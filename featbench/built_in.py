@@ -35,5 +35,7 @@ BUILT_IN = (
     "featbench.protocols.caltech101_spm",
     "featbench.protocols.digits",
     "featbench.protocols.jarrett2009",
+    "featbench.protocols.lazebnik2006",
     "featbench.protocols.mnist",
+    "featbench.protocols.yang2009",
 )
