@@ -11,7 +11,7 @@ class PublishedRow:
     """A row of a table: what is run for it, and the published numbers in percent, by column.
 
     name: as the paper prints it. stages: what goes before the column's name, and a colon, in the names of the
-    protocol's architectures. deviations: where the paper gives one.
+    protocol's architectures; "" for learners that take none. deviations: where the paper gives one.
     """
 
     name: str

@@ -152,7 +152,7 @@ def _cells(workbench: Workbench, table: PublishedTable, request: Request, row: P
         features=[row.learner],
         regimes=[row.regime],
         classifiers=[row.classifier],
-        stages=f"{row.stages}:{column}",
+        stages=f"{row.stages}:{column}" if row.stages else None,
         train_per_class=None,
     )
     return workbench.plan(asked)

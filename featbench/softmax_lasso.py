@@ -18,7 +18,7 @@ ITERATIONS = 500
 """Proximal steps on one working set, at most; each comes with a step of Newton's method."""
 
 PRODUCTS = 20
-"""Iterations of conjugate gradients in such a step, at most: which weights are zero is not yet known in most of them."""
+"""Iterations of conjugate gradients in such a step, at most: mostly, which weights are zero is not known yet."""
 
 ENTERING = 256
 """Features that enter the working set together, or as many as it has, if those are more."""

@@ -17,8 +17,11 @@ ARCHITECTURES = {
     "two:N-PM": "64F9-N-PM5 > 256F9:16-N-PM4",
     "two:N-PA": "64F9-N-PA10/5 > 256F9:16-N-PA6/4",
     "two:PA": "64F9-PA10/5 > 256F9:16-PA6/4",
+    "one:PMK": "64F9-Rabs-N-PA10/5",
+    "two:PMK": "64F9-Rabs-N-PA10/5 > 256F9:16-Rabs-N",
 }
-"""One stage and two, in the columns of the table; maximum pooling is over windows that do not overlap."""
+"""One stage and two, in the columns of the table, and what a PMK-SVM is given; maximum pooling is over windows that do
+not overlap."""
 
 CALTECH101_30 = Protocol(
     name="caltech101-30",

@@ -10,7 +10,7 @@ from featbench.protocol import Protocol
 
 CALTECH101_SPM = Protocol(
     name="caltech101-spm",
-    summary="Caltech-101 without its background, photographs as they are, 30 labels and at most 50 test images per class",
+    summary="Caltech-101 without its background, photographs as they are, 30 labels, at most 50 tested per class",
     dataset="caltech101-objects",
     architecture="64F9-Rabs-N-PA10/5",
     preprocessing=Preprocessing(size=None, standardise=True),
