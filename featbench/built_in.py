@@ -22,6 +22,7 @@ BUILT_IN = (
     "featbench.classifiers.mlp",
     "featbench.classifiers.svm",
     "featbench.classifiers.pmk_svm",
+    "featbench.classifiers.pyramid_match_svm",
     "featbench.datasets.caltech101",
     "featbench.datasets.cifar",
     "featbench.datasets.digits",

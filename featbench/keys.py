@@ -75,6 +75,7 @@ CLASSIFYING_MODULES = (
     "feature_rows",
     "intersection",
     "kernel_machine",
+    "pyramid_match",
     "row_space",
     "scoring",
     "softmax_lasso",

@@ -1,0 +1,76 @@
+"""The pyramid match in feature space and an SVM: Grauman and Darrell's kernel, which knows no positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featbench.classifier import MapClassifier, MapPredictor
+from featbench.hookspecs import hookimpl
+from featbench.kernel_machine import MULTICLASS, KernelMachine, require_gram_memory, train
+from featbench.pyramid_match import FeatureSpace, Histogram, TrainingBins, images_of, sample_vectors
+from featbench.seeds import derive_seed
+from featbench.types import IntArray, LocalMaps, LocalVectors
+
+
+@dataclass(frozen=True)
+class PyramidMatchSvm(MapClassifier):
+    """The pyramid match kernel on local vectors, wherever in the image they lie, and a support vector machine.
+
+    components: principal components that vectors are reduced to. levels: bins have sides from 1 to 2^(levels + 1), the
+    last of which holds all vectors. samples: local vectors that the components are taken from. C, multiclass: of the
+    SVM.
+    """
+
+    name: ClassVar[str] = "pyramid-match-svm"
+    source: ClassVar[str] = "Grauman, Darrell 2005; the SVM is libsvm's"
+
+    components: int = 10
+    levels: int = 5
+    C: float = 10.0
+    multiclass: str = "ovr"
+    samples: int = 100_000
+
+    def __post_init__(self) -> None:
+        if min(self.components, self.samples) < 1:
+            raise ValueError("components and samples must be at least 1")
+        if not 0 <= self.levels <= 12:
+            raise ValueError(f"levels must be between 0 and 12, not {self.levels}")
+        if not self.C > 0:
+            raise ValueError(f"C must be positive, not {self.C}")
+        if self.multiclass not in MULTICLASS:
+            raise ValueError(f"multiclass must be one of {', '.join(MULTICLASS)}, not {self.multiclass!r}")
+
+    def fit(
+        self, features: LocalMaps, labels: IntArray, validation: NDArray[np.bool_], classes: int, seed: int
+    ) -> MapPredictor:
+        """Find the space of the local vectors, then train the machine, on all training images."""
+        require_gram_memory(len(features))
+        sample = sample_vectors(features, self.samples, derive_seed(seed, "sample"))
+        space = FeatureSpace.fit(sample, self.components, self.levels, derive_seed(seed, "space"))
+        histograms = [one for block in features.blocks() for one in _histograms(space, block)]
+        bins = TrainingBins(histograms)
+        machine = train(bins.match(histograms), labels, classes, C=self.C, multiclass=self.multiclass)
+        return _Trained(space, bins, machine)
+
+
+class _Trained(MapPredictor):
+    def __init__(self, space: FeatureSpace, bins: TrainingBins, machine: KernelMachine) -> None:
+        self.space, self.bins, self.machine = space, bins, machine
+        self.report = {**machine.report, "components": len(space.axes), "bins": len(bins.bins)}
+
+    def predict(self, features: LocalVectors) -> IntArray:
+        return self.machine.predict(self.bins.match(_histograms(self.space, features)))
+
+
+def _histograms(space: FeatureSpace, block: LocalVectors) -> list[Histogram]:
+    return [space.histogram(vectors) for vectors in images_of(block)]
+
+
+@hookimpl
+def featbench_classifiers() -> list[MapClassifier]:
+    """Register the pyramid match."""
+    return [PyramidMatchSvm()]
