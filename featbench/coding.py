@@ -52,7 +52,7 @@ class Coding:
         """Learn so many words from local vectors [n, d].
 
         Raises `FeatureError` for vectors that are not finite or fewer than the words, `LearningError` if too few of
-        them differ.
+        them differ or, for sparse codes, have any contrast.
         """
         if not bool(torch.isfinite(vectors).all()):
             raise FeatureError("local vectors are not finite: no codebook can be learned from them")
@@ -70,21 +70,26 @@ class Coding:
 
 @dataclass(frozen=True)
 class Codebook:
-    """Words [k, d], and the root mean square distance of the vectors they were learned from to the nearest of them."""
+    """Words [k, d], and how far the vectors that they were learned from lie from the nearest of them.
+
+    spread: the root mean square of those distances; 1 for sparse codes, which have no use for it.
+    """
 
     coding: Coding
     words: Tensor
     spread: float
 
     def code(self, vectors: Tensor) -> Tensor:
-        """Return the codes [n, k] of local vectors [n, d], in single precision."""
+        """Return the codes [n, k] of local vectors [n, d], in the words' precision; sparse ones in single precision."""
         x = vectors.to(self.words.dtype)
         match self.coding.kind:
             case "hard":
                 return functional.one_hot(nearest_centroids(x, self.words)[1], len(self.words)).to(x.dtype)
             case "soft":
                 width = max(self.coding.softness * self.spread, torch.finfo(x.dtype).tiny ** 0.5)
-                return torch.softmax(-_distances(x, self.words) / (2 * width**2), dim=1)
+                distances = _distances(x, self.words)
+                # Softmax is the same without the least of them, and a narrow width then overflows for the others alone.
+                return torch.softmax((distances.amin(dim=1, keepdim=True) - distances) / (2 * width**2), dim=1)
             case "sparse":
                 return _sparse(x, self.words.T, self.coding.lam / 2, tolerance=TOLERANCE).codes.abs()
             case _:
@@ -96,8 +101,9 @@ class Codebook:
         nearest = _distances(x, self.words).topk(count, dim=1, largest=False).indices
         around = (self.words[nearest] - x.unsqueeze(1)).double()
         covariance = around @ around.transpose(1, 2)
-        trace = covariance.diagonal(dim1=1, dim2=2).sum(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
-        ridge = self.coding.beta * trace[:, None, None] * torch.eye(count, dtype=torch.float64, device=x.device)
+        trace = covariance.diagonal(dim1=1, dim2=2).sum(dim=1)
+        scale = self.coding.beta * torch.where(trace > 0, trace, 1)  # 0 where all these words are x itself
+        ridge = scale[:, None, None] * torch.eye(count, dtype=torch.float64, device=x.device)
         weights = torch.linalg.solve(covariance + ridge, torch.ones_like(around[..., :1])).squeeze(2)
         weights = weights / weights.sum(dim=1, keepdim=True)
         return torch.zeros(len(x), len(self.words), dtype=x.dtype, device=x.device).scatter_(

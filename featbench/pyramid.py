@@ -112,12 +112,13 @@ class SpatialPyramid:
             quarters = level.view(n, half, 2, half, 2, words).transpose(2, 3).reshape(n * half * half, 4, words)
             level = self._reduce(quarters).view(n, half, half, words)
             pooled.insert(0, level)
-        return torch.cat([one.flatten(1) for one in pooled], dim=1)
+        rows = torch.cat([one.flatten(1) for one in pooled], dim=1)
+        return rows.masked_fill_(rows == -torch.inf, 0)
 
     def _reduce(self, codes: Tensor) -> Tensor:
-        """Pool codes [n, positions, words] over positions; a cell without any has zeros."""
+        """Pool codes [n, positions, words] over positions; without any the sum is 0, and the largest -∞."""
         if codes.shape[1] == 0:
-            return codes.new_zeros(len(codes), codes.shape[2])
+            return codes.new_full((len(codes), codes.shape[2]), 0 if self.pooling == "sum" else -torch.inf)
         return codes.sum(dim=1) if self.pooling == "sum" else codes.amax(dim=1)
 
     def _normalised(self, rows: Tensor, count: int) -> Tensor:
@@ -153,10 +154,27 @@ def encode_images(maps: LocalMaps, pyramid: SpatialPyramid, codebook: Codebook) 
 
 
 def encode_block(block: LocalVectors, pyramid: SpatialPyramid, codebook: Codebook) -> FloatArray:
-    """Return the rows [b, length] of a block of images, float32."""
+    """Return the rows [b, length] of a block of images, float32.
+
+    Raises `FeatureError` if an image has vectors that are not finite, or too few for a macrofeature.
+    """
+    _require_finite(block)
     device = codebook.words.device
     parts = [pyramid.encode(some, codebook).cpu().numpy() for some in same_size(block, device)]
     return np.concatenate(parts)
+
+
+def _require_finite(block: LocalVectors, first: int = 0) -> None:
+    """Raise `FeatureError` that names the first image with vectors that are not finite; the block begins at `first`."""
+    # What is squared in single precision overflows where a value is not finite, or too large to be compared.
+    values = block.vectors.astype(np.float32, copy=False)
+    bad = np.flatnonzero(~np.isfinite(np.einsum("ij,ij->i", values, values)))
+    if len(bad):
+        image = first + np.searchsorted(block.grids.prod(axis=1).cumsum(), bad[0], side="right")
+        raise FeatureError(
+            f"local vectors of image {image} are not finite, or too large to be squared: check what the maps were "
+            "computed from"
+        )
 
 
 class VectorSample:
@@ -185,9 +203,11 @@ class VectorSample:
 
 
 def learn_codebook(maps: LocalMaps, pyramid: SpatialPyramid, seed: int, device: torch.device) -> Codebook:
-    """Learn a codebook from the local vectors of images; raises as `Coding.learn` does."""
-    sample = VectorSample(pyramid, len(maps), seed)
+    """Learn a codebook from the local vectors of images; raises as `encode_block` and `Coding.learn` do."""
+    sample, seen = VectorSample(pyramid, len(maps), seed), 0
     for block in maps.blocks():
+        _require_finite(block, seen)
+        seen += len(block.grids)
         for some in same_size(block, device):
             sample.add(some)
     return pyramid.coding.learn(sample.vectors(), pyramid.words, seed)

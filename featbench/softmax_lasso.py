@@ -17,8 +17,9 @@ TOLERANCE = 1e-7
 ITERATIONS = 500
 """Proximal steps on one working set, at most; each comes with a step of Newton's method."""
 
-PRODUCTS = 20
-"""Iterations of conjugate gradients in such a step, at most: mostly, which weights are zero is not known yet."""
+FORCING = 0.01
+"""Part of the gradient that conjugate gradients leave of it in such a step. Where they leave more, small weights take
+turns in being zero and not."""
 
 ENTERING = 256
 """Features that enter the working set together, or as many as it has, if those are more."""
@@ -57,23 +58,20 @@ class Lasso:
         used, iterations = self._weight.any(dim=1).nonzero().flatten(), 0
         while True:
             everyone = self._columns(used)
-            steps = self._descend(everyone[torch.from_numpy(self._chosen)], used, strength)
-            iterations += steps
+            iterations += self._descend(everyone[torch.from_numpy(self._chosen)], used, strength)
             scores = product(everyone, self._weight[used])
             point = self._classes.loss.at(scores[torch.from_numpy(self._chosen)], self._bias)
             gradient = self._gradient(point.error)
-            objective, gap = (
-                _objective(point.loss, self._weight, strength),
-                _gap(point, self._weight, gradient, strength),
-            )
+            objective = _objective(point.loss, self._weight, strength)
+            gap = _gap(point, self._weight, gradient, strength)
+            converged = gap <= TOLERANCE * objective and point.balanced
             steepest = gradient.abs().amax(dim=1)
             steepest[used] = 0
             fresh = min(int((steepest > strength).sum()), max(len(used), ENTERING))
-            if gap <= TOLERANCE * objective or not fresh:
+            if converged or not fresh:
                 break
             used = torch.cat([used, steepest.topk(fresh).indices])
         about = {"strength": strength, "objective": objective, "gap": gap, "iterations": iterations}
-        converged = gap <= TOLERANCE * objective and point.balanced
         return self._classes.solution(self._weight, point.bias, scores, **about, converged=converged)
 
     def _descend(self, x: Tensor, used: Tensor, strength: float) -> int:
@@ -101,7 +99,8 @@ class Lasso:
             bound = float((gradient * step).sum()) + self._bound / 2 * float(step.square().sum())
             # Where rounding decides, the bound need not grow beyond what holds for every loss of this kind.
             if self._bound > 1 or self._classes.loss(scores + point.bias) <= point.loss * (1 + SLACK) + bound:
-                return Place(weight, point.bias, scores)
+                # Moving all weights of a feature alike moves no probability: the penalty is least about their median.
+                return Place(weight - weight.median(dim=1, keepdim=True).values, point.bias, scores)
             self._bound *= 2
 
     def _newton(self, x: Tensor, place: Place, strength: float) -> Place:
@@ -115,7 +114,7 @@ class Lasso:
         def curve(v: Tensor) -> Tensor:
             return product(single.T, point.curve(product(single, v))) * free
 
-        step = conjugate_gradients(curve, -gradient, torch.ones_like(gradient), PRODUCTS)
+        step = conjugate_gradients(curve, -gradient, torch.ones_like(gradient), FORCING)
         objective = _objective(point.loss, place.weight, strength)
         for length in (0.5**k for k in range(8)):
             weight = place.weight + length * step

@@ -7,7 +7,7 @@ for the weights at hand, so that the gap to the dual problem, which bounds the e
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -197,24 +197,24 @@ class Ridge:
 
     def solve(self, strength: float) -> Solution:
         """Return the optimum; the search starts from the last one."""
-        place: Place | None = Place(self._weight, self._bias, product(self._rows, self._weight))
+        place = Place(self._weight, self._bias, product(self._rows, self._weight))
         for iteration in range(ITERATIONS + 1):
-            assert place is not None
             point = self._classes.loss.at(place.scores, place.bias)
-            best = Place(place.weight, point.bias, place.scores)
+            place = replace(place, bias=point.bias)
             gradient = product(self._rows.T, point.error) + strength * place.weight
             objective = point.loss + strength / 2 * float(place.weight.square().sum())
             gap = float(gradient.square().sum()) / (2 * strength)
             converged = gap <= TOLERANCE * objective and point.balanced
             if converged or iteration == ITERATIONS:
                 break
-            place = self._newton(best, point, gradient, objective, strength)
-            if place is None:
+            further = self._newton(place, point, gradient, objective, strength)
+            if further is None:
                 break
-        self._weight, self._bias = best.weight, best.bias
+            place = further
+        self._weight, self._bias = place.weight, place.bias
         about = {"strength": strength, "objective": objective, "gap": gap, "iterations": iteration}
-        scores = product(self._everyone, best.weight)
-        return self._classes.solution(best.weight, best.bias, scores, **about, converged=converged)
+        scores = product(self._everyone, place.weight)
+        return self._classes.solution(place.weight, place.bias, scores, **about, converged=converged)
 
     def _newton(self, place: Place, point: Point, gradient: Tensor, objective: float, strength: float) -> Place | None:
         """Return the place after a step of Newton's method, or None if nothing better is to be had."""
@@ -222,7 +222,7 @@ class Ridge:
         def curve(v: Tensor) -> Tensor:
             return product(self._single.T, point.curve(product(self._single, v))) + strength * v
 
-        step = conjugate_gradients(curve, -gradient, point.curvature * self._variance[:, None] + strength)
+        step = conjugate_gradients(curve, -gradient, point.curvature * self._variance[:, None] + strength, FORCING)
         moved = product(self._rows, step)
         direction, slope = Place(step, point.follow(moved), moved), float((gradient * step).sum())
         for length in (0.5**k for k in range(20)):
@@ -233,26 +233,24 @@ class Ridge:
         return None
 
 
-def conjugate_gradients(
-    curve: Callable[[Tensor], Tensor], target: Tensor, scale: Tensor, limit: int = PRODUCTS
-) -> Tensor:
-    """Solve curve(x) = target, [r, k], to `FORCING`, in single precision; scale: about the diagonal of the curve.
+def conjugate_gradients(curve: Callable[[Tensor], Tensor], target: Tensor, scale: Tensor, forcing: float) -> Tensor:
+    """Solve curve(x) = target, [r, k], but for a part of the target, in single precision.
 
-    After `limit` iterations what was found by then is returned.
+    scale: about the diagonal of the curve. After `PRODUCTS` iterations what was found by then is returned.
     """
     size = float(target.norm())
     left, scale = (target / size).float(), scale.float()
     x = torch.zeros_like(left)
     along = left / scale
     steep = float((left * along).sum())
-    for _ in range(limit):
+    for _ in range(PRODUCTS):
         bent = curve(along)
         curvature = float((along * bent).sum())
         if not curvature > 0:  # rounding
             break
         x += steep / curvature * along
         left -= steep / curvature * bent
-        if float(left.norm()) <= FORCING:
+        if float(left.norm()) <= forcing:
             break
         scaled = left / scale
         before, steep = steep, float((left * scaled).sum())

@@ -120,6 +120,8 @@ class Store:
                     _write_header(file, (rows or 0, *block.shape[1:]), block.dtype)
                 file.write(np.ascontiguousarray(block).data)
                 written += len(block)
+            if not written and rows is None:
+                raise ValueError("there are no blocks to write")
             if rows is None:
                 _write_header(file, (written, *block.shape[1:]), block.dtype)
             elif written != rows:

@@ -13,7 +13,7 @@ from featbench.classifier import MapClassifier, MapPredictor
 from featbench.coding import Codebook, Coding
 from featbench.hookspecs import hookimpl
 from featbench.intersection import intersection_gram
-from featbench.kernel_machine import MULTICLASS, KernelMachine, require_gram_memory, train
+from featbench.kernel_machine import MULTICLASS, KernelMachine, require_gram_memory, require_two_classes, train
 from featbench.pyramid import SpatialPyramid, encode_block, encode_images, learn_codebook
 from featbench.seeds import derive_seed
 from featbench.types import FloatArray, IntArray, LocalMaps, LocalVectors
@@ -81,6 +81,7 @@ class PmkSvm(MapClassifier):
         self, features: LocalMaps, labels: IntArray, validation: NDArray[np.bool_], classes: int, seed: int
     ) -> MapPredictor:
         """Learn the codebook, then the machine, from all training images."""
+        require_two_classes(labels)
         pyramid = self.pyramid()
         require_gram_memory(len(features), pyramid.length)
         codebook = learn_codebook(features, pyramid, derive_seed(seed, "codebook"), CPU)

@@ -120,12 +120,13 @@ class CodedSift(NetworkLearner):
 class ScSpm(CodedSift):
     """ScSPM: sparse codes of SIFT, the largest magnitude in each cell of a pyramid; for a linear SVM.
 
-    lam: of ‖x - Dz‖² + lam ‖z‖₁, for descriptors x of unit norm.
+    lam: of ‖x - Dz‖² + lam ‖z‖₁, for descriptors x of unit norm. step: 6, as in the authors' code.
     """
 
     name: ClassVar[str] = "scspm"
     source: ClassVar[str] = "Yang, Yu, Gong, Huang 2009"
 
+    step: int = 6
     lam: float = 0.15
 
     def coding(self) -> Coding:

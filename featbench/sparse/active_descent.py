@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from featbench.errors import UsageError
+from featbench.errors import LearningError, UsageError
 from featbench.sparse.inputs import Array, read_inputs
 from featbench.sparse.solution import Solution
 
@@ -21,7 +21,8 @@ BLOCK = 256
 """Patches that a thread codes at a time."""
 
 ENTERING = 16
-"""Atoms that enter the active set at once, at most: those that violate the conditions of optimality most."""
+"""Atoms that enter the active set at once, at most: the first of those that violate the conditions of optimality at
+least half as much as the worst."""
 
 SWEEPS = 200
 """Of coordinate descent over the active set, at most, before the other atoms are looked at again."""
@@ -39,8 +40,10 @@ def active_descent(
     """Minimise ½‖y - Dz‖² + λ‖z‖₁ patch by patch, in single precision, on the CPU.
 
     Coordinate descent runs over the active set alone, whose part of the Gram matrix fits into the fastest cache; then
-    the atoms that violate |d_j · (y - Dz)| ≤ λ most enter it. An iteration is one such look at all atoms. A patch is
-    done when its duality gap is at most tolerance · objective.
+    atoms that violate |d_j · (y - Dz)| ≤ λ, by half as much as the worst or more, enter it. An iteration is one such
+    look at all atoms. A patch is done when its duality gap is at most tolerance · objective. Both are right to some
+    1e-6 ‖y‖², for Dᵀy and DᵀD are of single precision: where λ is so small that the objective is no larger, take
+    `feature_sign`.
 
     patches [n, d], dictionary [d, m]: float32 or float64, tensors or arrays. nonnegative: z ≥ 0. Codes come as float32.
     Source: the active sets of Friedman, Hastie, Tibshirani 2010, section 2.6; the duality gap of Kim et al. 2007.
@@ -54,6 +57,8 @@ def active_descent(
     atoms = inputs.lasso.dictionary.float()
     gram, correlations = (atoms.T @ atoms).numpy(), (inputs.patches.float() @ atoms).numpy()
     energies = inputs.patches.double().square().sum(dim=1).numpy()
+    if not np.max([energies.max(), gram.max()]) < np.finfo(np.float32).max:
+        raise LearningError("patches or atoms are too large to be squared in single precision: scale them down")
     n, m = inputs.shape
     codes = np.zeros((n, m), dtype=np.float32)
     objective, gap, taken = np.zeros(n), np.zeros(n), np.zeros(n, dtype=np.int64)

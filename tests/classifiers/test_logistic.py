@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from featbench import row_space, softmax_regression
 from featbench.classifiers import logistic
-from featbench.classifiers.logistic import STRENGTHS, Logistic, Solver, Standardiser, TrainingRows
+from featbench.classifiers.logistic import STRENGTHS, Logistic
 from featbench.registry import Registry
+from featbench.row_space import Standardiser, TrainingRows
+from featbench.softmax_regression import Ridge
 
 
 def toy(n=240, features=12, classes=4, spread=1.5, seed=0, dtype=np.float32):
@@ -122,13 +125,13 @@ def test_statistics_are_taken_once_over_all_training_rows(monkeypatch):
 def test_labels_of_validation_rows_judge_but_do_not_train_what_they_judge(monkeypatch):
     x, labels, validation = toy()
     chosen = []
-    original = logistic.Solver.__init__
+    original = Ridge.__init__
 
-    def watched(self, rows, labels, chosen_rows, classes, start=None):
+    def watched(self, rows, variance, labels, chosen_rows, *rest):
         chosen.append(chosen_rows.copy())
-        original(self, rows, labels, chosen_rows, classes, start)
+        original(self, rows, variance, labels, chosen_rows, *rest)
 
-    monkeypatch.setattr(logistic.Solver, "__init__", watched)
+    monkeypatch.setattr(Ridge, "__init__", watched)
     fit(x, labels, validation)
     assert [rows.tolist() for rows in chosen] == [(~validation).tolist(), [True] * len(x)]
 
@@ -184,13 +187,6 @@ def test_scale_and_offset_of_features_play_no_part():
     assert np.array_equal(plain.predict(x), changed.predict(scale * x + offset))
 
 
-def test_standardised_rows_have_a_mean_squared_norm_of_one():
-    x, _, _ = toy()
-    z = Standardiser.fit(x).apply(x)
-    np.testing.assert_allclose(z, standardised(x, x), atol=1e-9)
-    assert (z**2).sum(axis=1).mean() == pytest.approx(1)
-
-
 def test_features_that_are_all_constant_leave_a_guess():
     labels = np.arange(40) % 4
     labels[:8] = 2
@@ -226,12 +222,12 @@ def test_objective_and_predictions_are_those_of_a_tightly_converged_solver(shape
 @pytest.mark.parametrize("block", [7, 500, 2048])
 def test_wide_and_narrow_paths_agree(standardise, block, monkeypatch):
     x, labels, validation = wide(n=120, features=119)
-    monkeypatch.setattr(logistic, "COLUMNS", block)
+    monkeypatch.setattr(row_space, "COLUMNS", block)
     made = []
     original = TrainingRows.__init__
 
-    def watched(self, features, scale):
-        original(self, features, scale)
+    def watched(self, features, scale, device):
+        original(self, features, scale, device)
         if made:
             self.wide, self.base = True, self._gram()
         made.append(self.wide)
@@ -247,16 +243,10 @@ def test_wide_and_narrow_paths_agree(standardise, block, monkeypatch):
     assert np.array_equal(gram.predict(x), narrow.predict(x))
 
 
-def test_rows_are_wide_only_where_there_are_more_columns():
-    for shape, expected in (((60, 61), True), ((60, 60), False), ((60, 12), False)):
-        x = toy(*shape)[0]
-        assert TrainingRows(x, Standardiser.fit(x)).wide is expected
-
-
 def test_columns_are_standardised_some_at_a_time_to_the_same(monkeypatch):
     x, labels, validation = wide()
     whole = fit(x, labels, validation)
-    monkeypatch.setattr(logistic, "COLUMNS", 33)
+    monkeypatch.setattr(row_space, "COLUMNS", 33)
     blocks = fit(x, labels, validation)
     assert blocks.report["strength"] == whole.report["strength"]
     assert blocks.report["objective"] == pytest.approx(whole.report["objective"], rel=1e-9)
@@ -264,54 +254,19 @@ def test_columns_are_standardised_some_at_a_time_to_the_same(monkeypatch):
     np.testing.assert_allclose(blocks.weight, whole.weight, atol=1e-4 * np.abs(whole.weight).max())
 
 
-@pytest.mark.parametrize("shape", [(240, 12), (60, 500)])
-def test_a_warm_start_leads_to_the_same_optimum(shape):
-    x, labels, validation = toy(*shape, spread=2)
-    rows, everyone = TrainingRows(x, Standardiser.fit(x)), np.ones(len(x), dtype=bool)
-    start = Solver(rows, labels, ~validation, 4).solve(1e-3)
-    cold, warm = (Solver(rows, labels, everyone, 4, begin).solve(1e-3) for begin in (None, start))
-    assert cold.converged
-    assert warm.converged
-    assert warm.objective == pytest.approx(cold.objective, rel=1e-8)
-    size = np.abs(rows.lift(cold.combined)).max()
-    np.testing.assert_allclose(rows.lift(warm.combined), rows.lift(cold.combined), atol=1e-3 * size)
-    np.testing.assert_allclose(warm.bias, cold.bias, atol=1e-4)
-    assert Solver(rows, labels, everyone, 4, cold).solve(1e-3).iterations <= 1
-
-
-def test_a_warm_start_may_lack_a_class():
-    x, labels, _ = toy()
-    rows, everyone = TrainingRows(x, Standardiser.fit(x)), np.ones(len(x), dtype=bool)
-    start = Solver(rows, labels, labels != 2, 4).solve(1e-3)
-    assert np.isneginf(start.bias[2])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        warm = Solver(rows, labels, everyone, 4, start).solve(1e-3)
-    assert warm.objective == pytest.approx(Solver(rows, labels, everyone, 4).solve(1e-3).objective, rel=1e-7)
-
-
 def test_the_last_fit_starts_from_the_choice(monkeypatch):
     x, labels, validation = toy()
     starts = []
-    original = Solver.__init__
+    original = Ridge.__init__
 
-    def watched(self, rows, labels, chosen, classes, start=None):
-        starts.append(start)
-        original(self, rows, labels, chosen, classes, start)
+    def watched(self, *arguments):
+        starts.append(arguments[-1])
+        original(self, *arguments)
 
-    monkeypatch.setattr(Solver, "__init__", watched)
+    monkeypatch.setattr(Ridge, "__init__", watched)
     report = fit(x, labels, validation).report
     assert starts[0] is None
     assert starts[1].strength == report["strength"]
-
-
-def test_one_solver_goes_from_strength_to_strength_as_fresh_ones_do():
-    x, labels, _ = toy(spread=3)
-    rows, everyone = TrainingRows(x, Standardiser.fit(x)), np.ones(len(x), dtype=bool)
-    path = Solver(rows, labels, everyone, 4)
-    for strength in STRENGTHS:
-        fresh = Solver(rows, labels, everyone, 4).solve(strength)
-        assert path.solve(strength).objective == pytest.approx(fresh.objective, rel=1e-7)
 
 
 def test_a_strength_that_is_given_is_not_chosen():
@@ -399,9 +354,10 @@ def test_solver_that_stopped_early_is_reported_without_a_warning(monkeypatch):
     x, labels, validation = toy()
     report = fit(x, labels, validation).report
     assert report["converged"] is True
-    assert 0 < report["iterations"] < logistic.ITERATIONS
-    assert report["tolerance"] == logistic.TOLERANCE
-    monkeypatch.setattr(logistic, "ITERATIONS", 2)
+    assert 0 < report["iterations"] < softmax_regression.ITERATIONS
+    assert report["gap"] <= report["tolerance"] * report["objective"]
+    assert report["tolerance"] == softmax_regression.TOLERANCE
+    monkeypatch.setattr(softmax_regression, "ITERATIONS", 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         stopped = fit(x, labels, validation).report
