@@ -29,7 +29,8 @@ class FeatureLearner(Parametrised):
     name: what `--features` calls it. family: random, fixed, unsupervised or supervised (decides its regimes). initial:
     the regime's letters in tables where the family is fixed (G for Gabor; without any they say "fixed").
     samples_images: a learner of another family than unsupervised that is given patches all the same, as one whose
-    filters are templates. gives: "row" for an extractor that gives as many numbers for an image of any size. source: paper. differentiable: whether R+ and U+ can refine it. needs_gpu: refused on a CPU.
+    filters are templates. gives: "row" for an extractor that gives as many numbers for an image of any size. source:
+    paper. differentiable: whether R+ and U+ can refine it. needs_gpu: refused on a CPU.
     """
 
     name: ClassVar[str]

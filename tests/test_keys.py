@@ -1,13 +1,16 @@
 import dataclasses
+import shutil
+from pathlib import Path
 
 import pytest
 from conftest import image_folder
 
+import featbench
 from featbench.cell import Cell
 from featbench.comparison import Workbench
 from featbench.grid import Request
 from featbench.hashing import content_hash
-from featbench.keys import NUMERICAL_MODULES, PREPARING_MODULES, Keys, modules_hash
+from featbench.keys import CLASSIFYING_MODULES, NUMERICAL_MODULES, PREPARING_MODULES, Keys, modules_hash
 from featbench.parameters import Choice
 from featbench.preprocess import Preprocessing
 from featbench.regimes import REGIMES
@@ -171,6 +174,54 @@ def test_what_decides_prepared_images_is_in_their_key_and_what_comes_later_is_no
 def test_modules_that_prepare_images_are_a_part_of_the_numerical_code():
     assert set(PREPARING_MODULES) < set(NUMERICAL_MODULES)
     assert modules_hash(PREPARING_MODULES) != modules_hash()
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """A copy of featbench's sources, whose hashes are taken in place of the real ones."""
+    folder = Path(featbench.__file__).parent
+    shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(featbench, "__file__", str(tmp_path / "copy/__init__.py"))
+    monkeypatch.setattr("featbench.keys.modules_hash", modules_hash.__wrapped__)
+    return tmp_path / "copy"
+
+
+KINDS = {**dict.fromkeys(CLASSIFYING_MODULES, False), **dict.fromkeys(("pyramid", "sift", "sparse.fista"), True)}
+
+
+def test_editing_a_classifying_module_changes_results_and_leaves_features_as_they_are(cell, tiny, learner_file, copied):
+    def hashes():
+        keys = Keys(Registry([tiny, learner_file]), None)
+        documents = keys.result(cell), keys.features(cell, "all"), keys.learned(cell), keys.network(cell)
+        return [content_hash(document) for document in documents]
+
+    for name, changes_features in KINDS.items():
+        before = hashes()
+        path = copied / f"{name.replace('.', '/')}.py"
+        path.write_text(path.read_text() + "\n# A comment.\n")
+        assert hashes() == before, name
+        path.write_text(path.read_text() + "\nANSWER = 42\n")
+        changed = [one != other for one, other in zip(before, hashes(), strict=True)]
+        assert changed == [True, *[changes_features] * 3], name
+
+
+def test_results_are_computed_anew_from_the_features_after_a_classifying_module_was_edited(compare_tiny, copied, home):
+    before = compare_tiny("--regimes", "R")
+    features = {path: path.stat().st_mtime_ns for path in (home / "artifacts").rglob("*") if path.is_file()}
+    path = copied / "training.py"
+    path.write_text(path.read_text() + "\nANSWER = 42\n")
+    after = compare_tiny("--regimes", "R")
+    assert "6 cells computed, 0 read from the store" in after.err
+    assert after.row("random")["scores"] == before.row("random")["scores"]
+    assert {path: path.stat().st_mtime_ns for path in features} == features
+
+
+def test_alternatives_of_a_classifier_change_the_result_but_not_the_features(cell, tiny, learner_file):
+    keys = Keys(Registry([tiny, learner_file]), None)
+    texts = ("logistic", "logistic(strength=1.0)", "logistic(strength=1.0|2.0)", "logistic(strength=2.0|1.0)")
+    cells = [dataclasses.replace(cell, classifier=text) for text in texts]
+    assert len({content_hash(keys.result(one)) for one in cells}) == 4
+    assert len({content_hash(keys.features(one, "all")) for one in cells}) == 1
 
 
 def test_classifier_parameters_change_the_result_but_not_the_features(cell, tiny, learner_file):

@@ -4,14 +4,14 @@ import ast
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
 
 import featbench
-from featbench.keys import NUMERICAL_MODULES
-from featbench.registry import BUILT_IN
+from featbench.built_in import BUILT_IN
+from featbench.keys import CLASSIFYING_MODULES, NUMERICAL_MODULES
 
 ROOT = Path(featbench.__file__).parent
 
@@ -29,7 +29,7 @@ HEAVY = ("torch", "numpy", "mlflow", "sklearn", "pandas", "scipy", "PIL")
 
 NO_NUMBERS = {
     *("types", "errors", "cell", "clock", "protocol", "regimes", "registry", "hookspecs"),
-    *("classifier", "command", "dataset", "hashing", "files", "parameters", "published", "sparse"),
+    *("built_in", "command", "dataset", "hashing", "files", "published", "sparse"),
 }
 """Modules that a cell needs and that decide no number: names, contracts, clocks, what papers say."""
 
@@ -129,13 +129,39 @@ def test_nothing_below_imports_a_report():
 
 @pytest.mark.parametrize("root", ["featbench.experiment", *BUILT_IN])
 def test_all_code_that_a_cell_runs_is_part_of_its_key(root):
-    known = {f"featbench.{name}" for name in (*NUMERICAL_MODULES, *NO_NUMBERS)}
+    known = {f"featbench.{name}" for name in (*NUMERICAL_MODULES, *CLASSIFYING_MODULES, *NO_NUMBERS)}
     # A plugin's own source is part of the key of its cells.
     assert (reach(root) | {root}) - known - set(BUILT_IN) == set()
 
 
-def test_the_numerical_modules_exist():
-    assert all((ROOT / f"{name.replace('.', '/')}.py").is_file() for name in NUMERICAL_MODULES)
+LEARNERS = [name for name in BUILT_IN if name.startswith("featbench.plugins.")]
+
+EXTRACTING = ("network", "refine", "preprocess", "prepare", "split", "stages", "learner", "extractor")
+"""What makes features, with the learners: its code has to be in the key of the features, not in the result's alone."""
+
+
+@pytest.mark.parametrize("root", [*LEARNERS, *(f"featbench.{name}" for name in EXTRACTING)])
+def test_what_makes_features_reaches_nothing_that_only_the_key_of_results_holds(root):
+    # All plugins reach the contract of classifiers, which computes nothing, through the hooks.
+    assert reach(root) & {f"featbench.{name}" for name in CLASSIFYING_MODULES} <= {"featbench.classifier"}
+
+
+def test_what_classifies_is_reached_by_a_classifier_or_by_running_a_cell():
+    roots = ["featbench.experiment", *(name for name in BUILT_IN if name.startswith("featbench.classifiers."))]
+    reached = set().union(*(reach(root) for root in roots))
+    assert {f"featbench.{name}" for name in CLASSIFYING_MODULES} - reached == set()
+
+
+def test_a_module_decides_features_or_results_alone_or_nothing():
+    kinds = [set(NUMERICAL_MODULES), set(CLASSIFYING_MODULES), NO_NUMBERS]
+    assert [one & other for one, other in combinations(kinds, 2)] == [set()] * 3
+    assert len(set(NUMERICAL_MODULES)) == len(NUMERICAL_MODULES)
+    assert len(set(CLASSIFYING_MODULES)) == len(CLASSIFYING_MODULES)
+
+
+@pytest.mark.parametrize("name", [*NUMERICAL_MODULES, *CLASSIFYING_MODULES])
+def test_the_modules_of_the_keys_exist(name):
+    assert (ROOT / f"{name.replace('.', '/')}.py").is_file()
 
 
 @pytest.mark.parametrize("path", FILES.values(), ids=FILES.keys())

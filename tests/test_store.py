@@ -504,6 +504,54 @@ def test_blocks_come_back_as_one_array(store, dtype, shape, steps):
     assert files[0] == files[1]
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int64])
+@pytest.mark.parametrize("shape", [(7,), (7, 3), (7, 2, 3), (7, 2, 1, 3)])
+@pytest.mark.parametrize("steps", [(7,), (3, 4), (1,) * 7, (2, 0, 5), (0, 7)])
+def test_blocks_of_as_many_rows_as_come_are_one_array(store, dtype, shape, steps):
+    array = np.random.default_rng(0).integers(-50, 50, shape).astype(dtype)
+    about = []
+    blocks = (about.append(len(block)) or block for block in blocks_of(array, *steps))
+    store.write_blocks("features", "key", None, blocks, lambda: {"lengths": about})
+    found, said = Store(store.home).read_array("features", "key")
+    assert (found.dtype, found.shape) == (array.dtype, shape)
+    assert np.array_equal(found, array)
+    assert isinstance(found, np.memmap)
+    assert said == {"lengths": list(steps)}
+    store.write_array("features", "whole", array, {})
+    files = [(store.home / "artifacts/features" / f"{name}.npy").read_bytes() for name in ("key", "whole")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("rows", [9, 10, 99, 100, 12345, 10**6])
+def test_the_header_has_room_for_as_many_rows_as_come(store, rows):
+    array = np.arange(rows, dtype=np.uint8)
+    steps = [rows // 3, rows - rows // 3]
+    store.write_blocks("features", "key", None, blocks_of(array, *steps), dict)
+    path = store.home / "artifacts/features/key.npy"
+    assert np.array_equal(np.load(path), array)
+    # Data begin at a multiple of 64 bytes, whatever the header says.
+    assert (path.stat().st_size - rows) % 64 == 0
+
+
+def test_no_blocks_at_all_are_refused_and_leave_nothing(store):
+    with pytest.raises(ValueError, match="there are no blocks to write"):
+        store.write_blocks("features", "key", None, iter(()), dict)
+    assert [path for path in store.home.rglob("*") if path.is_file()] == []
+
+
+def test_as_many_rows_as_come_and_then_an_interruption_leave_what_was_there_before(store):
+    def blocks():
+        yield np.ones((3, 2))
+        raise KeyboardInterrupt
+
+    store.write_array("features", "key", np.arange(6), {"old": 1})
+    with pytest.raises(KeyboardInterrupt):
+        store.write_blocks("features", "key", None, blocks(), dict)
+    found, about = Store(store.home).read_array("features", "key")
+    assert (found.tolist(), about) == ([0, 1, 2, 3, 4, 5], {"old": 1})
+    assert leftovers(store.home) == []
+
+
 def test_blocks_that_do_not_lie_in_memory_one_after_the_other_are_written_in_order(store):
     array = np.arange(24, dtype=np.float32).reshape(4, 6).T
     store.write_blocks("features", "key", 6, blocks_of(array, 2, 4), dict)

@@ -30,7 +30,7 @@ LAZEBNIK2006 = PublishedTable(
         _row("L=2 pyramid", "", 64.6, 0.8),
         _row("L=3 single", "levels=3,single=true", 60.3, 0.9),
         _row("L=3 pyramid", "levels=3", 64.6, 0.7),
-        _row("L=2, step 4", "", 64.6, 0.8, learner="sift(step=4)"),
+        _row("L=2 step 4", "", 64.6, 0.8, learner="sift(step=4)"),
     ),
     tolerance={COLUMN: 1.5},
     claims=(
@@ -44,7 +44,7 @@ LAZEBNIK2006 = PublishedTable(
         ),
     ),
     notes=(
-        "Row L=2, step 4: descriptors every 4 pixels, where the paper has 8; its number is that of L=2 pyramid.",
+        "Row L=2 step 4: descriptors every 4 pixels, where the paper has 8; its number is that of L=2 pyramid.",
         "The paper averages 10 draws; the number of draws here stands in the table.",
         "The numbers are as they are commonly cited, 64.6 by Jarrett et al. 2009 among others.",
     ),

@@ -179,7 +179,7 @@ def test_what_cannot_be_learned_from_is_refused(monkeypatch):
     with pytest.raises(FeatureError, match="maps of 6×6 positions have no macrofeatures of 7×7"):
         fit(PmkSvm(codebook=4, macro=7), maps, labels)
     monkeypatch.setattr("featbench.kernel_machine.available_memory", lambda device: 1000)
-    with pytest.raises(UsageError, match="kernel values between 4 training images take .* train on fewer images"):
+    with pytest.raises(UsageError, match=r"kernel values between 4 training images take .* train on fewer images"):
         fit(PmkSvm(codebook=4), maps, labels)
 
 

@@ -184,7 +184,7 @@ def test_empty_clusters_start_again(monkeypatch):
     rows = clusters()
     # Four of five centroids start so far away that no patch is theirs.
     start = torch.full((5, 5), 1e3, dtype=torch.float64) * torch.arange(5.0)[:, None]
-    monkeypatch.setattr("featbench.plugins.kmeans.spread", lambda *_: start.clone())
+    monkeypatch.setattr("featbench.lloyd.spread", lambda *_: start.clone())
     sides = nearest_centroids(rows, lloyd(rows, 5, 50, 0))[1]
     assert sorted(set(sides.tolist())) == [0, 1, 2, 3, 4]
 

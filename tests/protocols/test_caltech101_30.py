@@ -20,11 +20,17 @@ def test_the_protocol_is_registered_with_its_data_set():
     assert registry.dataset(CALTECH101_30.dataset).name == "caltech101"
 
 
-def test_there_are_ten_architectures_five_of_one_stage_and_five_of_two():
-    assert list(ARCHITECTURES) == [f"{stages}:{column}" for stages in ("one", "two") for column in COLUMNS]
+def test_there_are_ten_architectures_five_of_one_stage_and_five_of_two_and_what_pmk_svms_are_given():
+    columns = [f"{stages}:{column}" for stages in ("one", "two") for column in COLUMNS]
+    assert list(ARCHITECTURES) == [*columns, "one:PMK", "two:PMK"]
     assert CALTECH101_30.architectures == ARCHITECTURES
     assert CALTECH101_30.architecture == ARCHITECTURES["one:Rabs-N-PA"]
-    assert len(set(ARCHITECTURES.values())) == 10
+    assert len({ARCHITECTURES[name] for name in columns}) == 10
+
+
+def test_a_pmk_svm_is_given_the_maps_of_the_full_stages_those_of_the_second_before_pooling():
+    assert ARCHITECTURES["one:PMK"] == ARCHITECTURES["one:Rabs-N-PA"]
+    assert ARCHITECTURES["two:PMK"] == ARCHITECTURES["two:Rabs-N-PA"].removesuffix("-PA6/4")
 
 
 @pytest.mark.parametrize("column", COLUMNS)
@@ -52,6 +58,8 @@ def test_stages_are_made_of_the_operations_of_their_column(column):
         ("two:N-PM", [(64, 27, 27), (256, 4, 4)]),
         ("two:N-PA", [(64, 26, 26), (256, 4, 4)]),
         ("two:PA", [(64, 26, 26), (256, 4, 4)]),
+        ("one:PMK", [(64, 26, 26)]),
+        ("two:PMK", [(64, 26, 26), (256, 18, 18)]),
     ],
 )
 def test_shapes_are_those_of_the_paper(name, shapes):
