@@ -100,19 +100,26 @@ class FeatureSign(Descent):
         for active in active_sets(self.lasso.gram, signs != 0):
             before = active.take(self.codes)
             direction = -active.solve(active.take(slope))
-            active.put(codes, _line_search(active, before, direction, active.take(point.gradient), lam))
+            found = _line_search(active, before, direction, active.take(point.gradient), self.lasso)
+            active.put(codes, found)
         self.codes = codes
 
 
-def _line_search(active: ActiveSet, codes: Tensor, direction: Tensor, gradient: Tensor, lam: float) -> Tensor:
-    """Return the best of codes + t direction [r, k] over t = 1 and those t < 1 where a coefficient reaches zero."""
+def _line_search(active: ActiveSet, codes: Tensor, direction: Tensor, gradient: Tensor, lasso: Lasso) -> Tensor:
+    """Return the best of codes + t direction [r, k] over t = 1 and those t < 1 where a coefficient reaches zero.
+
+    Where z ≥ 0 is asked for, the search ends with the first of them.
+    """
     crossing = codes * (codes + direction) < 0
     times = torch.where(crossing, -codes / torch.where(crossing, direction, 1), 1)
     times = torch.cat([times, torch.ones_like(times[:, :1])], dim=1)
     slope = (gradient * direction).sum(dim=1, keepdim=True)
     curvature = (direction * torch.bmm(active.gram, direction.unsqueeze(2)).squeeze(2)).sum(dim=1, keepdim=True)
     lengths = torch.addcmul(codes.unsqueeze(1), times.unsqueeze(2), direction.unsqueeze(1)).abs_().sum(dim=2)
-    energy = times * slope + 0.5 * times.square() * curvature + lam * (lengths - codes.abs().sum(dim=1, keepdim=True))
+    lengthening = lengths - codes.abs().sum(dim=1, keepdim=True)
+    energy = times * slope + 0.5 * times.square() * curvature + lasso.lam * lengthening
+    if lasso.nonnegative:
+        energy.masked_fill_(times > times.amin(dim=1, keepdim=True), torch.inf)
     best, which = energy.min(dim=1, keepdim=True)
     time = times.gather(1, which)
     reached = (codes + time * direction) * ~(crossing & (times[:, :-1] == time))

@@ -87,4 +87,7 @@ class Lasso:
         scale = torch.minimum(alignment / energy.clamp_min(TINY), self.lam / largest.clamp_min(TINY)).clamp_min_(0)
         objective = 0.5 * energy + self.lam * codes.abs().sum(dim=1)
         dual = scale * alignment - 0.5 * scale.square() * energy
-        return Point(gradient, objective, (objective - dual).clamp_min_(0))
+        gap = (objective - dual).clamp_min_(0)
+        if self.nonnegative:
+            gap.masked_fill_((codes < 0).any(dim=1), torch.inf)  # they may lie below the optimum, and solve nothing
+        return Point(gradient, objective, gap)

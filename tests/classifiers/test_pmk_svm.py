@@ -1,5 +1,7 @@
 """PMK-SVM from end to end: images that differ in where their words are, and scikit-learn's machines beside it."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -12,12 +14,19 @@ from featbench.kernel_machine import TOLERANCE
 from featbench.pyramid import encode_images, learn_codebook
 from featbench.registry import Registry
 from featbench.seeds import derive_seed
+from featbench.sparse import learn_dictionary
 from featbench.types import LocalVectors, PackedMaps, Rows
 
 WORDS = np.array([[4.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 4.0]])
 
 ORDERS = np.array([[0, 1], [1, 0], [0, 0]])
 """Words of the left and the right half, for each class; the first two differ in nothing else."""
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """So few updates that dictionaries take no time."""
+    monkeypatch.setattr("featbench.coding.learn_dictionary", partial(learn_dictionary, updates=30))
 
 
 def images(n, classes=2, seed=0, grids=((6, 6),)):

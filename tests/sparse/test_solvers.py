@@ -59,6 +59,18 @@ def test_nonnegative_codes_are_those_of_scikit_learn(solver):
 
 
 @EVERY
+def test_nonnegative_codes_of_patches_that_no_atom_resembles(solver):
+    # The best codes of either sign lie below the optimum that is asked for, and must not pass for it.
+    generator = torch.Generator().manual_seed(0)
+    dictionary = torch.randn(25, 60, generator=generator, dtype=torch.float64)
+    dictionary /= dictionary.norm(dim=0)
+    patches = torch.randn(20, 25, generator=generator, dtype=torch.float64)
+    solution = solver(patches, dictionary, 0.05, nonnegative=True, iterations=100_000)
+    assert float(solution.codes.min()) >= 0
+    agrees(solution, patches, dictionary, 0.05, positive=True)
+
+
+@EVERY
 def test_atoms_need_no_unit_norm(solver):
     patches, dictionary = problem(40, 16, 24, unit=False)
     dictionary = dictionary * torch.logspace(-0.4, 0.4, 24, dtype=torch.float64)
