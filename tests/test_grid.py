@@ -434,3 +434,94 @@ def test_a_classifier_has_one_spelling():
     assert found == ["logistic(standardise=False,strength=1.0)", "logistic"]
     classifier = REGISTRY.classifier(found[0])
     assert {**classifier.parameters(), "standardise": False, "strength": 1.0} == classifier.parameters()
+
+
+def test_alternatives_of_a_classifier_are_one_row_with_one_spelling():
+    spellings = ["linear-svm(C=10|1)", "linear-svm( C=10.0|1.0 )", "linear-svm(C=1|10)", "linear-svm(C=1|1.0)"]
+    cells = enumerate_for(Request(classifiers=spellings, features=["random"], regimes=["R"], draws=1))
+    found = [cell.classifier for cell in cells if cell.learner.name == "random"]
+    assert found == ["linear-svm(C=10.0|1.0)", "linear-svm(C=1.0|10.0)", "linear-svm"]
+    assert [REGISTRY.classifier(str(one)).C for one in Choice.read(found[0]).alternatives()] == [10.0, 1.0]
+    with pytest.raises(UsageError, match=r"linear-svm: .*-1"):
+        enumerate_for(Request(classifiers=["linear-svm(C=1|-1)"]))
+
+
+# Classifiers of local vectors, and images of several sizes.
+
+
+def skips(request, one_size, shape=(1, 16, 16), **options):
+    """Return the reasons to skip, by learner, regime and classifier."""
+    cells = enumerate_for(request, one_size=one_size, shape=shape, **options)
+    return {(cell.learner.name, cell.regime.name, cell.classifier): cell.skip for cell in cells}
+
+
+EVERYTHING = Request(
+    features=["random", "sift(size=8)", "scspm(size=8)"],
+    regimes=["R", "R+", "fixed", "U"],
+    classifiers=["logistic", "pmk-svm"],
+    draws=1,
+)
+
+FITS = [("random", "R"), ("random", "R+"), ("sift", "fixed"), ("scspm", "U")]
+
+DIFFER = "the images differ in size, and "
+REMEDY = ": a protocol that resizes and pads is needed"
+ONE_ROW = (
+    "scspm gives one row of features an image, without the local vectors that pmk-svm takes: pair it with a classifier "
+    "of rows, as linear-svm"
+)
+ROWS_ALONE = DIFFER + "so do their features, of which logistic takes rows alone" + REMEDY
+NOT_REFINED = DIFFER + "only images of one size can be refined on" + REMEDY
+
+
+def test_images_of_one_size_go_to_classifiers_of_both_kinds():
+    found = skips(EVERYTHING, one_size=True)
+    for learner, regime in FITS:
+        assert found[learner, regime, "logistic"] == ""
+        assert found[learner, regime, "pmk-svm"] == (ONE_ROW if learner == "scspm" else "")
+    assert found["raw-pixels", "fixed", "logistic"] == found["chance", "fixed", "guess"] == ""
+
+
+def test_what_images_of_several_sizes_do_not_go_to_is_skipped_with_its_reason():
+    found = skips(EVERYTHING, one_size=False)
+    expected = {
+        **{("random", "R", "logistic"): ROWS_ALONE, ("random", "R", "pmk-svm"): ""},
+        **{("random", "R+", name): NOT_REFINED for name in ("logistic", "pmk-svm")},
+        **{("sift", "fixed", "logistic"): ROWS_ALONE, ("sift", "fixed", "pmk-svm"): ""},
+        **{("scspm", "U", "logistic"): "", ("scspm", "U", "pmk-svm"): ONE_ROW},
+        **{("raw-pixels", "fixed", "logistic"): ROWS_ALONE, ("chance", "fixed", "guess"): ""},
+    }
+    assert {place: found[place] for place in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("classifiers", "paired"),
+    [
+        (["pmk-svm"], ["logistic"]),
+        (["pmk-svm", "pmk-svm(levels=1)"], ["logistic"]),
+        (["pmk-svm", "knn"], ["knn"]),
+        (["knn", "logistic", "pmk-svm"], ["knn", "logistic"]),
+    ],
+)
+@pytest.mark.parametrize("one_size", [True, False])
+def test_raw_pixels_are_paired_with_classifiers_of_rows(classifiers, paired, one_size):
+    request = Request(features=["random"], regimes=["R"], classifiers=classifiers, draws=1)
+    cells = enumerate_for(request, one_size=one_size)
+    assert [cell.classifier for cell in cells if cell.learner.name == "raw-pixels"] == paired
+    assert [cell.classifier for cell in cells if cell.learner.name == "random"] == classifiers
+
+
+@pytest.mark.parametrize("one_size", [True, False])
+def test_a_learner_of_whole_networks_refuses_images_that_are_too_small(one_size):
+    request = Request(features=["sift", "scspm"], classifiers=["pmk-svm", "knn"], draws=1)
+    found = skips(request, one_size, shape=(1, 12, 15))
+    for name in ("pmk-svm", "knn"):
+        reason = found["sift", "fixed", name]
+        assert reason == "patches of 16×16 pixels do not fit images of 12×15: try sift(size=12)"
+        assert found["scspm", "U", name].startswith("16×16 pixels are needed, and images of 12×15 come in")
+
+
+def test_one_alternative_that_does_not_fit_is_reason_enough():
+    found = skips(Request(features=["sift(size=8|20)"], classifiers=["pmk-svm"], draws=1), one_size=True)
+    reason = found["sift", "fixed", "pmk-svm"]
+    assert reason == "patches of 20×20 pixels do not fit images of 16×16: try sift(size=16)"

@@ -1,5 +1,6 @@
 import dataclasses
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import featbench
 from featbench.cell import Cell
 from featbench.comparison import Workbench
 from featbench.grid import Request
-from featbench.hashing import content_hash
+from featbench.hashing import code_hash, content_hash
 from featbench.keys import CLASSIFYING_MODULES, NUMERICAL_MODULES, PREPARING_MODULES, Keys, modules_hash
 from featbench.parameters import Choice
 from featbench.preprocess import Preprocessing
@@ -183,6 +184,8 @@ def copied(tmp_path, monkeypatch):
     shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(featbench, "__file__", str(tmp_path / "copy/__init__.py"))
     monkeypatch.setattr("featbench.keys.modules_hash", modules_hash.__wrapped__)
+    # Files are read each time, and texts that were seen before not parsed again.
+    monkeypatch.setattr("featbench.keys.code_hash", cache(code_hash))
     return tmp_path / "copy"
 
 

@@ -341,6 +341,89 @@ def test_maps_are_computed_block_by_block_where_they_are_asked_for(monkeypatch):
     assert max(len(range(9)[which]) for which in asked) == 4
 
 
+# Images of several sizes.
+
+SHAPES = [(9, 7), (6, 8), (9, 7), (6, 6), (8, 6), (6, 8), (9, 7)]
+
+
+def of_several_sizes(shapes=SHAPES):
+    generator = np.random.default_rng(3)
+    return maps_of([generator.integers(0, 256, shape, dtype=np.uint8) for shape in shapes], Preprocessing())
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 64])
+@pytest.mark.parametrize("text", ["5F3-Rabs-N3-PA2/1", "4F2-Rabs-PA2/1 > 8F2:2-Rabs"])
+def test_images_of_several_sizes_have_the_features_that_each_has_alone(text, at_once, monkeypatch):
+    monkeypatch.setattr(module, "SEVERAL_SIZES", at_once)
+    maps, grids, done = of_several_sizes(), [], []
+    network = build(text, (1, 6, 6))
+    blocks = list(feature_blocks(network, maps, CPU, lambda *progress: done.append(progress), grids))
+    alone = [network(maps[i : i + 1])[0].detach() for i in range(len(maps))]
+    assert grids == [tuple(one.shape[1:]) for one in alone]
+    assert len(set(grids)) == len(set(SHAPES))
+    vectors = [one[:, r, c].numpy() for one in alone for r in range(one.shape[1]) for c in range(one.shape[2])]
+    found = np.concatenate(blocks)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.stack(vectors), atol=1e-5)
+    assert done == [(min(k + at_once, 7), 7) for k in range(0, 7, at_once)]
+    counts = [height * width for height, width in grids]
+    assert [len(block) for block in blocks] == [sum(counts[k : k + at_once]) for k in range(0, 7, at_once)]
+
+
+def test_images_of_one_size_among_several_are_computed_together():
+    sizes = []
+    network = nn.Identity()
+    network.register_forward_pre_hook(lambda _module, inputs: sizes.append(tuple(inputs[0].shape)))
+    list(feature_blocks(network, of_several_sizes(), CPU, grids=[]))
+    assert sorted(sizes) == [(1, 1, 6, 6), (1, 1, 8, 6), (2, 1, 6, 8), (3, 1, 9, 7)]
+
+
+class MeanAndLargest(nn.Module):
+    def forward(self, x):
+        return torch.stack([x.mean(dim=(1, 2, 3)), x.amax(dim=(1, 2, 3))], dim=1)
+
+
+@pytest.mark.parametrize("at_once", [2, 64])
+def test_network_that_gives_one_row_gives_rows_for_images_of_several_sizes_too(at_once, monkeypatch):
+    monkeypatch.setattr(module, "SEVERAL_SIZES", at_once)
+    maps, grids = of_several_sizes(), []
+    found = np.concatenate(list(feature_blocks(MeanAndLargest(), maps, CPU, grids=grids)))
+    expected = [[float(maps[i : i + 1].mean()), float(maps[i : i + 1].max())] for i in range(7)]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert grids == []
+
+
+def test_one_image_size_gives_the_same_vectors_in_maps_and_packed():
+    maps, grids = of_several_sizes([(7, 6)] * 5), []
+    network = build("5F3-Rabs", (1, 7, 6))
+    (packed,) = feature_blocks(network, maps, CPU, grids=grids)
+    (whole,) = feature_blocks(network, maps, CPU)
+    assert (whole.shape, grids) == ((5, 5, 5, 4), [(5, 4)] * 5)
+    np.testing.assert_allclose(packed, whole.transpose(0, 2, 3, 1).reshape(-1, 5), atol=1e-6)
+
+
+class Bad(nn.Module):
+    """Not finite for images of nine rows whose mean is above the one given."""
+
+    def __init__(self, mean):
+        super().__init__()
+        self.mean = mean
+
+    def forward(self, x):
+        return torch.where((x[:, :, :1, :1] > self.mean) & (torch.tensor(x.shape[2]) == 9), torch.nan, x)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 64])
+def test_feature_that_is_not_finite_names_the_image_among_several_sizes(at_once, monkeypatch):
+    monkeypatch.setattr(module, "SEVERAL_SIZES", at_once)
+    maps = of_several_sizes()
+    corners = {i: float(maps[i : i + 1][0, 0, 0, 0]) for i, shape in enumerate(SHAPES) if shape == (9, 7)}
+    largest = max(corners, key=corners.get)
+    second = sorted(corners.values())[-2]
+    with pytest.raises(FeatureError, match=f"features of image {largest} are not finite"):
+        list(feature_blocks(Bad((corners[largest] + second) / 2), maps, CPU, grids=[]))
+
+
 def halves(*blocks):
     return list(in_half_precision(iter(blocks)))
 

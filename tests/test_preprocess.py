@@ -305,3 +305,25 @@ def test_maps_need_no_more_than_packed_images_for_their_pixels():
     flat = picture(2 * 3 + 4 * 5)
     maps = Maps(PackedImages(flat, np.array([[2, 3], [4, 5]])), PLAIN)
     assert maps[1:2][0, 0].tolist() == flat[6:].reshape(4, 5).tolist()
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "sizes"),
+    [
+        (Preprocessing(), [(12, 20), (30, 11), (12, 20)]),
+        (Preprocessing(lcn=1.0), [(4, 12), (22, 3), (4, 12)]),
+        (Preprocessing(lcn=1.0, pad=True), [(12, 12), (22, 22), (12, 12)]),
+        (Preprocessing(size=20, pad=True), [(20, 20)] * 3),
+    ],
+)
+def test_sizes_are_those_that_come_out(preprocessing, sizes):
+    generator = np.random.default_rng(0)
+    maps = maps_of([generator.random(shape) for shape in ((12, 20), (30, 11), (12, 20))], preprocessing)
+    assert [tuple(size) for size in maps.image_sizes] == sizes
+    assert maps.sizes == set(sizes)
+    assert [tuple(maps[i : i + 1].shape[2:]) for i in range(3)] == sizes
+    assert maps.least == (1, min(height for height, _ in sizes), min(width for _, width in sizes))
+    assert map_shape(maps) == maps.least
+    chosen = maps.select(np.array([1]))
+    assert [tuple(size) for size in chosen.image_sizes] == sizes[1:2]
+    assert chosen.least == chosen.shape == (1, *sizes[1])
