@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from featbench.architecture import Architecture, Shape, StageSpec
 from featbench.connections import connection_table, full_table
-from featbench.errors import DeviceError, FeatureError
+from featbench.errors import DeviceError, FeatureError, PluginError
 from featbench.filters import Bank, Filters
 from featbench.learner import FilterLearner, NetworkLearner, fill_table
 from featbench.patches import MapSource, PatchSource
@@ -192,6 +192,10 @@ def _packed(
         made.update(zip(alike.tolist(), _features(network, maps, alike, device), strict=True))
     ordered = [made[image] for image in images.tolist()]
     if ordered[0].ndim == 1:
+        if len({len(one) for one in ordered}) > 1:
+            raise PluginError(
+                "the network gives rows of several lengths for images of several sizes: pool them, or give maps"
+            )
         return np.stack(ordered)
     grids += [(one.shape[1], one.shape[2]) for one in ordered]
     return np.concatenate([one.reshape(len(one), -1).T for one in ordered])

@@ -114,16 +114,19 @@ class Store:
         """
 
         def write(file: IO[bytes]) -> None:
-            written = 0
+            written, row = 0, None
             for block in blocks:
-                if not written:
-                    _write_header(file, (rows or 0, *block.shape[1:]), block.dtype)
+                if row is None:
+                    row = block.shape[1:]
+                    _write_header(file, (rows or 0, *row), block.dtype)
+                if block.shape[1:] != row:
+                    raise ValueError(f"the blocks hold rows of {row} and of {block.shape[1:]} values")
                 file.write(np.ascontiguousarray(block).data)
                 written += len(block)
-            if not written and rows is None:
-                raise ValueError("there are no blocks to write")
             if rows is None:
-                _write_header(file, (written, *block.shape[1:]), block.dtype)
+                if row is None:
+                    raise ValueError("there are no blocks to write")
+                _write_header(file, (written, *row), block.dtype)
             elif written != rows:
                 raise ValueError(f"the blocks hold {written} rows, not {rows}")
 

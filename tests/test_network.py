@@ -10,7 +10,7 @@ from torch import nn
 
 from featbench import network as module
 from featbench.architecture import Architecture
-from featbench.errors import ArchitectureError, DeviceError, FeatureError, LearningError
+from featbench.errors import ArchitectureError, DeviceError, FeatureError, LearningError, PluginError
 from featbench.filters import Bank, Filters
 from featbench.learner import FilterLearner, NetworkLearner
 from featbench.network import (
@@ -400,6 +400,11 @@ def test_one_image_size_gives_the_same_vectors_in_maps_and_packed():
     (whole,) = feature_blocks(network, maps, CPU)
     assert (whole.shape, grids) == ((5, 5, 5, 4), [(5, 4)] * 5)
     np.testing.assert_allclose(packed, whole.transpose(0, 2, 3, 1).reshape(-1, 5), atol=1e-6)
+
+
+def test_rows_of_several_lengths_are_refused():
+    with pytest.raises(PluginError, match="rows of several lengths"):
+        list(feature_blocks(nn.Flatten(), of_several_sizes(), CPU, grids=[]))
 
 
 class Bad(nn.Module):

@@ -62,6 +62,13 @@ def damage(path, how):
 # Writing.
 
 
+def test_blocks_with_rows_of_another_length_are_refused(tmp_path):
+    store = Store(tmp_path)
+    with pytest.raises(ValueError, match="rows of"):
+        store.write_blocks("features", "key", None, iter([np.zeros((2, 3)), np.zeros((2, 4))]), dict)
+    assert store.read_array("features", "key") is None
+
+
 def test_a_writer_that_raises_leaves_the_old_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
