@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from featbench.hookspecs import hookimpl
 from featbench.preprocess import Preprocessing
 from featbench.protocol import Protocol
@@ -24,17 +22,9 @@ CALTECH101_SPM = Protocol(
     classifiers=("pmk-svm",),
     source="Lazebnik, Schmid, Ponce 2006, section 5.2",
 )
-CALTECH102_SPM = replace(
-    CALTECH101_SPM,
-    name="caltech102-spm",
-    summary="Caltech-101 with its background, photographs as they are, 30 labels per class, tested on all the rest",
-    dataset="caltech101",
-    test_per_class=None,
-    source="Jarrett et al. 2009, section 4, with the photographs of Lazebnik, Schmid, Ponce 2006",
-)
 
 
 @hookimpl
 def featbench_protocols() -> list[Protocol]:
-    """Register both."""
-    return [CALTECH101_SPM, CALTECH102_SPM]
+    """Register the protocol."""
+    return [CALTECH101_SPM]
