@@ -525,3 +525,11 @@ def test_one_alternative_that_does_not_fit_is_reason_enough():
     found = skips(Request(features=["sift(size=8|20)"], classifiers=["pmk-svm"], draws=1), one_size=True)
     reason = found["sift", "fixed", "pmk-svm"]
     assert reason == "patches of 20×20 pixels do not fit images of 16×16: try sift(size=16)"
+
+
+def test_an_architecture_need_not_fit_where_no_learner_takes_one():
+    request = Request(features=["sift(size=4)"], classifiers=["pmk-svm"], stages="64F9-PA10/5", draws=1)
+    (cell,) = (cell for cell in enumerate_for(request) if cell.learner.name == "sift")
+    assert (cell.skip, cell.architecture) == ("", "")
+    with pytest.raises(ArchitectureError, match="8×8"):
+        enumerate_for(dataclasses.replace(request, features=["random"]))
