@@ -73,7 +73,8 @@ def enumerate_cells(request: Request, registry: Registry, survey: Surveyor, data
             )
         unlabelled_images(pool_name(request.unlabelled), registry, data_dir)
     surveyed = survey(dataset, protocol.preprocessing)
-    if any(issubclass(registry.learner(choice.name), FilterLearner) for choice, _, _ in pairs):
+    taken = any(issubclass(registry.learner(choice.name), FilterLearner) for choice, _, _ in pairs)
+    if taken or request.stages is not None:
         architecture.shapes(surveyed.least)
     surveyed.census.require(train_per_class, protocol.test)
 

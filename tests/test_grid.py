@@ -527,9 +527,11 @@ def test_one_alternative_that_does_not_fit_is_reason_enough():
     assert reason == "patches of 20×20 pixels do not fit images of 16×16: try sift(size=16)"
 
 
-def test_an_architecture_need_not_fit_where_no_learner_takes_one():
-    request = Request(features=["sift(size=4)"], classifiers=["pmk-svm"], stages="64F9-PA10/5", draws=1)
-    (cell,) = (cell for cell in enumerate_for(request) if cell.learner.name == "sift")
+def test_the_protocols_architecture_need_not_fit_where_no_learner_takes_one():
+    request = Request(protocol="caltech101-30", features=["sift(size=4)"], classifiers=["pmk-svm"], draws=1)
+    census = Census(("a", "b"), (40, 40), (0, 0), has_test=False)
+    (cell,) = (cell for cell in enumerate_for(request, census) if cell.learner.name == "sift")
     assert (cell.skip, cell.architecture) == ("", "")
-    with pytest.raises(ArchitectureError, match="8×8"):
-        enumerate_for(dataclasses.replace(request, features=["random"]))
+    for named in ({"features": ["random"]}, {"stages": "64F9"}):
+        with pytest.raises(ArchitectureError, match="8×8"):
+            enumerate_for(dataclasses.replace(request, **named), census)
