@@ -137,13 +137,13 @@ def _compiled() -> Callable[..., None]:
     return compiled
 
 
-def images_of(block: LocalVectors) -> Iterator[FloatArray]:
-    """Yield the local vectors [p, d] of each image."""
+def images_of(block: LocalVectors, first: int = 0) -> Iterator[FloatArray]:
+    """Yield the local vectors [p, d] of each image; an error names it by its place, the block begins at `first`."""
     ends = np.cumsum(block.grids.prod(axis=1))
-    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+    for image, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True), start=first):
         vectors = block.vectors[start:end]
         if not np.isfinite(vectors).all():
-            raise FeatureError("an image has local vectors that are not finite: check its pixels and the filters")
+            raise FeatureError(f"local vectors of image {image} are not finite: check what the maps were computed from")
         yield vectors
 
 
@@ -151,9 +151,9 @@ def sample_vectors(maps: LocalMaps, count: int, seed: int) -> FloatArray:
     """Return at most about `count` local vectors, as many from each image."""
     generator = np.random.default_rng(seed)
     each = -(-count // len(maps))
-    drawn = []
+    drawn: list[FloatArray] = []
     for block in maps.blocks():
-        for vectors in images_of(block):
+        for vectors in images_of(block, len(drawn)):
             chosen: IntArray = np.sort(generator.choice(len(vectors), size=min(each, len(vectors)), replace=False))
             drawn.append(vectors[chosen])
     return np.concatenate(drawn)

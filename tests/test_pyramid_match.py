@@ -82,8 +82,8 @@ def test_vectors_that_are_all_the_same_are_refused():
 
 def test_vectors_that_are_not_finite_are_refused():
     maps, labels = clusters()
-    maps.array[7, 1] = np.nan
-    with pytest.raises(FeatureError, match="not finite"):
+    maps.array[maps.starts[3], 1] = np.nan
+    with pytest.raises(FeatureError, match="image 3 are not finite"):
         PyramidMatchSvm().fit(maps, labels, labels > 1, 2, seed=0)
 
 
