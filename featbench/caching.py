@@ -81,16 +81,14 @@ class CachedSteps(Steps):
             )
 
     def learn_network(self, cell: Cell, split: Split, learner: NetworkLearner, maps: Maps) -> tuple[nn.Module, float]:
-        """Get the network of a learner that gives the whole extractor; one that it learned is kept."""
-        if not learner.looks():
+        """Get the network of a learner that gives the whole extractor; one that can be built again is kept."""
+        if type(learner).rebuild is NetworkLearner.rebuild:
             return super().learn_network(cell, split, learner, maps)
         document = self.keys.learned(cell)
         found = self.store.read_tensors("networks", content_hash(document))
         if found is not None:
             state = {name: torch.from_numpy(array.copy()) for name, array in found[0].items()}
-            network = learner.rebuild(map_shape(maps), state)
-            if network is not None:
-                return network, float(found[1]["seconds"])
+            return learner.rebuild(map_shape(maps), state), float(found[1]["seconds"])
         network, seconds = super().learn_network(cell, split, learner, maps)
         arrays = {name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}
         self.store.write_tensors("networks", content_hash(document), arrays, _about(document, seconds))

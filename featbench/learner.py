@@ -99,9 +99,9 @@ class NetworkLearner(FeatureLearner, ABC):
     def network(self, shape: Shape, maps: MapSource | None, seed: int) -> nn.Module:
         """Return a module from [n, *shape] to [n, ...]; `maps` are training images if it looks at them."""
 
-    def rebuild(self, shape: Shape, state: Mapping[str, Tensor]) -> nn.Module | None:
-        """Build the network again from its `state_dict`, or return None: it is then learned anew each time."""
-        return None
+    def rebuild(self, shape: Shape, state: Mapping[str, Tensor]) -> nn.Module:
+        """Build the network again from its `state_dict`. Where this is not defined, it is learned anew each time."""
+        raise NotImplementedError
 
 
 def fill_table(

@@ -172,6 +172,8 @@ def _features(network: nn.Module, maps: Tensor | Maps, images: IntArray, device:
     consecutive = slice(int(images[0]), int(images[-1]) + 1)
     wanted = consecutive if len(images) == images[-1] - images[0] + 1 else images
     out = network(maps[wanted].to(device))
+    if len(out) != len(images):
+        raise PluginError(f"the network gives features of {len(out)} images for {len(images)}")
     finite = torch.isfinite(out.flatten(1)).all(dim=1)
     if not bool(finite.all()):
         image = images[int(torch.argmin(finite.int()))]

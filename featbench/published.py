@@ -31,6 +31,11 @@ class Contrast:
     terms: tuple[tuple[float, str, str], ...]
     above: float = 0.0
 
+    @classmethod
+    def between(cls, better: str, worse: str, column: str) -> Contrast:
+        """Return how far a row is above another in a column."""
+        return cls(f"{better} less {worse}", ((1, better, column), (-1, worse, column)))
+
 
 @dataclass(frozen=True)
 class Claim:

@@ -407,6 +407,17 @@ def test_rows_of_several_lengths_are_refused():
         list(feature_blocks(nn.Flatten(), of_several_sizes(), CPU, grids=[]))
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_features_of_fewer_images_than_came_in_are_refused(several):
+    class Half(nn.Module):
+        def forward(self, x):
+            return x[: (len(x) + 1) // 2].mean(dim=(2, 3))
+
+    maps = of_several_sizes([(7, 6)] * 6)
+    with pytest.raises(PluginError, match="features of 3 images for 6"):
+        list(feature_blocks(Half(), maps, CPU, grids=[] if several else None))
+
+
 class Bad(nn.Module):
     """Not finite for images of nine rows whose mean is above the one given."""
 

@@ -13,10 +13,6 @@ def _row(name: str, parameters: str, value: float, deviation: float, learner: st
     return PublishedRow(name, learner, "fixed", "", {COLUMN: value}, {COLUMN: deviation}, classifier)
 
 
-def _more(better: str, worse: str) -> Contrast:
-    return Contrast(f"{better} less {worse}", ((1, better, COLUMN), (-1, worse, COLUMN)))
-
-
 LAZEBNIK2006 = PublishedTable(
     name="lazebnik2006",
     summary="Caltech-101, 30 per class: dense SIFT, 200 words, pyramids of levels 0 to 3, intersection kernel SVM",
@@ -36,11 +32,11 @@ LAZEBNIK2006 = PublishedTable(
     claims=(
         Claim(
             "Finer levels are better, as far as L = 2.",
-            (_more("L=1 pyramid", "L=0"), _more("L=2 pyramid", "L=1 pyramid")),
+            (Contrast.between("L=1 pyramid", "L=0", COLUMN), Contrast.between("L=2 pyramid", "L=1 pyramid", COLUMN)),
         ),
         Claim(
             "A pyramid is better than its finest level alone.",
-            tuple(_more(f"L={level} pyramid", f"L={level} single") for level in (1, 2, 3)),
+            tuple(Contrast.between(f"L={level} pyramid", f"L={level} single", COLUMN) for level in (1, 2, 3)),
         ),
     ),
     notes=(

@@ -17,10 +17,6 @@ def _row(
     return PublishedRow(name, learner, regime, "", {COLUMN: value}, deviations, classifier)
 
 
-def _more(better: str, worse: str) -> Contrast:
-    return Contrast(f"{better} less {worse}", ((1, better, COLUMN), (-1, worse, COLUMN)))
-
-
 YANG2009 = PublishedTable(
     name="yang2009",
     summary="Caltech-101, 30 per class: words, sparse codes and LLC of SIFT in spatial pyramids",
@@ -35,7 +31,7 @@ YANG2009 = PublishedTable(
     claims=(
         Claim(
             "Sparse codes with a linear SVM beat words with an intersection kernel.",
-            (_more("ScSPM", "KSPM"),),
+            (Contrast.between("ScSPM", "KSPM", COLUMN),),
         ),
     ),
     notes=(
