@@ -29,7 +29,8 @@ from tabulate import tabulate
 
 from featbench.architecture import Architecture
 from featbench.comparison import Workbench
-from featbench.network import assemble, extract, learn_stages
+from featbench.extraction import extract
+from featbench.network import assemble, learn_stages
 from featbench.row_space import Standardiser, TrainingRows, product
 from featbench.softmax_regression import TOLERANCE, Ridge, Solution
 from featbench.split import draw_split

@@ -21,9 +21,10 @@ from torch import nn
 
 from featbench.architecture import Architecture
 from featbench.comparison import Workbench
+from featbench.extraction import extract
 from featbench.filters import Bank, Filters
 from featbench.learner import FilterLearner
-from featbench.network import StageFilters, assemble, extract, learn_stages
+from featbench.network import StageFilters, assemble, learn_stages
 from featbench.patches import PatchSource
 from featbench.preprocess import Maps
 from featbench.protocol import Protocol

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from featbench.cuda.reference import Precision
 from featbench.parameters import Choice
 from featbench.preprocess import Preprocessing
 from featbench.protocol import Metric
@@ -17,8 +18,9 @@ class Cell:
     """dataset × protocol × architecture × learner × regime × classifier × draw, with what the protocol fixes.
 
     architecture: canonical text, "" for learners that take none. train_per_class, test_per_class: None for all.
-    device: cpu or cuda. unlabelled: folder of images, or data set, to learn from instead of the training images, or,
-    after `training+`, besides them; or None. skip: why it makes no sense.
+    device: cpu or cuda. precision: what features are extracted with. unlabelled: folder of images, or data set, to
+    learn from instead of the training images, or, after `training+`, besides them; or None. skip: why it makes no
+    sense.
     """
 
     protocol: str
@@ -37,6 +39,7 @@ class Cell:
     draw: int
     device: str
     unlabelled: str | None = None
+    precision: Precision = "float32"
     skip: str = field(default="", compare=False)
 
     def __str__(self) -> str:

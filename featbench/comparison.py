@@ -161,6 +161,7 @@ def compare(
     draws: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    precision: str = "float32",
     unlabelled: str | Path | None = None,
     plugins: Sequence[str | Path | object] = (),
     data_dir: str | Path | None = None,
@@ -191,6 +192,7 @@ def compare(
         draws=draws,
         seed=seed,
         device=device,
+        precision=precision,
         unlabelled=None if unlabelled is None else str(unlabelled),
     )
     return workbench.compare(request, retry=retry, track=track).rows

@@ -30,10 +30,13 @@ class FilterBank(nn.Module):
         self.in_order = np.array_equal(table, full_table(table.shape[1]))
         self.register_buffer("table", torch.from_numpy(table.copy()))
 
+    def sees_all(self, maps: int) -> bool:
+        """Whether every filter sees each of so many maps, in their order, so that the table says nothing."""
+        return self.in_order and self.table.shape[1] == maps
+
     def forward(self, x: Tensor) -> Tensor:
         """Filter x [n, maps, h, w] into [n, filters, h - size + 1, w - size + 1]."""
-        full = self.in_order and self.table.shape[1] == x.shape[1]
-        seen = x if full else x[:, self.table.flatten()]
+        seen = x if self.sees_all(x.shape[1]) else x[:, self.table.flatten()]
         return functional.conv2d(seen, self.weight, self.bias, groups=self.groups)
 
 

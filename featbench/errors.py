@@ -45,6 +45,10 @@ class DeviceError(UsageError):
     """A device that is not there."""
 
 
+class DeviceLostError(FeatbenchError):
+    """A device that failed or disappeared while it was computing."""
+
+
 class PluginError(FeatbenchError):
     """A plugin that cannot be loaded, or that broke its contract."""
 

@@ -17,17 +17,10 @@ from featbench.architecture import Architecture
 from featbench.cell import Cell
 from featbench.clock import Clock
 from featbench.dataset import blaming, check_images, reading
+from featbench.extraction import HalfPrecisionError, feature_blocks, in_half_precision
 from featbench.images import ImageFiles, image_files
 from featbench.learner import FilterLearner, NetworkLearner
-from featbench.network import (
-    HalfPrecisionError,
-    StageFilters,
-    assemble,
-    feature_blocks,
-    in_half_precision,
-    learn_stages,
-    network_of,
-)
+from featbench.network import StageFilters, assemble, learn_stages, network_of
 from featbench.parameters import Choice
 from featbench.prepare import PackedImages, prepare
 from featbench.preprocess import JoinedMaps, Maps, Preprocessing, map_shape, maps_of
@@ -228,7 +221,7 @@ class Steps:
         report = partial(self.progress, "extracting, image")
         for precision in (in_half_precision, iter):
             grids: list[tuple[int, int]] = []
-            blocks = feature_blocks(network, maps, device, report, None if one_size else grids)
+            blocks = feature_blocks(network, maps, device, report, None if one_size else grids, cell.precision)
             with suppress(HalfPrecisionError):
                 return self.keep_features(cell, part, precision(blocks), grids, clock), clock.seconds()
         raise AssertionError("full precision is never refused")

@@ -14,9 +14,11 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from featbench.architecture import Architecture
+from featbench.cuda.reference import check_precision
 from featbench.errors import DataError, LearningError, UsageError
+from featbench.extraction import extract
 from featbench.learner import FeatureLearner, FilterLearner, NetworkLearner
-from featbench.network import assemble, extract, learn_stages, network_of, refusal, resolve_device
+from featbench.network import assemble, learn_stages, network_of, refusal, resolve_device
 from featbench.preprocess import Maps, Preprocessing, maps_of
 from featbench.refine import refine
 from featbench.registry import Registry
@@ -33,7 +35,8 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     architecture: as in `featbench compare --stages`. learner: a name, or an instance of a feature learner.
     learner_params: parameters for the name. refined: the `+` of R+ and U+. preprocessing: None for zero mean and unit
-    variance. seed decides all that is random. device: auto, cpu or cuda.
+    variance. seed decides all that is random. device: auto, cpu or cuda. precision: float32, tf32, bf16 or fp16, in
+    which `transform` computes; what is learned is learned in float32.
 
     Images X: [n, height, width] grey, [n, height, width, 3] RGB, or rows [n, height × width] of square images.
     """
@@ -48,6 +51,7 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         preprocessing: Preprocessing | None = None,
         seed: int = 0,
         device: str = "auto",
+        precision: str = "float32",
     ) -> None:
         self.architecture = architecture
         self.learner = learner
@@ -56,6 +60,7 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.preprocessing = preprocessing
         self.seed = seed
         self.device = device
+        self.precision = precision
 
     def fit(self, X: Any, y: Any = None) -> Extractor:  # noqa: N803
         """Learn from images X; labels y [n] are needed, and looked at, only if `refined`."""
@@ -79,7 +84,8 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         maps = self._maps(X)
         if maps.shape != self.shape_:
             raise DataError(f"images become maps of {maps.shape[1:]}, but the fit had {self.shape_[1:]}: give one size")
-        return extract(self.network_, maps, resolve_device(self.device))
+        precision = check_precision(self.precision)
+        return extract(self.network_, maps, resolve_device(self.device), precision=precision)
 
     def _learner(self) -> FeatureLearner:
         if isinstance(self.learner, FeatureLearner):

@@ -10,6 +10,7 @@ from pathlib import Path
 from featbench.architecture import Architecture, Shape
 from featbench.cell import Cell
 from featbench.classifier import MapClassifier
+from featbench.cuda.reference import check_precision
 from featbench.errors import ArchitectureError, UsageError
 from featbench.experiment import pool_name, unlabelled_images
 from featbench.learner import FeatureLearner, FilterLearner, NetworkLearner
@@ -44,6 +45,7 @@ class Request:
     seed: int = 0
     device: str = "auto"
     unlabelled: str | None = None
+    precision: str = "float32"
 
 
 Surveyor = Callable[[str, Preprocessing], Survey]
@@ -54,7 +56,7 @@ def enumerate_cells(request: Request, registry: Registry, survey: Surveyor, data
     """Return every cell of the request, baselines first; those with `skip` set make no sense and say why.
 
     Raises before anything is computed if a name is unknown, the architecture does not fit the images, a class has too
-    few images, or the device or the unlabelled images are not there.
+    few images, or the device, the precision or the unlabelled images are not there.
     """
     protocol = registry.protocol(request.protocol)
     dataset = request.dataset or protocol.dataset
@@ -65,6 +67,7 @@ def enumerate_cells(request: Request, registry: Registry, survey: Surveyor, data
     test_per_class = _test_per_class(request.test_per_class, protocol)
     draws = _draws(request, protocol, train_per_class)
     device = resolve_device(request.device).type
+    precision = check_precision(request.precision)
     pairs = _pairs(request, protocol, registry)
     if request.unlabelled is not None:
         if not pool_name(request.unlabelled):
@@ -105,6 +108,7 @@ def enumerate_cells(request: Request, registry: Registry, survey: Surveyor, data
             draw=draw,
             device=device,
             unlabelled=request.unlabelled if registry.learner(choice.name).looks() else None,
+            precision=precision,
             skip=skip,
         )
         for choice, regime, classifier, skip in dict.fromkeys(rows)

@@ -19,13 +19,23 @@ from featbench.refine import Refinement
 from featbench.registry import Registry, module_source
 
 NUMERICAL_MODULES = (
+    "ahead",
     "architecture",
     "binary",
     "class_folders",
     "coding",
     "connections",
+    "cuda.batches",
+    "cuda.failures",
+    "cuda.fusion",
+    "cuda.graphs",
+    "cuda.host",
+    "cuda.reference",
+    "cuda.selection",
+    "cuda.streams",
     "encoders",
     "experiment",
+    "extraction",
     "filters",
     "images",
     "learner",
@@ -142,7 +152,8 @@ class Keys:
     def features(self, cell: Cell, part: Part) -> Document:
         """Return what decides the features of one part of a draw; those of all or of test images serve every draw."""
         drawn = part == "train" or (part == "test" and cell.test_per_class is not None)
-        return {"network": self.network(cell), "part": part, "split": _split(cell) if drawn else None}
+        split = _split(cell) if drawn else None
+        return {"network": self.network(cell), "part": part, "split": split, "precision": cell.precision}
 
     def result(self, cell: Cell) -> Document:
         """Return what decides a cell's result."""
@@ -150,6 +161,7 @@ class Keys:
         return {
             "network": networks[0] if len(networks) == 1 else networks,
             "split": _split(cell),
+            "precision": cell.precision,
             "classifier": cell.classifier,
             "source": self._source("classifier", Choice.read(cell.classifier).name),
             "numerics": modules_hash(CLASSIFYING_MODULES),

@@ -110,6 +110,8 @@ def entry_name(cell: Cell, protocol: Protocol) -> str:
         parts.append(f"at most {cell.test_per_class} tested")
     if cell.device != "cpu":
         parts.append(cell.device)
+    if cell.precision != "float32":
+        parts.append(cell.precision)
     return "_".join(re.sub(r"[^\w+.=,():-]+", "-", part) for part in parts).replace(":", "of")
 
 

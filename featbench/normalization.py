@@ -49,22 +49,27 @@ class LocalNormalisation(nn.Module):
         self.register_buffer("profile", positions.sum(dim=0), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise x.
+        """Normalise x."""
+        shift, scale = self.statistics(x.mean(dim=1, keepdim=True), x.square().mean(dim=1, keepdim=True))
+        centred = x if shift is None else x - shift
+        return centred if scale is None else centred / scale
 
-        The mean and the variance are shared by all maps, so the window meets one map of means and one of mean squares:
-        with μ = mean_k x_k and q = mean_k x_k², m = w∗μ and mean_k (x_k - m)² = q - 2mμ + m².
+    def statistics(self, mean: Tensor, mean_square: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return what is subtracted and what is divided by, [n, 1, height, width] each, or None.
+
+        mean, mean_square [n, 1, height, width]: those of x over all maps. They share m and σ, so the window meets one
+        map of means and one of mean squares: with μ = mean_k x_k and q = mean_k x_k², m = w∗μ and
+        mean_k (x_k - m)² = q - 2mμ + m².
         """
-        mean = x.mean(dim=1, keepdim=True)
-        local_mean = self._blur(mean) if self.subtractive else torch.zeros_like(mean)
-        centred = x - local_mean if self.subtractive else x
+        local_mean = self._blur(mean) if self.subtractive else None
         if not self.divisive:
-            return centred
-        mean_square = x.square().mean(dim=1, keepdim=True)
-        variance = self._blur((mean_square - 2 * local_mean * mean + local_mean.square()).clamp_min(0))
+            return local_mean, None
+        shift = torch.zeros_like(mean) if local_mean is None else local_mean
+        variance = self._blur((mean_square - 2 * shift * mean + shift.square()).clamp_min(0))
         deviation = variance.clamp_min(TINY).sqrt()
         threshold = deviation.mean(dim=(2, 3), keepdim=True)
-        noise = ROUNDING * (torch.finfo(x.dtype).eps * mean_square.detach().mean(dim=(2, 3), keepdim=True)).sqrt()
-        return centred / torch.maximum(torch.maximum(threshold, noise), deviation)
+        noise = ROUNDING * (torch.finfo(mean.dtype).eps * mean_square.detach().mean(dim=(2, 3), keepdim=True)).sqrt()
+        return local_mean, torch.maximum(torch.maximum(threshold, noise), deviation)
 
     def _blur(self, x: Tensor) -> Tensor:
         """Return the Gaussian mean of a [n, 1, height, width] tensor."""

@@ -11,7 +11,8 @@ import numpy as np
 
 from featbench.caching import CachedSteps
 from featbench.cell import Cell
-from featbench.errors import FeatbenchError, PluginError, StoreError
+from featbench.cuda.failures import is_device_lost, is_out_of_memory
+from featbench.errors import DeviceLostError, FeatbenchError, PluginError, StoreError
 from featbench.experiment import Outcome, run_cell
 from featbench.hashing import content_hash
 from featbench.types import Result
@@ -44,7 +45,8 @@ def run_cells(
 ) -> list[Run]:
     """Run every cell that has no result yet (with `retry` also those that failed), and return all of them.
 
-    A cell that raises keeps its row with its traceback; a store that cannot be written stops the comparison.
+    A cell that raises keeps its row with its traceback; a store that cannot be written stops the comparison, and so
+    does a GPU that failed (`DeviceLostError`).
     """
     runs: list[Run] = []
     for index, cell in enumerate(cells):
@@ -81,7 +83,13 @@ def _compute(cell: Cell, key: str, steps: CachedSteps, provenance: str) -> Resul
     except (KeyboardInterrupt, StoreError):
         raise
     except BaseException as error:  # a plugin may raise anything, SystemExit included
-        message = str(error) if isinstance(error, FeatbenchError) else f"{type(error).__name__}: {error}"
+        if is_device_lost(error):
+            # Nothing runs on it any more in this process, so that every further cell would fail as well.
+            raise DeviceLostError(
+                f"{cell.device} failed while {cell} was computed: {_first_line(error)}; what was finished is kept: see "
+                "whether the device is there, and run the same command again"
+            ) from error
+        message = _message(error, cell)
         trace = traceback.format_exc()
         return Result(key, "failed", message=_utf8(message), traceback=_utf8(trace), provenance=provenance)
     return Result(
@@ -93,6 +101,19 @@ def _compute(cell: Cell, key: str, steps: CachedSteps, provenance: str) -> Resul
         report=report,
         provenance=provenance,
     )
+
+
+def _message(error: BaseException, cell: Cell) -> str:
+    if is_out_of_memory(error):
+        return (
+            f"{cell.device} has no memory left: {_first_line(error)}; free some, or compare fewer filters or smaller "
+            "images, and run again with --retry"
+        )
+    return str(error) if isinstance(error, FeatbenchError) else f"{type(error).__name__}: {error}"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _storable_report(cell: Cell, outcome: Outcome) -> dict[str, Any]:

@@ -17,6 +17,7 @@ ROW = (
     "metric",
     "unlabelled",
     "device",
+    "precision",
     "seed",
 )
 """Columns that cells of one row share; what is left are draws."""

@@ -400,7 +400,7 @@ def test_features_read_in_blocks_give_the_same_predictions(
             yield block
 
     monkeypatch.setattr("featbench.types.BLOCK_VALUES", 40)
-    monkeypatch.setattr("featbench.network.BLOCK_IMAGES", 5)
+    monkeypatch.setattr("featbench.extraction.BLOCK_IMAGES", 5)
     monkeypatch.setattr(Rows, "blocks", watched)
     parts = outcomes(tmp_path / "parts")
     assert len(whole) > 5

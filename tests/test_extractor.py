@@ -140,6 +140,7 @@ def test_parameters_are_got_and_set_as_scikit_learn_does():
         "preprocessing": None,
         "seed": 7,
         "device": "auto",
+        "precision": "float32",
     }
     assert extractor.set_params(seed=8, refined=True) is extractor
     assert (extractor.seed, extractor.refined) == (8, True)

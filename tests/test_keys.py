@@ -57,6 +57,7 @@ CHANGES = {
     "validation_fraction": {"validation_fraction": 0.5},
     "metric": {"metric": "mean-per-class-accuracy"},
     "device": {"device": "cuda"},
+    "precision": {"precision": "bf16"},
     "dataset": {"dataset": "digits"},
 }
 

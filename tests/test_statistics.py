@@ -26,6 +26,7 @@ def cells(scores, **changes):
         "metric": "accuracy",
         "unlabelled": None,
         "device": "cpu",
+        "precision": "float32",
         "seed": 0,
     }
     return [
@@ -98,6 +99,7 @@ def test_the_status_of_a_row_is_its_worst(order):
         ("metric", "mean-per-class-accuracy"),
         ("unlabelled", "folder"),
         ("device", "cuda"),
+        ("precision", "bf16"),
         ("seed", 1),
     ],
 )
@@ -109,7 +111,7 @@ def test_cells_that_differ_in_more_than_the_draw_are_not_averaged(column, value)
 
 
 def test_every_column_of_a_row_is_tested_above():
-    assert len(ROW) == 13
+    assert len(ROW) == 14
 
 
 def test_rows_keep_the_order_of_their_cells():

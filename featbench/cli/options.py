@@ -41,6 +41,12 @@ def add_variations(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
     group.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where to compute (default: auto)")
     group.add_argument(
+        "--precision",
+        default="float32",
+        metavar="float32|tf32|bf16|fp16",
+        help="what filter banks multiply and keep maps in as features are extracted (default: float32)",
+    )
+    group.add_argument(
         "--unlabelled",
         metavar="PATH",
         help="folder of images, or data set, to learn filters from; training+PATH: besides the training images",
@@ -90,7 +96,7 @@ def request_of(options: argparse.Namespace) -> Request:
 
 def variations_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return what the options of `add_variations` say, by the names of a request's fields."""
-    names = ("dataset", "test_per_class", "draws", "seed", "device", "unlabelled")
+    names = ("dataset", "test_per_class", "draws", "seed", "device", "precision", "unlabelled")
     return {name: getattr(options, name) for name in names}
 
 

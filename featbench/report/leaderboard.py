@@ -14,7 +14,7 @@ from featbench.report.table import DEVIATION, score_text
 
 COLUMNS = (
     *("protocol", "dataset", "train_per_class", "architecture", "learner", "features", "regime", "label", "classifier"),
-    *("metric", "mean", "std", "n", "seed", "device", "unlabelled"),
+    *("metric", "mean", "std", "n", "seed", "device", "precision", "unlabelled"),
 )
 """Columns of the CSV file, besides the seconds and the commit."""
 
@@ -58,7 +58,8 @@ def render_csv(entries: Sequence[dict[str, Any]]) -> str:
     for entry in entries:
         seconds = [repr(entry["seconds"][name]) for name in SECONDS]
         scores = " ".join(repr(score) for score in entry["scores"])
-        writer.writerow([*(entry[name] for name in COLUMNS), *seconds, scores, _commit(entry)])
+        columns = {"precision": "float32", **entry}  # entries of earlier versions do not say
+        writer.writerow([*(columns[name] for name in COLUMNS), *seconds, scores, _commit(entry)])
     return buffer.getvalue()
 
 
@@ -75,6 +76,8 @@ def _line(entry: dict[str, Any]) -> list[str]:
     features = entry["features"] + (f" on {entry['unlabelled']}" if entry["unlabelled"] else "")
     if entry.get("test_per_class"):  # entries of earlier versions do not say
         features += f", at most {entry['test_per_class']} tested per class"
+    if entry.get("precision", "float32") != "float32":
+        features += f", {entry['precision']}"
     return [
         features.replace("raw-pixels", "raw pixels"),
         entry["label"],

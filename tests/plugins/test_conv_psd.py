@@ -8,9 +8,10 @@ import featbench
 from featbench.architecture import Architecture
 from featbench.encoders import encoder_of
 from featbench.errors import LearningError, UsageError
+from featbench.extraction import extract
 from featbench.filters import Bank
 from featbench.learner import fill_bank
-from featbench.network import assemble, extract, learn_stages
+from featbench.network import assemble, learn_stages
 from featbench.patches import MapSource, PatchSource
 from featbench.plugins.conv_psd import ConvPsd, WindowDecoder
 from featbench.registry import Registry

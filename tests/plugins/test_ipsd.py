@@ -9,9 +9,10 @@ from torch import nn
 import featbench
 from featbench.architecture import Architecture
 from featbench.errors import LearningError, UsageError
+from featbench.extraction import extract
 from featbench.filters import Bank
 from featbench.learner import fill_bank
-from featbench.network import assemble, extract, learn_stages, refusal
+from featbench.network import assemble, learn_stages, refusal
 from featbench.patches import MapSource, PatchSource
 from featbench.plugins.ipsd import FLOOR, GroupPooling, Ipsd, infer_groups
 from featbench.registry import Registry

@@ -7,9 +7,10 @@ import featbench
 from featbench.architecture import Architecture
 from featbench.encoders import FilterBank
 from featbench.errors import LearningError, UsageError
+from featbench.extraction import extract
 from featbench.filters import Bank
 from featbench.learner import fill_bank
-from featbench.network import assemble, extract, learn_stages, refusal
+from featbench.network import assemble, learn_stages, refusal
 from featbench.patch_matrix import PatchMatrix
 from featbench.patches import MapSource, PatchSource
 from featbench.plugins.lista import LcodLearner, ListaLearner

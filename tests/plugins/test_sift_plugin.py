@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from featbench.errors import FeatbenchError, UsageError
+from featbench.extraction import extract
 from featbench.extractor import Extractor
-from featbench.network import extract, network_of
+from featbench.network import network_of
 from featbench.parameters import Choice
 from featbench.plugins.sift import Hog, Sift
 from featbench.registry import Registry

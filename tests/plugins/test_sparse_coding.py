@@ -7,9 +7,10 @@ from torch import nn
 import featbench
 from featbench.architecture import Architecture
 from featbench.errors import LearningError, UsageError
+from featbench.extraction import extract
 from featbench.filters import Bank, Filters
 from featbench.learner import fill_bank
-from featbench.network import assemble, extract, learn_stages
+from featbench.network import assemble, learn_stages
 from featbench.patch_matrix import PatchMatrix
 from featbench.patches import MapSource, PatchSource
 from featbench.plugins.sparse_coding import SparseCoding

@@ -1,0 +1,156 @@
+"""Filter banks: the first layer's convolution with its non-linearity in one kernel, and the latter alone for others.
+
+Both write maps last in memory, and the mean and the mean square over maps while a pixel's maps are in registers.
+"""
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from featbench.cuda.kernel import blocks, kernel, launch, power_of_two
+from featbench.cuda.reference import BankWeights, Responses
+
+MOST_MAPS = 128
+"""Maps that a program holds at once: with 64 pixels, 64 sums in each of 128 threads."""
+
+
+def convolve(
+    x: Tensor, weight: Tensor, bank: BankWeights, kept: torch.dtype, *, ieee: bool, moments: bool
+) -> Responses:
+    """Return the responses, of type `kept`, of a bank without table to x [n, maps, h, w].
+
+    x and weight [filters, maps, size, size] are float32; with `ieee` all their bits count, else they are rounded to
+    TF32 or shorter already, and tensor cores multiply them. What a program reads and writes lies within one image, so
+    that its responses do not depend on the batch.
+    """
+    n, _, height, width = x.shape
+    filters, size = weight.shape[0], weight.shape[3]
+    rows, columns = height - size + 1, width - size + 1
+    last = x.new_empty(n, rows, columns, filters, dtype=kept)
+    mean, square = _moment_maps(last) if moments else (None, None)
+    block_maps = power_of_two(min(filters, MOST_MAPS), 16)
+    pixels = 128 if block_maps <= 64 else 64
+    tiles = blocks(rows * columns, pixels)
+    taps = weight.reshape(filters, -1).T.contiguous()
+    launch(
+        _convolve, n * tiles, x.contiguous(), taps, bank.bias, bank.gain, last, mean, square,
+        height, width, rows, columns, tiles, taps=taps.shape[0], size=size, maps=filters, block_pixels=pixels,
+        block_maps=block_maps, block_taps=16 if ieee else 32, rectified=bank.rectified,
+        precision="ieee" if ieee else "tf32", num_warps=4 if ieee else 8, num_stages=2,
+    )  # fmt: skip
+    return Responses(last.permute(0, 3, 1, 2), mean, square, own=True)
+
+
+def activate(last: Tensor, bank: BankWeights, *, moments: bool) -> Responses:
+    """Add the bias to bare responses [n, h, w, maps], contiguous, and apply the non-linearity, in place."""
+    mean, square = _moment_maps(last) if moments else (None, None)
+    maps = last.shape[3]
+    block_maps = power_of_two(min(maps, MOST_MAPS), 16)
+    block_pixels = 4096 // block_maps
+    pixels = last.numel() // maps
+    launch(
+        _activate, blocks(pixels, block_pixels), last, bank.bias, bank.gain, mean, square, pixels,
+        maps=maps, block_pixels=block_pixels, block_maps=block_maps, rectified=bank.rectified,
+    )  # fmt: skip
+    return Responses(last.permute(0, 3, 1, 2), mean, square, own=True)
+
+
+def _moment_maps(last: Tensor) -> tuple[Tensor, Tensor]:
+    n, rows, columns, _ = last.shape
+    mean = last.new_empty(n, 1, rows, columns, dtype=torch.float32)
+    return mean, torch.empty_like(mean)
+
+
+@kernel
+def _convolve(
+    x: tl.tensor, weight: tl.tensor, bias: tl.tensor, gain: tl.tensor, y: tl.tensor, mean: tl.tensor, square: tl.tensor,
+    height: tl.tensor, width: tl.tensor, rows: tl.tensor, columns: tl.tensor, tiles: tl.tensor,
+    taps: tl.constexpr, size: tl.constexpr, maps: tl.constexpr, block_pixels: tl.constexpr,
+    block_maps: tl.constexpr, block_taps: tl.constexpr, rectified: tl.constexpr, precision: tl.constexpr,
+) -> None:  # fmt: skip
+    """Filter a tile of an image's pixels: a product of their windows [pixels, taps] and the filters [taps, maps]."""
+    program = tl.program_id(0)
+    image = (program // tiles).to(tl.int64)
+    pixel = program % tiles * block_pixels + tl.arange(0, block_pixels)
+    inside = pixel < rows * columns
+    corner = image * (taps // (size * size)) * height * width + pixel // columns * width + pixel % columns
+    place = image * rows * columns + pixel
+    total = tl.zeros((block_pixels,), tl.float32)
+    energy = tl.zeros((block_pixels,), tl.float32)
+    for first in range(0, maps, block_maps):
+        unit = first + tl.arange(0, block_maps)
+        present = unit < maps
+        response = tl.zeros((block_pixels, block_maps), tl.float32)
+        for start in range(0, taps, block_taps):
+            tap = start + tl.arange(0, block_taps)
+            used = tap < taps
+            offset = tap // (size * size) * height * width + tap // size % size * width + tap % size
+            window = tl.load(x + corner[:, None] + offset[None, :], inside[:, None] & used[None, :], other=0.0)
+            filters = tl.load(weight + tap[:, None] * maps + unit[None, :], used[:, None] & present[None, :], other=0.0)
+            response = tl.dot(window, filters, response, input_precision=precision)
+        response = _respond(response, bias, gain, unit, present, rectified)
+        where, there = place[:, None] * maps + unit[None, :], inside[:, None] & present[None, :]
+        tl.store(y + where, response.to(y.dtype.element_ty), there)
+        if mean is not None:
+            total += tl.sum(response, axis=1)
+            energy += tl.sum(response * response, axis=1)
+    if mean is not None:
+        tl.store(mean + place, total / maps, inside)
+        tl.store(square + place, energy / maps, inside)
+
+
+@kernel
+def _activate(
+    y: tl.tensor, bias: tl.tensor, gain: tl.tensor, mean: tl.tensor, square: tl.tensor, pixels: tl.tensor,
+    maps: tl.constexpr, block_pixels: tl.constexpr, block_maps: tl.constexpr, rectified: tl.constexpr,
+) -> None:  # fmt: skip
+    """Finish the responses of a block of pixels of any images."""
+    place = tl.program_id(0).to(tl.int64) * block_pixels + tl.arange(0, block_pixels)
+    inside = place < pixels
+    total = tl.zeros((block_pixels,), tl.float32)
+    energy = tl.zeros((block_pixels,), tl.float32)
+    for first in range(0, maps, block_maps):
+        unit = first + tl.arange(0, block_maps)
+        present = unit < maps
+        where, there = place[:, None] * maps + unit[None, :], inside[:, None] & present[None, :]
+        response = tl.load(y + where, there, other=0.0).to(tl.float32)
+        response = _respond(response, bias, gain, unit, present, rectified)
+        tl.store(y + where, response.to(y.dtype.element_ty), there)
+        if mean is not None:
+            total += tl.sum(response, axis=1)
+            energy += tl.sum(response * response, axis=1)
+    if mean is not None:
+        tl.store(mean + place, total / maps, inside)
+        tl.store(square + place, energy / maps, inside)
+
+
+@kernel
+def _respond(
+    response: tl.tensor, bias: tl.tensor, gain: tl.tensor, unit: tl.tensor, present: tl.tensor, rectified: tl.constexpr
+) -> tl.tensor:
+    """Add the bias to [pixels, maps], apply tanh, gain and absolute value; maps that are not there become 0."""
+    response += tl.load(bias + unit, present, other=0.0)[None, :]
+    if gain is not None:
+        response = tanh(response) * tl.load(gain + unit, present, other=0.0)[None, :]
+    if rectified:
+        response = tl.abs(response)
+    return tl.where(present[None, :], response, 0.0)
+
+
+@kernel
+def tanh(x: tl.tensor) -> tl.tensor:
+    """Return tanh x in float32, its relative error below 3e-7.
+
+    Below 1 a polynomial of least relative error (5e-9 before rounding): 1 - 2/(e^2x + 1) would lose its digits there.
+    """
+    size = tl.abs(x)
+    square = tl.minimum(size, 1.0) * tl.minimum(size, 1.0)
+    rest = -3.5845153615809977e-4 * square + 2.301363041624427e-3
+    rest = rest * square - 7.946104742586613e-3
+    rest = rest * square + 2.1486656740307808e-2
+    rest = rest * square - 5.387980118393898e-2
+    rest = rest * square + 1.3332344591617584e-1
+    rest = rest * square - 3.3333295583724976e-1
+    fallen = tl.exp(-2.0 * size)
+    large = 1.0 - 2.0 * fallen / (1.0 + fallen)
+    return tl.where(size < 1.0, x * (square * rest) + x, tl.where(x < 0.0, -large, large))

@@ -1,0 +1,94 @@
+"""Batches of images through a network: as many at once as the caches or the memory like, fewer where it runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from featbench.cuda.failures import is_out_of_memory
+from featbench.cuda.fusion import FusedNetwork
+from featbench.cuda.reference import Precision
+from featbench.cuda.selection import select
+from featbench.errors import DeviceError
+
+BLOCK_VALUES = {"cpu": 2**21, "cuda": 2**28}
+"""Values of the largest maps that are computed at once: on a CPU 8 MB, which stay in its cache; on a GPU 1 GB."""
+
+Wait = Callable[[], Tensor]
+"""Waits for features that were asked for, and returns them on the CPU."""
+
+
+class Batches:
+    """Takes maps [n, ...] on the CPU to features [n, ...] on the CPU, on a device, without gradients.
+
+    A batch that does not fit into the memory is split, and those after it are smaller from the start.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device, precision: Precision = "float32") -> None:
+        self.device = device
+        self.fused = FusedNetwork(network.to(device).eval(), select(device, precision))
+        self.most: int | None = None
+        self._growth: float | None = None
+        self._run = self._on_cpu if device.type == "cpu" else self._streamed()
+
+    @property
+    def in_flight(self) -> int:
+        """How many launched batches may wait while others are launched: a GPU copies one while it computes another."""
+        return 0 if self.device.type == "cpu" else 1
+
+    def images_at_once(self, one: Tensor) -> int:
+        """Return how many images such as the first of `one` [1, ...] are computed together."""
+        if self._growth is None:
+            self._growth = self._guarded(one) / max(1, one.numel())
+        fitting = int(BLOCK_VALUES[self.device.type] / max(1.0, self._growth * one.numel()))
+        return max(1, min(fitting, self.most or fitting))
+
+    def launch(self, maps: Tensor) -> Wait:
+        """Begin with the features of maps [n, ...]; n may be 0. `DeviceError` if one image alone is too large."""
+        if len(maps) == 0:
+            return lambda: self.launch(maps.new_zeros(1, *maps.shape[1:]))()[:0]
+        return _joined([self._launch(part) for part in torch.split(maps, self.images_at_once(maps[:1]))])
+
+    def _guarded(self, one: Tensor) -> int:
+        try:
+            return self.fused.largest(one.to(self.device))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        raise self._too_large(one)
+
+    def _launch(self, maps: Tensor) -> Wait:
+        try:
+            return self._run(maps)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        # Out of the handler, whose traceback would keep the maps that were made.
+        if len(maps) == 1:
+            raise self._too_large(maps)
+        self.most = len(maps) // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return _joined([self._launch(part) for part in torch.split(maps, self.most)])
+
+    def _too_large(self, maps: Tensor) -> DeviceError:
+        size = "×".join(str(side) for side in maps.shape[1:])
+        return DeviceError(
+            f"the maps of one image of {size} do not fit into the memory of {self.device.type}: make images smaller "
+            "(Preprocessing(size=…)), or use fewer filters"
+        )
+
+    def _on_cpu(self, maps: Tensor) -> Wait:
+        features = self.fused(maps)
+        return lambda: features
+
+    def _streamed(self) -> Callable[[Tensor], Wait]:
+        from featbench.cuda.streams import Streamed
+
+        return Streamed(self.fused, self.device).launch
+
+
+def _joined(waits: list[Wait]) -> Wait:
+    return waits[0] if len(waits) == 1 else lambda: torch.cat([wait() for wait in waits])

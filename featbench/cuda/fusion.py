@@ -1,0 +1,120 @@
+"""A network of stages as it is run without gradients: its operations joined into those of a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from torch import Tensor, nn
+
+from featbench.cuda.reference import BankWeights, Reference, Responses
+from featbench.encoders import FilterBank, TanhGain
+from featbench.normalization import LocalNormalisation
+from featbench.pooling import Pooling
+from featbench.stages import Rectification, Stage
+
+Step = Callable[[Responses], Responses]
+
+
+class FusedNetwork(nn.Module):
+    """Computes what `network` does with the operations of a device; modules that it does not know run as they are.
+
+    Filter bank, tanh with gain and absolute value are one operation, which gives the moments that N needs; N and
+    pooling are another, which makes no normalised copy of the maps. The network's parameters are read when it is made.
+    """
+
+    def __init__(self, network: nn.Module, operations: Reference) -> None:
+        super().__init__()
+        self.network, self.operations = network, operations
+        self.steps = _steps(list(_leaves(network)), operations)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features of maps x [n, ...], float32."""
+        responses = Responses(x)
+        for step in self.steps:
+            responses = step(responses)
+        return responses.y.float().contiguous()
+
+    def largest(self, x: Tensor) -> int:
+        """Return how many values the largest maps hold on the way from maps x [1, ...] to their features."""
+        sizes = [x.numel()]
+
+        def watch(_module: nn.Module, _inputs: object, output: object) -> None:
+            if isinstance(output, Tensor):
+                sizes.append(output.numel())
+
+        # Of the modules, those that run as they are tell of what they make; the operations' maps are seen here.
+        handles = [module.register_forward_hook(watch) for module in self.network.modules()]
+        try:
+            responses = Responses(x)
+            for step in self.steps:
+                responses = step(responses)
+                sizes.append(responses.y.numel())
+        finally:
+            for handle in handles:
+                handle.remove()
+        return max(sizes)
+
+
+def _leaves(network: nn.Module) -> Iterator[nn.Module]:
+    """Yield the modules that a chain runs, in order; chains inside it are opened."""
+    if type(network) in (nn.Sequential, Stage):
+        for part in network.children():
+            yield from _leaves(part)
+    else:
+        yield network
+
+
+def _steps(modules: list[nn.Module], operations: Reference) -> list[Step]:
+    steps: list[Step] = []
+    while modules:
+        match modules:
+            case [FilterBank() as bank, *rest]:
+                step, modules = _filter_bank(bank, rest, operations)
+            case [LocalNormalisation() as norm, Pooling() as pooling, *modules]:
+                step = _normalised_pool(norm, pooling, operations)
+            case [LocalNormalisation() as norm, *modules]:
+                step = _normalise(norm, operations)
+            case [Pooling() as pooling, *modules]:
+                step = _normalised_pool(None, pooling, operations)
+            case [module, *modules]:
+                step = _as_it_is(module)
+        steps.append(step)
+    return steps
+
+
+def _filter_bank(bank: FilterBank, rest: list[nn.Module], operations: Reference) -> tuple[Step, list[nn.Module]]:
+    """Join a filter bank with the non-linearity after it; return what is left."""
+    gain, rectified = None, False
+    if rest and isinstance(rest[0], TanhGain):
+        gain, rest = rest[0].gain, rest[1:]
+    if rest and isinstance(rest[0], Rectification):
+        rectified, rest = True, rest[1:]
+    moments = bool(rest) and isinstance(rest[0], LocalNormalisation)
+
+    def step(responses: Responses) -> Responses:
+        x = responses.y.float()
+        table = None if bank.sees_all(x.shape[1]) else bank.table
+        weights = BankWeights(bank.weight, bank.bias, table, gain, rectified)
+        return operations.filter_bank(x, weights, moments=moments)
+
+    return step, rest
+
+
+def _normalised_pool(norm: LocalNormalisation | None, pooling: Pooling, operations: Reference) -> Step:
+    def step(responses: Responses) -> Responses:
+        shift, scale = (None, None) if norm is None else operations.statistics(responses, norm)
+        return Responses(operations.normalised_pool(responses, shift, scale, pooling.spec), own=True)
+
+    return step
+
+
+def _normalise(norm: LocalNormalisation, operations: Reference) -> Step:
+    def step(responses: Responses) -> Responses:
+        shift, scale = operations.statistics(responses, norm)
+        return Responses(operations.normalised(responses, shift, scale), own=True)
+
+    return step
+
+
+def _as_it_is(module: nn.Module) -> Step:
+    return lambda responses: Responses(module(responses.y.float()))

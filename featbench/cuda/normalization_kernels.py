@@ -1,0 +1,146 @@
+"""N's mean and deviation of each pixel's surroundings, from the mean and the mean square over maps.
+
+No sum is shared between programs, so that the same image gives the same bits, in any batch.
+"""
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from featbench.cuda.bank_kernels import MOST_MAPS
+from featbench.cuda.kernel import blocks, kernel, launch, maps_last, power_of_two
+from featbench.normalization import ROUNDING, TINY, LocalNormalisation
+
+BLOCK = 256
+"""Pixels of a program. Its window's rows stay in the first-level cache."""
+
+
+def moments(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and mean square over maps, float32 [n, 1, h, w], of y [n, maps, h, w]."""
+    n, maps, height, width = y.shape
+    mean = y.new_empty(n, 1, height, width, dtype=torch.float32)
+    square = torch.empty_like(mean)
+    block_maps = power_of_two(min(maps, MOST_MAPS), 16)
+    pixels = 4096 // block_maps
+    arguments = (maps_last(y), mean, square, mean.numel())
+    launch(
+        _moments, blocks(mean.numel(), pixels), *arguments, maps=maps, block_pixels=pixels, block_maps=block_maps
+    )  # fmt: skip
+    return mean, square
+
+
+def statistics(mean: Tensor, square: Tensor, norm: LocalNormalisation) -> tuple[Tensor | None, Tensor | None]:
+    """Return what N subtracts and what it divides by, [n, 1, h, w] each, or None; mean, square: float32 [n, 1, h, w].
+
+    As `LocalNormalisation.statistics`, but its window is summed at once, not rows first.
+    """
+    n, _, height, width = mean.shape
+    tiles = blocks(height * width, BLOCK)
+    profile = norm.profile.to(mean)
+    mean, square = mean.contiguous(), square.contiguous()
+    local_mean = torch.empty_like(mean) if norm.subtractive else None
+    variance = torch.empty_like(mean) if norm.divisive else None
+    window = {"size": norm.size, "zeros": norm.zeros, "block": BLOCK}
+    launch(_centre, n * tiles, mean, square, profile, local_mean, variance, height, width, tiles, **window)
+    if variance is None:
+        return local_mean, None
+    deviation = torch.empty_like(mean)
+    launch(_deviate, n * tiles, variance, profile, deviation, height, width, tiles, tiny=TINY, **window)
+    least = mean.new_empty(n, 1, 1, 1)
+    noise = ROUNDING * torch.finfo(mean.dtype).eps ** 0.5
+    launch(_least, n, deviation, square, least, height * width, noise=noise, block=1024)
+    return local_mean, torch.maximum(least, deviation, out=deviation)
+
+
+@kernel
+def _moments(
+    y: tl.tensor, mean: tl.tensor, square: tl.tensor, pixels: tl.tensor,
+    maps: tl.constexpr, block_pixels: tl.constexpr, block_maps: tl.constexpr,
+) -> None:  # fmt: skip
+    """Reduce maps [pixels, maps] over the latter."""
+    place = tl.program_id(0).to(tl.int64) * block_pixels + tl.arange(0, block_pixels)
+    inside = place < pixels
+    total = tl.zeros((block_pixels,), tl.float32)
+    energy = tl.zeros((block_pixels,), tl.float32)
+    for first in range(0, maps, block_maps):
+        unit = first + tl.arange(0, block_maps)
+        there = inside[:, None] & (unit < maps)[None, :]
+        value = tl.load(y + place[:, None] * maps + unit[None, :], there, other=0.0).to(tl.float32)
+        total += tl.sum(value, axis=1)
+        energy += tl.sum(value * value, axis=1)
+    tl.store(mean + place, total / maps, inside)
+    tl.store(square + place, energy / maps, inside)
+
+
+@kernel
+def _blur(
+    x: tl.tensor, profile: tl.tensor, row: tl.tensor, column: tl.tensor, inside: tl.tensor,
+    height: tl.tensor, width: tl.tensor, size: tl.constexpr, zeros: tl.constexpr, block: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """Return the Gaussian mean of an image x around pixels; the window's part beyond the border counts as `zeros`."""
+    total = tl.zeros((block,), tl.float32)
+    mass = tl.zeros((block,), tl.float32)
+    for tap in range(size * size):
+        weight = tl.load(profile + tap // size) * tl.load(profile + tap % size)
+        near, beside = row + tap // size - size // 2, column + tap % size - size // 2
+        there = inside & (near >= 0) & (near < height) & (beside >= 0) & (beside < width)
+        total += weight * tl.load(x + near * width + beside, there, other=0.0)
+        mass += tl.where(there, weight, 0.0)
+    if zeros:
+        return total
+    return total / tl.where(inside, mass, 1.0)
+
+
+@kernel
+def _centre(
+    mean: tl.tensor, square: tl.tensor, profile: tl.tensor, local_mean: tl.tensor, variance: tl.tensor,
+    height: tl.tensor, width: tl.tensor, tiles: tl.tensor,
+    size: tl.constexpr, zeros: tl.constexpr, block: tl.constexpr,
+) -> None:  # fmt: skip
+    """Find m = w∗μ and v = q - 2mμ + m² of a tile of an image; m = 0 where it is not asked for."""
+    program = tl.program_id(0)
+    start = (program // tiles).to(tl.int64) * height * width
+    pixel = program % tiles * block + tl.arange(0, block)
+    inside = pixel < height * width
+    around = tl.zeros((block,), tl.float32)
+    if local_mean is not None:
+        around = _blur(mean + start, profile, pixel // width, pixel % width, inside, height, width, size, zeros, block)
+        tl.store(local_mean + start + pixel, around, inside)
+    if variance is not None:
+        here = tl.load(mean + start + pixel, inside, other=0.0)
+        value = tl.load(square + start + pixel, inside, other=0.0) - 2.0 * around * here + around * around
+        tl.store(variance + start + pixel, tl.maximum(value, 0.0), inside)
+
+
+@kernel
+def _deviate(
+    variance: tl.tensor, profile: tl.tensor, deviation: tl.tensor, height: tl.tensor, width: tl.tensor,
+    tiles: tl.tensor, size: tl.constexpr, zeros: tl.constexpr, block: tl.constexpr, tiny: tl.constexpr,
+) -> None:  # fmt: skip
+    """Find σ = sqrt(w∗v) of a tile of an image."""
+    program = tl.program_id(0)
+    start = (program // tiles).to(tl.int64) * height * width
+    pixel = program % tiles * block + tl.arange(0, block)
+    inside = pixel < height * width
+    row, column = pixel // width, pixel % width
+    blurred = _blur(variance + start, profile, row, column, inside, height, width, size, zeros, block)
+    tl.store(deviation + start + pixel, tl.sqrt(tl.maximum(blurred, tiny)), inside)
+
+
+@kernel
+def _least(
+    deviation: tl.tensor, square: tl.tensor, least: tl.tensor, pixels: tl.tensor,
+    noise: tl.constexpr, block: tl.constexpr,
+) -> None:  # fmt: skip
+    """Find the smallest denominator of an image: the mean of σ, or so much as rounding may give."""
+    image = tl.program_id(0)
+    start = image.to(tl.int64) * pixels
+    spread = tl.zeros((block,), tl.float32)
+    energy = tl.zeros((block,), tl.float32)
+    for first in range(0, pixels, block):
+        pixel = first + tl.arange(0, block)
+        inside = pixel < pixels
+        spread += tl.load(deviation + start + pixel, inside, other=0.0)
+        energy += tl.load(square + start + pixel, inside, other=0.0)
+    rounding = noise * tl.sqrt(tl.sum(energy, axis=0) / pixels)
+    tl.store(least + image, tl.maximum(tl.sum(spread, axis=0) / pixels, rounding))

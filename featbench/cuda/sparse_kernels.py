@@ -1,0 +1,81 @@
+"""Sparse coding: the soft threshold in place, and greedy coordinate descent with a patch's codes in registers."""
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from featbench.cuda.kernel import blocks, kernel, launch, power_of_two
+
+
+def shrink(values: Tensor, threshold: Tensor) -> None:
+    """Apply the soft threshold to values [groups, r, m], contiguous, in place; threshold [groups, m]."""
+    groups, rows, units = values.shape
+    block_units = min(power_of_two(units), 1024)
+    block_rows = 2048 // block_units
+    unit_blocks = blocks(units, block_units)
+    launch(
+        _shrink, blocks(groups * rows, block_rows) * unit_blocks, values, threshold.contiguous(), groups * rows, rows,
+        unit_blocks, units=units, block_rows=block_rows, block_units=block_units,
+    )  # fmt: skip
+
+
+def descend(codes: Tensor, targets: Tensor, coupling: Tensor, lam: float, steps: int, *, nonnegative: bool) -> None:
+    """Take steps of greedy coordinate descent in place, see `Reference.coordinate_steps`; float32 or float64.
+
+    codes and targets [n, m], coupling [m, m]: contiguous.
+    """
+    n, units = codes.shape
+    block = power_of_two(units)
+    # A float argument would reach the kernel as float32.
+    penalty = torch.full((1,), lam, dtype=codes.dtype, device=codes.device)
+    launch(
+        _descend, n, codes, targets, coupling, coupling.diagonal().contiguous(), penalty, steps, units=units,
+        nonnegative=nonnegative, block=block, num_warps=min(16, max(1, block // 256)),
+    )  # fmt: skip
+
+
+@kernel
+def _shrink(
+    values: tl.tensor, threshold: tl.tensor, rows: tl.tensor, group_rows: tl.tensor, unit_blocks: tl.tensor,
+    units: tl.constexpr, block_rows: tl.constexpr, block_units: tl.constexpr,
+) -> None:  # fmt: skip
+    """Shrink a block of rows and units."""
+    program = tl.program_id(0)
+    unit = program % unit_blocks * block_units + tl.arange(0, block_units)
+    row = (program // unit_blocks).to(tl.int64) * block_rows + tl.arange(0, block_rows)
+    there = (row < rows)[:, None] & (unit < units)[None, :]
+    place = values + row[:, None] * units + unit[None, :]
+    value = tl.load(place, there, other=0.0)
+    least = tl.load(threshold + row[:, None] // group_rows * units + unit[None, :], there, other=0.0)
+    tl.store(place, value - tl.maximum(tl.minimum(value, least), -least), there)
+
+
+@kernel
+def _descend(
+    codes: tl.tensor, targets: tl.tensor, coupling: tl.tensor, diagonal: tl.tensor, penalty: tl.tensor,
+    steps: tl.tensor, units: tl.constexpr, nonnegative: tl.constexpr, block: tl.constexpr,
+) -> None:  # fmt: skip
+    """Take all the steps of one row."""
+    unit = tl.arange(0, block)
+    present = unit < units
+    start = tl.program_id(0).to(tl.int64) * units
+    code = tl.load(codes + start + unit, present, other=0.0)
+    target = tl.load(targets + start + unit, present, other=0.0)
+    norm_square = tl.load(diagonal + unit, present, other=0.0)
+    norm = tl.sqrt(norm_square)
+    lam = tl.load(penalty)
+    for _ in range(steps):
+        if nonnegative:
+            shrunk = tl.maximum(target - lam, 0.0)
+        else:
+            shrunk = target - tl.maximum(tl.minimum(target, lam), -lam)
+        change = tl.where(norm_square > 0, shrunk / tl.where(norm_square > 0, norm_square, 1.0) - code, 0.0)
+        # Units that are not there lose against those that gain nothing.
+        chosen = tl.argmax(tl.where(present, tl.abs(change) * norm, -1.0), axis=0)
+        move = tl.sum(tl.where(unit == chosen, change, 0.0), axis=0)
+        code = tl.where(unit == chosen, code + move, code)
+        row = coupling + chosen.to(tl.int64) * units
+        between = tl.load(row + unit, present & (chosen < units) & (unit != chosen), other=0.0)
+        target -= between * move
+    tl.store(codes + start + unit, code, present)
+    tl.store(targets + start + unit, target, present)

@@ -1,0 +1,48 @@
+"""Batches on a GPU: copied from pinned memory on one stream while another computes, replayed as a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from featbench.cuda.graphs import Graphed
+
+
+class Streamed:
+    """Runs a network over batches on a GPU. `launch` returns at once; what it returns waits for the features.
+
+    Three streams: one brings maps in, one computes, one takes features out. Events order them; the memory of one batch
+    is not given to another before both streams that use it are past it.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        self.network, self.device = Graphed(network), device
+        self.coming, self.computing, self.going = _stream(device), _stream(device), _stream(device)
+
+    def launch(self, maps: Tensor) -> Callable[[], Tensor]:
+        """Begin with the features of maps [n, ...] on the CPU."""
+        with torch.cuda.stream(self.coming):
+            there = maps.pin_memory().to(self.device, non_blocking=True)
+        self.computing.wait_stream(self.coming)
+        with torch.cuda.stream(self.computing):
+            there.record_stream(self.computing)
+            features = self.network(there)
+        self.going.wait_stream(self.computing)
+        with torch.cuda.stream(self.going):
+            features.record_stream(self.going)
+            back = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
+            back.copy_(features, non_blocking=True)
+            done = self.going.record_event()
+
+        def wait() -> Tensor:
+            done.synchronize()
+            return back
+
+        return wait
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return stream
