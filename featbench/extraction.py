@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ def extract(
 ) -> FloatArray:
     """Return the features [n, d] of maps [n, ...], float32; raises as `feature_blocks` does."""
     blocks = feature_blocks(network, maps, device, progress, precision=precision)
-    return np.concatenate([block.reshape(len(block), -1) for block in blocks])
+    return np.concatenate([block.reshape(len(block), math.prod(block.shape[1:])) for block in blocks])
 
 
 @torch.no_grad()
@@ -77,10 +77,7 @@ def feature_blocks(
     several = grids is not None
     block = SEVERAL_SIZES if several else min(BLOCK_IMAGES, batches.images_at_once(maps[:1]))
     parts = [np.arange(start, min(start + block, len(maps))) for start in range(0, len(maps), block)]
-    read = partial(_groups, maps, several)
-    # On a CPU a thread that reads ahead takes a core from those that compute, and they wait for one another.
-    blocks = map(read, parts) if device.type == "cpu" else ahead(read, parts)
-    for part, made in zip(parts, _computed(batches, blocks), strict=True):
+    for part, made in zip(parts, _computed(batches, maps, several, parts), strict=True):
         yield made[0][1] if grids is None else _packed(made, grids)
         if progress is not None:
             progress(int(part[-1]) + 1, len(maps))
@@ -96,12 +93,32 @@ def _groups(maps: Tensor | Maps, several: bool, images: IntArray) -> list[Group]
     return [Group(group, maps[group]) for group in alike]
 
 
-def _computed(batches: Batches, blocks: Iterator[list[Group]]) -> Iterator[list[tuple[IntArray, FloatArray]]]:
-    """Yield which images the groups of each block hold, with their features; others are computed while one is taken."""
+def _computed(
+    batches: Batches, maps: Tensor | Maps, several: bool, parts: list[IntArray]
+) -> Iterator[list[tuple[IntArray, FloatArray]]]:
+    """Yield which images the groups of each part hold, with their features; others are made while one is taken."""
+
+    def read(part: IntArray) -> list[Group]:
+        return _groups(maps, several, part)
+
+    def compute(part: IntArray) -> list[tuple[IntArray, FloatArray]]:
+        return [(group.images, _checked(batches.launch(group.maps)(), group.images)) for group in read(part)]
+
+    if batches.device.type == "cuda":
+        yield from _streamed(batches, ahead(read, parts))
+    elif batches.workers > 1 and len(parts) > 1:
+        yield from ahead(compute, parts, batches.workers)
+    else:
+        # Where each operation has all threads, one that reads ahead would take a core from those that wait for it.
+        yield from map(compute, parts)
+
+
+def _streamed(batches: Batches, blocks: Iterator[list[Group]]) -> Iterator[list[tuple[IntArray, FloatArray]]]:
+    """Launch one block before the features of the last one are waited for."""
     launched: deque[list[tuple[IntArray, Wait]]] = deque()
     for groups in blocks:
         launched.append([(group.images, batches.launch(group.maps)) for group in groups])
-        if len(launched) > batches.in_flight:
+        if len(launched) > 1:
             yield [(images, _checked(wait(), images)) for images, wait in launched.popleft()]
     while launched:
         yield [(images, _checked(wait(), images)) for images, wait in launched.popleft()]

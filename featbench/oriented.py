@@ -15,9 +15,6 @@ from torch import Tensor
 CLIP = 0.2
 """No number may be larger in a descriptor of unit norm, before it is scaled to unit norm once more (Lowe 2004, 6.1)."""
 
-BLOCK_VALUES = 2**19
-"""Values of oriented maps that are made at once on a CPU, so that they stay in its cache: a few images or one."""
-
 
 @dataclass(frozen=True)
 class Histograms:
@@ -46,30 +43,6 @@ class Histograms:
             raise ValueError(f"size ≥ {self.cells} and step ≥ 1 are needed, not {size} and {step}")
         if min(shape[-2:]) < size:
             raise ValueError(f"patches of {size}×{size} do not fit images of {shape[-2]}×{shape[-1]}")
-
-    @torch.no_grad()
-    def describe(self, images: Tensor, size: int, step: int, floor: float = 0.0) -> Tensor:
-        """Return the descriptors [n, rows, columns, length] of the patches of `size` pixels every `step` pixels.
-
-        images [n, height, width], of floating point. The grid lies in the middle of the image. floor: see `normalise`.
-        Raises as `check` does. No gradient flows.
-        """
-        self.check(images.shape, size, step)
-        n, height, width = images.shape
-        rows, columns = ((side - size) // step + 1 for side in (height, width))
-        found = images.new_empty(n, rows, columns, self.length)
-        together = n if images.is_cuda else BLOCK_VALUES // (self.orientations * height * width)
-        for start in range(0, n, max(1, together)):
-            block = slice(start, start + max(1, together))
-            found[block] = self._describe(images[block], size, step, floor)
-        return found
-
-    def _describe(self, images: Tensor, size: int, step: int, floor: float) -> Tensor:
-        maps = self.oriented_gradients(images.transpose(0, 1).contiguous())
-        pooled = self.pool(maps, size, step)
-        # So much may come of rounding alone, where every gradient of a patch errs by it.
-        blank = torch.finfo(images.dtype).eps * size * size * images.abs().amax(dim=(1, 2)).view(-1, 1, 1, 1)
-        return normalise(pooled, floor, blank)
 
     def oriented_gradients(self, images: Tensor) -> Tensor:
         """Return the gradient's magnitude, shared between the two nearest bins, [height, n, orientations, width].

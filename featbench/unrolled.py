@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from featbench.cuda.selection import select
 from featbench.errors import LearningError
 from featbench.sparse.steps import largest_eigenvalue
 
@@ -57,10 +58,11 @@ class Lista(Unrolled):
 
     def code(self, b: Tensor) -> Tensor:
         """Take `steps` steps; none is the plain shrinkage encoder."""
-        mixing = self.mixing.transpose(1, 2)
+        mixing, threshold = self.mixing.transpose(1, 2), self.threshold.view(b.shape[1:])
+        operations = select(b.device)
         codes = self.shrink(b)
         for _ in range(self.steps):
-            codes = self.shrink(b + torch.einsum("rgm,gmk->rgk", codes, mixing))
+            codes = operations.sparse_step(codes, mixing, b, threshold)
         return codes
 
 

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,53 @@ def test_large_maps_are_computed_in_smaller_blocks(monkeypatch):
     # The largest output on the way is that of the first stage, 8×8×8; four of them fit.
     monkeypatch.setattr(batches, "BLOCK_VALUES", {"cpu": 4 * 512 + 1})
     assert [len(block) for block in feature_blocks(network, x, CPU)] == [4, 4, 2]
+
+
+class Shared(nn.Module):
+    """A plugin's module: whether two threads were in it at once is noted."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside, self.most = 0, 0
+
+    def forward(self, x):
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        time.sleep(0.002)
+        self.inside -= 1
+        return x
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_several_threads_give_the_same_features_in_the_same_order(two_threads, monkeypatch):
+    network, x = build(TWO_STAGES, (1, 16, 16)), sample(33, 1, 16, 16)
+    monkeypatch.setattr(module, "BLOCK_IMAGES", 2)
+    parallel = extract(network, x, CPU)
+    torch.set_num_threads(1)
+    assert np.array_equal(extract(network, x, CPU), parallel)
+
+
+def test_a_module_that_nobody_knows_is_run_by_one_thread_at_a_time(two_threads, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_IMAGES", 2)
+    network = nn.Sequential(build("4F3-Rabs", (1, 8, 8)), Shared())
+    extract(network, sample(20, 1, 8, 8), CPU)
+    assert network[1].most == 1
+
+
+@pytest.mark.parametrize("bad", [0, 7, 19])
+def test_an_image_that_is_not_finite_is_named_by_several_threads_too(bad, two_threads, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_IMAGES", 2)
+    x = sample(20, 1, 8, 8)
+    x[bad:, 0, 1, 1] = float("nan")
+    with pytest.raises(FeatureError, match=f"features of image {bad} are not finite"):
+        extract(build("4F3-Rabs", (1, 8, 8)), x, CPU)
 
 
 def test_image_alone_has_the_features_it_has_among_others():

@@ -4,9 +4,11 @@ import os
 
 import numpy as np
 import pytest
+import torch
 
+from featbench.caching import CachedSteps
 from featbench.comparison import Workbench
-from featbench.errors import StoreError
+from featbench.errors import DeviceLostError, StoreError
 from featbench.grid import Request
 from featbench.provenance import record_run
 from featbench.runner import Listener, result_key, run_cells
@@ -333,6 +335,43 @@ def test_a_store_that_breaks_within_a_cell_does_not_fail_the_cell(bench, cells, 
     with pytest.raises(StoreError, match="No space left on device"):
         run_cells(cells, bench.steps, provenance="", retry=False, listener=Diary(home))
     assert not (home / "results").exists()
+
+
+LOST = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be asynchronously reported"
+
+
+def test_a_device_that_fails_stops_the_comparison_and_loses_nothing(bench, cells, home, monkeypatch):
+    whole, _ = run_them(bench, cells[:2], home)
+    extract = CachedSteps.extract
+
+    def fail(steps, cell, *rest):
+        if cell == cells[2]:
+            raise RuntimeError(LOST)
+        return extract(steps, cell, *rest)
+
+    monkeypatch.setattr(CachedSteps, "extract", fail)
+    with pytest.raises(DeviceLostError, match=r"failed while .* was computed: CUDA error: an illegal memory"):
+        run_them(bench, cells, home)
+    kept = [bench.store.read_result(result_key(cell, bench.steps)) for cell in cells]
+    assert [result is not None for result in kept] == [True, True, False, False]
+    assert [run.result.score for run in whole] == [result.score for result in kept[:2]]
+
+
+def test_a_lack_of_memory_fails_its_cell_alone_and_says_what_to_do(bench, cells, home, monkeypatch):
+    extract = CachedSteps.extract
+
+    def fail(steps, cell, *rest):
+        if cell == cells[2]:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nMore of it")
+        return extract(steps, cell, *rest)
+
+    monkeypatch.setattr(CachedSteps, "extract", fail)
+    runs, _ = run_them(bench, cells, home)
+    assert [run.result.status for run in runs].count("failed") == 1
+    message = runs[2].result.message
+    assert message.startswith("cpu has no memory left: CUDA out of memory. Tried to allocate 9 GiB.; free some")
+    assert message.endswith("run again with --retry")
+    assert "OutOfMemoryError" in runs[2].result.traceback
 
 
 def test_the_order_of_cells_does_not_matter(bench, cells, home, tiny, tmp_path):

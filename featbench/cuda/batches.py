@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from featbench.ahead import ahead
 from featbench.cuda.failures import is_out_of_memory
 from featbench.cuda.fusion import FusedNetwork
 from featbench.cuda.reference import Precision
@@ -34,9 +35,9 @@ class Batches:
         self._run = self._on_cpu if device.type == "cpu" else self._streamed()
 
     @property
-    def in_flight(self) -> int:
-        """How many launched batches may wait while others are launched: a GPU copies one while it computes another."""
-        return 0 if self.device.type == "cpu" else 1
+    def workers(self) -> int:
+        """How many batches may be computed at once: one a thread on a CPU, where threads may share the network."""
+        return torch.get_num_threads() if self.device.type == "cpu" and self.fused.reentrant else 1
 
     def images_at_once(self, one: Tensor) -> int:
         """Return how many images such as the first of `one` [1, ...] are computed together."""
@@ -49,7 +50,8 @@ class Batches:
         """Begin with the features of maps [n, ...]; n may be 0. `DeviceError` if one image alone is too large."""
         if len(maps) == 0:
             return lambda: self.launch(maps.new_zeros(1, *maps.shape[1:]))()[:0]
-        return _joined([self._launch(part) for part in torch.split(maps, self.images_at_once(maps[:1]))])
+        parts = torch.split(maps, self.images_at_once(maps[:1]))
+        return _joined(list(ahead(self._launch, parts, self.workers) if self.workers > 1 else map(self._launch, parts)))
 
     def _guarded(self, one: Tensor) -> int:
         try:

@@ -14,6 +14,12 @@ from featbench.stages import Rectification, Stage
 
 Step = Callable[[Responses], Responses]
 
+REENTRANT = (
+    *(f"featbench.{name}" for name in ("encoders", "normalization", "pooling", "stages", "unrolled", "plugins.sift")),
+    "torch.nn.modules",
+)
+"""Where the modules come from that keep nothing of a call; of a plugin's nobody knows."""
+
 
 class FusedNetwork(nn.Module):
     """Computes what `network` does with the operations of a device; modules that it does not know run as they are.
@@ -26,6 +32,11 @@ class FusedNetwork(nn.Module):
         super().__init__()
         self.network, self.operations = network, operations
         self.steps = _steps(list(_leaves(network)), operations)
+
+    @property
+    def reentrant(self) -> bool:
+        """Whether several threads may run it at once: its modules are known to keep nothing of a call."""
+        return all(type(module).__module__.startswith(REENTRANT) for module in _leaves(self.network))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features of maps x [n, ...], float32."""

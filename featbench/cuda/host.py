@@ -13,9 +13,16 @@ from torch.nn import functional
 from featbench.architecture import PoolingSpec
 from featbench.cuda.reference import HALVES, BankWeights, Precision, Reference, Responses, bank_tensors, wants_gradient
 from featbench.normalization import LocalNormalisation
+from featbench.sparse.memory import available_memory
 
 KEPT_BYTES = 2**25 - 2**14
 """The largest block whose release teaches glibc's allocator to keep memory, less a margin."""
+
+LARGE = 2**30
+"""Bytes below which nobody asks whether they are there."""
+
+MAPS_HELD = 2
+"""Copies of a filter bank's maps that are held at once, at most."""
 
 
 class Host(Reference):
@@ -34,6 +41,7 @@ class Host(Reference):
         """Filter x, its non-linearity done while the maps are in the cache, and then overwritten in place."""
         if wants_gradient(x, *bank_tensors(bank)) or x.dtype != torch.float32:
             return super().filter_bank(x, bank, moments=moments)
+        _require_room(x, bank)
         groups = 1 if bank.table is None else len(bank.table)
         seen = x if bank.table is None else x[:, bank.table.flatten()]
         filtered = _tanh_convolution() if bank.gain is not None else functional.conv2d
@@ -83,7 +91,15 @@ class Host(Reference):
         if wants_gradient(codes, mixing, drive, threshold) or mixing.shape[0] > 1:
             return super().sparse_step(codes, mixing, drive, threshold)
         moved = torch.addmm(drive[:, 0], codes[:, 0], mixing[0]).unsqueeze(1)
-        return moved.sub_(moved.clamp(-threshold, threshold))
+        return torch.copysign(moved.abs().sub_(threshold).clamp_min_(0), moved, out=moved)
+
+
+def _require_room(x: Tensor, bank: BankWeights) -> None:
+    """Raise `MemoryError` if the maps cannot fit: systems that promise more than they have kill who takes it."""
+    filters, _, size, _ = bank.weight.shape
+    needed = MAPS_HELD * x.element_size() * x.shape[0] * filters * (x.shape[2] - size + 1) * (x.shape[3] - size + 1)
+    if needed > LARGE and needed > available_memory(x.device):
+        raise MemoryError(f"{needed / 2**30:.1f} GiB are needed for {filters} maps")
 
 
 def _maps_last(x: Tensor) -> Tensor:
@@ -105,7 +121,7 @@ def _average(y: Tensor, size: int, stride: int) -> Tensor:
     common = gcd(size, stride)
     if common > 1:
         y = functional.avg_pool2d(y, common, common)
-    return y if size == common else functional.avg_pool2d(y, size // common, stride // common)
+    return y if size == stride else functional.avg_pool2d(y, size // common, stride // common)
 
 
 @cache

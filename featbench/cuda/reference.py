@@ -110,12 +110,26 @@ class Reference:
         return kind.pool(kind.oriented_gradients(images.transpose(0, 1).contiguous()), size, step)
 
     def sparse_step(self, codes: Tensor, mixing: Tensor, drive: Tensor, threshold: Tensor) -> Tensor:
-        """Return h_θ(b + z S) for codes z and drive b [r, groups, m], mixing S [groups, m, m], θ [groups, m] ≥ 0.
+        """Return h_θ(b + z S) for codes z and drive b [r, groups, m], mixing S [groups, m, m], threshold θ [groups, m].
 
-        h_θ is the soft threshold: a step of LISTA, and with S = I - DᵀD/L, b = Dᵀy/L, θ = λ/L one of ISTA and FISTA.
+        h_θ(x) = sign(x) max(|x| - θ, 0): a step of LISTA, and with S = I - DᵀD/L, b = Dᵀy/L, θ = λ/L one of ISTA.
         """
         moved = drive + torch.einsum("rgm,gmk->rgk", codes, mixing)
         return moved.sign() * (moved.abs() - threshold).clamp_min(0)
+
+    def momentum_step(
+        self, moved: Tensor, codes: Tensor, extrapolated: Tensor, momentum: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return FISTA's next point and momentum, [n, m] and [n, 1], after proximal steps `moved` from `extrapolated`.
+
+        With codes z_old: t' = (1 + sqrt(1 + 4t²))/2, x' = z + (t - 1)/t' (z - z_old); a row whose momentum points
+        uphill, (x - z)ᵀ(z - z_old) > 0, begins anew with t = 1. Source: O'Donoghue, Candès 2015, gradient scheme.
+        """
+        change = moved - codes
+        uphill = ((extrapolated - moved) * change).sum(dim=1, keepdim=True) > 0
+        before = momentum.masked_fill(uphill, 1.0)
+        following = (1 + (1 + 4 * before.square()).sqrt()) / 2
+        return torch.addcmul(moved, change, (before - 1) / following), following
 
     def coordinate_steps(
         self, codes: Tensor, targets: Tensor, coupling: Tensor, lam: float, steps: int, *, nonnegative: bool = False

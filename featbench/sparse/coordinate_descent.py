@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from featbench.cuda.selection import select
 from featbench.sparse.descent import TOLERANCE, Descent, descend
 from featbench.sparse.inputs import Array, read_inputs
-from featbench.sparse.problem import TINY, Lasso, Point
+from featbench.sparse.problem import Lasso, Point
 from featbench.sparse.solution import Solution
 
 
@@ -22,19 +23,14 @@ class CoordinateDescent(Descent):
     def __init__(self, lasso: Lasso, patches: Tensor, start: Tensor | None) -> None:
         super().__init__(lasso, patches, start)
         self.codes = self.codes.clone()
-        self.coupling = lasso.gram - torch.diag(lasso.gram.diagonal())
-        self.targets = torch.addmm(patches @ lasso.dictionary, self.codes, self.coupling, alpha=-1)
-        self.norms = lasso.squared_norms.sqrt()
+        between = lasso.gram - torch.diag(lasso.gram.diagonal())
+        self.targets = torch.addmm(patches @ lasso.dictionary, self.codes, between, alpha=-1)
 
     def advance(self, point: Point, steps: int) -> None:
         """Change one coefficient of each patch a step."""
-        squared_norms = self.norms.square().clamp_min(TINY)
-        for _ in range(steps):
-            change = self.lasso.shrink(self.targets, self.lasso.lam) / squared_norms - self.codes
-            chosen = (change.abs() * self.norms).argmax(dim=1, keepdim=True)
-            moves = change.gather(1, chosen)
-            self.codes.scatter_add_(1, chosen, moves)
-            self.targets.addcmul_(self.coupling[chosen[:, 0]], moves, value=-1)
+        select(self.codes.device).coordinate_steps(
+            self.codes, self.targets, self.lasso.gram, self.lasso.lam, steps, nonnegative=self.lasso.nonnegative
+        )
 
 
 def coordinate_descent(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from featbench.cuda.selection import select
 from featbench.sparse.descent import TOLERANCE, Descent, descend
 from featbench.sparse.inputs import Array, read_inputs
 from featbench.sparse.problem import Lasso, Point
@@ -34,13 +35,12 @@ class Fista(Descent):
 
     def accelerate(self, steps: int) -> None:
         """Take steps; a patch whose momentum points uphill loses it (O'Donoghue, Candès 2015, gradient scheme)."""
+        operations = select(self.codes.device)
         for _ in range(steps):
             moved = self.proximal_step(self.extrapolated)
-            change = moved - self.codes
-            uphill = ((self.extrapolated - moved) * change).sum(dim=1, keepdim=True) > 0
-            momentum = self.momentum.masked_fill(uphill, 1.0)
-            self.momentum = (1 + (1 + 4 * momentum.square()).sqrt()) / 2
-            self.extrapolated = torch.addcmul(moved, change, (momentum - 1) / self.momentum)
+            self.extrapolated, self.momentum = operations.momentum_step(
+                moved, self.codes, self.extrapolated, self.momentum
+            )
             self.codes = moved
 
     def proximal_step(self, codes: Tensor) -> Tensor:
