@@ -18,6 +18,7 @@ class Command:
 
 
 BUILT_IN_COMMANDS = {
+    "bench": "measure feature extraction on this machine, beside its convolutions and plain torch",
     "compare": "compare feature learners under one protocol and print the table",
     "data": "list, check, describe and download data sets",
     "filters": "draw the filters that a learner finds",

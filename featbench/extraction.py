@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from featbench.ahead import ahead
 from featbench.cuda.batches import Batches, Wait
+from featbench.cuda.grey import GreyImages
 from featbench.cuda.reference import Precision
 from featbench.errors import DataError, FeatureError, PluginError
 from featbench.preprocess import Maps
@@ -34,10 +35,10 @@ class HalfPrecisionError(Exception):
 
 @dataclass(frozen=True)
 class Group:
-    """Maps [n, ...] of images of one size, and which images they are."""
+    """Images of one size: which they are, and their maps [n, ...] or the bytes of these."""
 
     images: IntArray
-    maps: Tensor
+    maps: Tensor | GreyImages
 
 
 def extract(
@@ -83,14 +84,19 @@ def feature_blocks(
             progress(int(part[-1]) + 1, len(maps))
 
 
-def _groups(maps: Tensor | Maps, several: bool, images: IntArray) -> list[Group]:
-    """Read the maps of consecutive images, those of one size together."""
+def _groups(maps: Tensor | Maps, several: bool, as_bytes: bool, images: IntArray) -> list[Group]:
+    """Read consecutive images, those of one size together; as bytes where their maps can be made on the device."""
+    if as_bytes and isinstance(maps, Maps):
+        return [Group(group, GreyImages.of(maps, group)) for group in _of_one_size(maps, images)]
     if not several:
         return [Group(images, maps[int(images[0]) : int(images[-1]) + 1])]
     assert isinstance(maps, Maps)  # tensors have one size
+    return [Group(group, maps[group]) for group in _of_one_size(maps, images)]
+
+
+def _of_one_size(maps: Maps, images: IntArray) -> list[IntArray]:
     sizes = maps.image_sizes[images]
-    alike = [images[(sizes == size).all(axis=1)] for size in np.unique(sizes, axis=0)]
-    return [Group(group, maps[group]) for group in alike]
+    return [images[(sizes == size).all(axis=1)] for size in np.unique(sizes, axis=0)]
 
 
 def _computed(
@@ -98,8 +104,10 @@ def _computed(
 ) -> Iterator[list[tuple[IntArray, FloatArray]]]:
     """Yield which images the groups of each part hold, with their features; others are made while one is taken."""
 
+    as_bytes = batches.device.type == "cuda" and GreyImages.can_hold(maps)
+
     def read(part: IntArray) -> list[Group]:
-        return _groups(maps, several, part)
+        return _groups(maps, several, as_bytes, part)
 
     def compute(part: IntArray) -> list[tuple[IntArray, FloatArray]]:
         return [(group.images, _checked(batches.launch(group.maps)(), group.images)) for group in read(part)]

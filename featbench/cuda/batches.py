@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +11,16 @@ from torch import Tensor, nn
 from featbench.ahead import ahead
 from featbench.cuda.failures import is_out_of_memory
 from featbench.cuda.fusion import FusedNetwork
+from featbench.cuda.grey import GreyImages
 from featbench.cuda.reference import Precision
 from featbench.cuda.selection import select
 from featbench.errors import DeviceError
 
 BLOCK_VALUES = {"cpu": 2**21, "cuda": 2**28}
 """Values of the largest maps that are computed at once: on a CPU 8 MB, which stay in its cache; on a GPU 1 GB."""
+
+Images = Tensor | GreyImages
+"""Maps [n, ...] on the CPU, or the bytes of which they are made on the device."""
 
 Wait = Callable[[], Tensor]
 """Waits for features that were asked for, and returns them on the CPU."""
@@ -39,29 +44,30 @@ class Batches:
         """How many batches may be computed at once: one a thread on a CPU, where threads may share the network."""
         return torch.get_num_threads() if self.device.type == "cpu" and self.fused.reentrant else 1
 
-    def images_at_once(self, one: Tensor) -> int:
+    def images_at_once(self, one: Images) -> int:
         """Return how many images such as the first of `one` [1, ...] are computed together."""
+        values = prod(one.shape[1:])
         if self._growth is None:
-            self._growth = self._guarded(one) / max(1, one.numel())
-        fitting = int(BLOCK_VALUES[self.device.type] / max(1.0, self._growth * one.numel()))
+            self._growth = self._guarded(one) / max(1, values)
+        fitting = int(BLOCK_VALUES[self.device.type] / max(1.0, self._growth * values))
         return max(1, min(fitting, self.most or fitting))
 
-    def launch(self, maps: Tensor) -> Wait:
+    def launch(self, maps: Images) -> Wait:
         """Begin with the features of maps [n, ...]; n may be 0. `DeviceError` if one image alone is too large."""
         if len(maps) == 0:
-            return lambda: self.launch(maps.new_zeros(1, *maps.shape[1:]))()[:0]
-        parts = torch.split(maps, self.images_at_once(maps[:1]))
+            return lambda: self.launch(torch.zeros(1, *maps.shape[1:]))()[:0]
+        parts = _parts(maps, self.images_at_once(maps[:1]))
         return _joined(list(ahead(self._launch, parts, self.workers) if self.workers > 1 else map(self._launch, parts)))
 
-    def _guarded(self, one: Tensor) -> int:
+    def _guarded(self, one: Images) -> int:
         try:
-            return self.fused.largest(one.to(self.device))
+            return self.fused.largest(one.to(self.device) if isinstance(one, Tensor) else one.on(self.device))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
         raise self._too_large(one)
 
-    def _launch(self, maps: Tensor) -> Wait:
+    def _launch(self, maps: Images) -> Wait:
         try:
             return self._run(maps)
         except Exception as error:
@@ -73,23 +79,27 @@ class Batches:
         self.most = len(maps) // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        return _joined([self._launch(part) for part in torch.split(maps, self.most)])
+        return _joined([self._launch(part) for part in _parts(maps, self.most)])
 
-    def _too_large(self, maps: Tensor) -> DeviceError:
+    def _too_large(self, maps: Images) -> DeviceError:
         size = "×".join(str(side) for side in maps.shape[1:])
         return DeviceError(
             f"the maps of one image of {size} do not fit into the memory of {self.device.type}: make images smaller "
             "(Preprocessing(size=…)), or use fewer filters"
         )
 
-    def _on_cpu(self, maps: Tensor) -> Wait:
-        features = self.fused(maps)
+    def _on_cpu(self, maps: Images) -> Wait:
+        features = self.fused(maps if isinstance(maps, Tensor) else maps.on(self.device))
         return lambda: features
 
-    def _streamed(self) -> Callable[[Tensor], Wait]:
+    def _streamed(self) -> Callable[[Images], Wait]:
         from featbench.cuda.streams import Streamed
 
         return Streamed(self.fused, self.device).launch
+
+
+def _parts(maps: Images, size: int) -> list[Images]:
+    return [maps[start : start + size] for start in range(0, len(maps), size)]
 
 
 def _joined(waits: list[Wait]) -> Wait:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from featbench.cuda.graphs import Graphed
+from featbench.cuda.grey import GreyImages
 
 
 class Streamed:
@@ -21,10 +22,13 @@ class Streamed:
         self.network, self.device = Graphed(network), device
         self.coming, self.computing, self.going = _stream(device), _stream(device), _stream(device)
 
-    def launch(self, maps: Tensor) -> Callable[[], Tensor]:
+    def launch(self, maps: Tensor | GreyImages) -> Callable[[], Tensor]:
         """Begin with the features of maps [n, ...] on the CPU."""
         with torch.cuda.stream(self.coming):
-            there = maps.pin_memory().to(self.device, non_blocking=True)
+            if isinstance(maps, Tensor):
+                there = maps.pin_memory().to(self.device, non_blocking=True)
+            else:
+                there = maps.on(self.device)
         self.computing.wait_stream(self.coming)
         with torch.cuda.stream(self.computing):
             there.record_stream(self.computing)

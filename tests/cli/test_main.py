@@ -52,7 +52,9 @@ def test_the_version_is_that_of_the_package(run, option):
 def test_a_command_that_is_nearly_right_gets_a_suggestion(run, wrong, right):
     ran = run(wrong)
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith(f"featbench: error: unknown command '{wrong}': did you mean '{right}'? known: compare")
+    assert ran.err.startswith(
+        f"featbench: error: unknown command '{wrong}': did you mean '{right}'? known: bench, compare"
+    )
     assert ran.err.count("\n") == 1
 
 
