@@ -7,11 +7,14 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from featbench.cuda.kernel import blocks, kernel, launch, power_of_two
+from featbench.cuda.kernel import blocks, contiguous, kernel, launch, power_of_two
 from featbench.cuda.reference import BankWeights, Responses
 
 MOST_MAPS = 128
 """Maps that a program holds at once: with 64 pixels, 64 sums in each of 128 threads."""
+
+VALUES = 4096
+"""Values that a program which only passes over maps holds: 32 in each of 128 threads."""
 
 
 def convolve(
@@ -33,7 +36,7 @@ def convolve(
     tiles = blocks(rows * columns, pixels)
     taps = weight.reshape(filters, -1).T.contiguous()
     launch(
-        _convolve, n * tiles, x.contiguous(), taps, bank.bias, bank.gain, last, mean, square,
+        _convolve, n * tiles, x.contiguous(), taps, bank.bias.contiguous(), contiguous(bank.gain), last, mean, square,
         height, width, rows, columns, tiles, taps=taps.shape[0], size=size, maps=filters, block_pixels=pixels,
         block_maps=block_maps, block_taps=16 if ieee else 32, rectified=bank.rectified,
         precision="ieee" if ieee else "tf32", num_warps=4 if ieee else 8, num_stages=2,
@@ -44,12 +47,12 @@ def convolve(
 def activate(last: Tensor, bank: BankWeights, *, moments: bool) -> Responses:
     """Add the bias to bare responses [n, h, w, maps], contiguous, and apply the non-linearity, in place."""
     mean, square = _moment_maps(last) if moments else (None, None)
-    maps = last.shape[3]
+    n, height, width, maps = last.shape
     block_maps = power_of_two(min(maps, MOST_MAPS), 16)
-    block_pixels = 4096 // block_maps
-    pixels = last.numel() // maps
+    block_pixels = VALUES // block_maps
+    tiles = blocks(height * width, block_pixels)
     launch(
-        _activate, blocks(pixels, block_pixels), last, bank.bias, bank.gain, mean, square, pixels,
+        _activate, n * tiles, last, bank.bias.contiguous(), contiguous(bank.gain), mean, square, height * width, tiles,
         maps=maps, block_pixels=block_pixels, block_maps=block_maps, rectified=bank.rectified,
     )  # fmt: skip
     return Responses(last.permute(0, 3, 1, 2), mean, square, own=True)
@@ -101,12 +104,15 @@ def _convolve(
 
 @kernel
 def _activate(
-    y: tl.tensor, bias: tl.tensor, gain: tl.tensor, mean: tl.tensor, square: tl.tensor, pixels: tl.tensor,
+    y: tl.tensor, bias: tl.tensor, gain: tl.tensor, mean: tl.tensor, square: tl.tensor,
+    pixels: tl.tensor, tiles: tl.tensor,
     maps: tl.constexpr, block_pixels: tl.constexpr, block_maps: tl.constexpr, rectified: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Finish the responses of a block of pixels of any images."""
-    place = tl.program_id(0).to(tl.int64) * block_pixels + tl.arange(0, block_pixels)
-    inside = place < pixels
+    """Finish the responses of a tile of an image's pixels."""
+    program = tl.program_id(0)
+    pixel = program % tiles * block_pixels + tl.arange(0, block_pixels)
+    inside = pixel < pixels
+    place = (program // tiles).to(tl.int64) * pixels + pixel
     total = tl.zeros((block_pixels,), tl.float32)
     energy = tl.zeros((block_pixels,), tl.float32)
     for first in range(0, maps, block_maps):
@@ -139,9 +145,10 @@ def _respond(
 
 @kernel
 def tanh(x: tl.tensor) -> tl.tensor:
-    """Return tanh x in float32, its relative error below 3e-7.
+    """Return tanh x in float32, its relative error below 3e-7, with an exponential that errs by as much.
 
-    Below 1 a polynomial of least relative error (5e-9 before rounding): 1 - 2/(e^2x + 1) would lose its digits there.
+    Below 1 a polynomial of least relative error, since 1 - 2t/(1 + t), t = e^-2x, would lose its digits there; above,
+    that, with one in place of the division. Before rounding each errs by 5e-9.
     """
     size = tl.abs(x)
     square = tl.minimum(size, 1.0) * tl.minimum(size, 1.0)
@@ -152,5 +159,9 @@ def tanh(x: tl.tensor) -> tl.tensor:
     rest = rest * square + 1.3332344591617584e-1
     rest = rest * square - 3.3333295583724976e-1
     fallen = tl.exp(-2.0 * size)
-    large = 1.0 - 2.0 * fallen / (1.0 + fallen)
+    part = 1.364681363105774 * fallen - 1.912386178970337
+    part = part * fallen + 1.994266390800476
+    part = part * fallen - 1.9998328685760498
+    part = part * fallen + 1.9999984502792358
+    large = 1.0 - fallen * part
     return tl.where(size < 1.0, x * (square * rest) + x, tl.where(x < 0.0, -large, large))

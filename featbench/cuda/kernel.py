@@ -15,10 +15,10 @@ def kernel(function: Callable[..., Any]) -> Any:
     return triton.jit(function)
 
 
-def launch(kernel: Any, programs: int, first: Tensor, *arguments: Any, **options: Any) -> None:
+def launch(kernel: Any, programs: int, first: Tensor, /, *arguments: Any, **options: Any) -> None:
     """Run so many programs of a kernel on the device of its first argument; none are no launch."""
     if programs > 0:
-        with torch.cuda.device_of(first):
+        with torch.cuda.device(first.get_device()):
             kernel[(programs,)](first, *arguments, **options)
 
 
@@ -30,6 +30,16 @@ def blocks(count: int, size: int) -> int:
 def power_of_two(count: int, least: int = 1) -> int:
     """Return the smallest power of two that is neither below `count` nor below `least`."""
     return max(least, 1 << (count - 1).bit_length())
+
+
+def contiguous(x: Tensor | None) -> Tensor | None:
+    """Return a tensor as kernels read it, if there is one."""
+    return None if x is None else x.contiguous()
+
+
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on a device, without waiting for what runs there."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x
 
 
 def maps_last(y: Tensor) -> Tensor:

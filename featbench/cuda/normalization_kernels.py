@@ -7,7 +7,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from featbench.cuda.bank_kernels import MOST_MAPS
+from featbench.cuda.bank_kernels import MOST_MAPS, VALUES
 from featbench.cuda.kernel import blocks, kernel, launch, maps_last, power_of_two
 from featbench.normalization import ROUNDING, TINY, LocalNormalisation
 
@@ -21,10 +21,11 @@ def moments(y: Tensor) -> tuple[Tensor, Tensor]:
     mean = y.new_empty(n, 1, height, width, dtype=torch.float32)
     square = torch.empty_like(mean)
     block_maps = power_of_two(min(maps, MOST_MAPS), 16)
-    pixels = 4096 // block_maps
-    arguments = (maps_last(y), mean, square, mean.numel())
+    block_pixels = VALUES // block_maps
+    tiles = blocks(height * width, block_pixels)
     launch(
-        _moments, blocks(mean.numel(), pixels), *arguments, maps=maps, block_pixels=pixels, block_maps=block_maps
+        _moments, n * tiles, maps_last(y), mean, square, height * width, tiles,
+        maps=maps, block_pixels=block_pixels, block_maps=block_maps,
     )  # fmt: skip
     return mean, square
 
@@ -54,12 +55,14 @@ def statistics(mean: Tensor, square: Tensor, norm: LocalNormalisation) -> tuple[
 
 @kernel
 def _moments(
-    y: tl.tensor, mean: tl.tensor, square: tl.tensor, pixels: tl.tensor,
+    y: tl.tensor, mean: tl.tensor, square: tl.tensor, pixels: tl.tensor, tiles: tl.tensor,
     maps: tl.constexpr, block_pixels: tl.constexpr, block_maps: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Reduce maps [pixels, maps] over the latter."""
-    place = tl.program_id(0).to(tl.int64) * block_pixels + tl.arange(0, block_pixels)
-    inside = place < pixels
+    """Reduce a tile of an image's pixels over maps."""
+    program = tl.program_id(0)
+    pixel = program % tiles * block_pixels + tl.arange(0, block_pixels)
+    inside = pixel < pixels
+    place = (program // tiles).to(tl.int64) * pixels + pixel
     total = tl.zeros((block_pixels,), tl.float32)
     energy = tl.zeros((block_pixels,), tl.float32)
     for first in range(0, maps, block_maps):
@@ -86,9 +89,7 @@ def _blur(
         there = inside & (near >= 0) & (near < height) & (beside >= 0) & (beside < width)
         total += weight * tl.load(x + near * width + beside, there, other=0.0)
         mass += tl.where(there, weight, 0.0)
-    if zeros:
-        return total
-    return total / tl.where(inside, mass, 1.0)
+    return total if zeros else total / tl.where(inside, mass, 1.0)
 
 
 @kernel
@@ -109,7 +110,7 @@ def _centre(
     if variance is not None:
         here = tl.load(mean + start + pixel, inside, other=0.0)
         value = tl.load(square + start + pixel, inside, other=0.0) - 2.0 * around * here + around * around
-        tl.store(variance + start + pixel, tl.maximum(value, 0.0), inside)
+        tl.store(variance + start + pixel, tl.where(value < 0.0, 0.0, value), inside)
 
 
 @kernel
@@ -124,7 +125,7 @@ def _deviate(
     inside = pixel < height * width
     row, column = pixel // width, pixel % width
     blurred = _blur(variance + start, profile, row, column, inside, height, width, size, zeros, block)
-    tl.store(deviation + start + pixel, tl.sqrt(tl.maximum(blurred, tiny)), inside)
+    tl.store(deviation + start + pixel, tl.sqrt(tl.where(blurred < tiny, tiny, blurred)), inside)
 
 
 @kernel

@@ -5,7 +5,7 @@ import triton.language as tl
 from torch import Tensor
 
 from featbench.architecture import PoolingSpec
-from featbench.cuda.kernel import blocks, kernel, launch, maps_last, power_of_two
+from featbench.cuda.kernel import blocks, contiguous, kernel, launch, maps_last, power_of_two
 
 VALUES = 2048
 """Sums that a program holds: 16 in each of 128 threads, which leaves room for many loads at a time."""
@@ -24,15 +24,11 @@ def normalised_pool(y: Tensor, shift: Tensor | None, scale: Tensor | None, spec:
     block_columns = power_of_two(min(columns, VALUES // block_maps))
     map_blocks, column_blocks = blocks(maps, block_maps), blocks(columns, block_columns)
     launch(
-        _pool, n * rows * column_blocks * map_blocks, maps_last(y), _contiguous(shift), _contiguous(scale), pooled,
+        _pool, n * rows * column_blocks * map_blocks, maps_last(y), contiguous(shift), contiguous(scale), pooled,
         height, width, rows, columns, map_blocks, column_blocks, maps=maps, size=spec.size, stride=spec.stride,
         largest=spec.kind == "M", block_maps=block_maps, block_columns=block_columns,
     )  # fmt: skip
     return pooled
-
-
-def _contiguous(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.contiguous()
 
 
 @kernel

@@ -8,13 +8,14 @@ from featbench.cuda.kernel import blocks, kernel, launch, power_of_two
 
 
 def shrink(values: Tensor, threshold: Tensor) -> None:
-    """Apply the soft threshold to values [groups, r, m], contiguous, in place; threshold [groups, m]."""
+    """Apply the soft threshold [groups, m], or one for all groups, to values [groups, r, m], contiguous, in place."""
     groups, rows, units = values.shape
+    threshold = threshold.expand(groups, units).contiguous()
     block_units = min(power_of_two(units), 1024)
     block_rows = 2048 // block_units
     unit_blocks = blocks(units, block_units)
     launch(
-        _shrink, blocks(groups * rows, block_rows) * unit_blocks, values, threshold.contiguous(), groups * rows, rows,
+        _shrink, blocks(groups * rows, block_rows) * unit_blocks, values, threshold, groups * rows, rows,
         unit_blocks, units=units, block_rows=block_rows, block_units=block_units,
     )  # fmt: skip
 
@@ -29,7 +30,7 @@ def descend(codes: Tensor, targets: Tensor, coupling: Tensor, lam: float, steps:
     # A float argument would reach the kernel as float32.
     penalty = torch.full((1,), lam, dtype=codes.dtype, device=codes.device)
     launch(
-        _descend, n, codes, targets, coupling, coupling.diagonal().contiguous(), penalty, steps, units=units,
+        _descend, n, codes, targets, coupling, coupling.diagonal().sqrt(), penalty, steps, units=units,
         nonnegative=nonnegative, block=block, num_warps=min(16, max(1, block // 256)),
     )  # fmt: skip
 
@@ -47,12 +48,14 @@ def _shrink(
     place = values + row[:, None] * units + unit[None, :]
     value = tl.load(place, there, other=0.0)
     least = tl.load(threshold + row[:, None] // group_rows * units + unit[None, :], there, other=0.0)
-    tl.store(place, value - tl.maximum(tl.minimum(value, least), -least), there)
+    left = tl.maximum(tl.abs(value) - least, 0.0)
+    # Zero stays zero, also where the threshold is negative, and a NaN stays one.
+    tl.store(place, tl.where(value > 0.0, left, tl.where(value < 0.0, -left, value)), there)
 
 
 @kernel
 def _descend(
-    codes: tl.tensor, targets: tl.tensor, coupling: tl.tensor, diagonal: tl.tensor, penalty: tl.tensor,
+    codes: tl.tensor, targets: tl.tensor, coupling: tl.tensor, norms: tl.tensor, penalty: tl.tensor,
     steps: tl.tensor, units: tl.constexpr, nonnegative: tl.constexpr, block: tl.constexpr,
 ) -> None:  # fmt: skip
     """Take all the steps of one row."""
@@ -61,15 +64,12 @@ def _descend(
     start = tl.program_id(0).to(tl.int64) * units
     code = tl.load(codes + start + unit, present, other=0.0)
     target = tl.load(targets + start + unit, present, other=0.0)
-    norm_square = tl.load(diagonal + unit, present, other=0.0)
-    norm = tl.sqrt(norm_square)
+    norm = tl.load(norms + unit, present, other=0.0)
+    square = tl.where(norm > 0.0, norm * norm, 1.0)
     lam = tl.load(penalty)
     for _ in range(steps):
-        if nonnegative:
-            shrunk = tl.maximum(target - lam, 0.0)
-        else:
-            shrunk = target - tl.maximum(tl.minimum(target, lam), -lam)
-        change = tl.where(norm_square > 0, shrunk / tl.where(norm_square > 0, norm_square, 1.0) - code, 0.0)
+        shrunk = tl.maximum(target - lam, 0.0) if nonnegative else target - tl.maximum(tl.minimum(target, lam), -lam)
+        change = tl.where(norm > 0.0, shrunk / square - code, 0.0)
         # Units that are not there lose against those that gain nothing.
         chosen = tl.argmax(tl.where(present, tl.abs(change) * norm, -1.0), axis=0)
         move = tl.sum(tl.where(unit == chosen, change, 0.0), axis=0)

@@ -1,0 +1,116 @@
+"""Dense histograms of oriented gradients, a patch a program: gradients and their shares never leave the registers."""
+
+from functools import cache
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from featbench.cuda.kernel import kernel, launch, power_of_two, sent
+from featbench.oriented import Histograms, cell_weights
+
+
+def descriptors(images: Tensor, kind: Histograms, size: int, step: int) -> Tensor:
+    """Return dense histograms [n, rows, columns, kind.length] of float32 images [n, h, w], as `Histograms.pool` does.
+
+    A pixel's gradient is computed anew for each patch that it lies in: cheaper than to store and load its shares.
+    """
+    n, height, width = images.shape
+    rows, columns = ((side - size) // step + 1 for side in (height, width))
+    found = images.new_empty(n, rows, columns, kind.length)
+    block_size = power_of_two(size, 16)
+    launch(
+        _describe, n * rows * columns, images.contiguous(), _weights(size, kind.cells, images.device), found,
+        height, width, rows, columns, (height - size) % step // 2, (width - size) % step // 2, size, step,
+        first=float(kind.first), signed=kind.signed, cells=kind.cells, bins=kind.orientations, block_size=block_size,
+        block_cells=power_of_two(kind.cells), block_bins=power_of_two(kind.orientations),
+        num_warps=1 if block_size <= 16 else 4,
+    )  # fmt: skip
+    return found
+
+
+@cache
+def _weights(size: int, cells: int, device: torch.device) -> Tensor:
+    # Kept, since a CUDA graph cannot be recorded while the CPU sends something.
+    return sent(cell_weights(size, cells).float(), device)
+
+
+@kernel
+def _describe(
+    images: tl.tensor, weights: tl.tensor, found: tl.tensor, height: tl.tensor, width: tl.tensor,
+    rows: tl.tensor, columns: tl.tensor, top: tl.tensor, left: tl.tensor, size: tl.tensor, step: tl.tensor,
+    first: tl.constexpr, signed: tl.constexpr, cells: tl.constexpr, bins: tl.constexpr,
+    block_size: tl.constexpr, block_cells: tl.constexpr, block_bins: tl.constexpr,
+) -> None:  # fmt: skip
+    """Sum the oriented gradients of one patch over its cells, a row of pixels at a time."""
+    patch = tl.program_id(0)
+    image = (patch // (rows * columns)).to(tl.int64)
+    images += image * height * width
+    top += patch // columns % rows * step
+    left += patch % columns * step
+    place, cell, slot = tl.arange(0, block_size), tl.arange(0, block_cells), tl.arange(0, block_bins)
+    within, kept, used = place < size, cell < cells, slot < bins
+    across = tl.load(weights + cell[:, None] * size + place[None, :], kept[:, None] & within[None, :], other=0.0)
+    # Clamped, so that no difference of pixels that are not there becomes 0/0.
+    column = tl.minimum(left + place, width - 1)
+    before, after = tl.maximum(column - 1, 0), tl.minimum(column + 1, width - 1)
+    histogram = tl.zeros((block_cells, block_cells, block_bins), tl.float32)
+    for offset in range(size):
+        row = top + offset
+        above, below = tl.maximum(row - 1, 0), tl.minimum(row + 1, height - 1)
+        line = images + row * width
+        right = tl.load(line + after, within, other=0.0) - tl.load(line + before, within, other=0.0)
+        down = tl.load(images + below * width + column, within, other=0.0)
+        down -= tl.load(images + above * width + column, within, other=0.0)
+        right, down = right / (after - before), down / (below - above)
+        shares = _shares(right, down, slot, first, signed, bins)
+        band = tl.sum(across[:, :, None] * shares[None, :, :], axis=1)
+        along = tl.load(weights + cell * size + offset, kept, other=0.0)
+        histogram += along[:, None, None] * band[None, :, :]
+    where = (cell[:, None, None] * cells + cell[None, :, None]) * bins + slot[None, None, :]
+    there = kept[:, None, None] & kept[None, :, None] & used[None, None, :]
+    tl.store(found + patch.to(tl.int64) * (cells * cells * bins) + where, histogram, there)
+
+
+@kernel
+def _shares(
+    right: tl.tensor, down: tl.tensor, slot: tl.tensor, first: tl.constexpr, signed: tl.constexpr, bins: tl.constexpr
+) -> tl.tensor:
+    """Return the share [pixels, bins] of each gradient's magnitude in each bin, as `Histograms.oriented_gradients`."""
+    magnitude, angle = _polar(tl.abs(right), tl.abs(down))
+    if signed:
+        angle = tl.where(right < 0.0, 3.141592653589793 - angle, angle)
+        angle = tl.where(down > 0.0, -angle, angle)
+        position = angle * (bins / 6.283185307179586)
+    else:
+        # Opposite gradients are one: only whether both derivatives have one sign counts.
+        angle = tl.where((down > 0.0) ^ (right < 0.0), -angle, angle)
+        position = angle * (bins / 3.141592653589793)
+    centre = slot + first
+    centre = tl.where(centre > bins / 2, centre - bins, centre)
+    share = 1.0 - tl.abs(position[:, None] - centre[None, :])
+    # The bin at half of the range is reached from both ends.
+    ends = (tl.abs(position) - (bins / 2 - 1.0))[:, None]
+    share = tl.where(centre[None, :] == bins / 2, ends, share)
+    return magnitude[:, None] * tl.maximum(share, 0.0)
+
+
+@kernel
+def _polar(x: tl.tensor, y: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
+    """Return the length of (x, y) ≥ 0 and its angle from 0 to π/2, both to some units in the last place.
+
+    The arc tangent of the smaller by the larger is a polynomial of least relative error (3e-9 before rounding).
+    """
+    larger, smaller = tl.maximum(x, y), tl.minimum(x, y)
+    ratio = smaller / tl.where(larger > 0.0, larger, 1.0)
+    square = ratio * ratio
+    rest = -1.7936177318915725e-3 * square + 1.091458834707737e-2
+    rest = rest * square - 3.1177815049886703e-2
+    rest = rest * square + 5.795756354928017e-2
+    rest = rest * square - 8.403448760509491e-2
+    rest = rest * square + 1.0952185094356537e-1
+    rest = rest * square - 1.4264240860939026e-1
+    rest = rest * square + 1.9998548924922943e-1
+    rest = rest * square - 3.3333298563957214e-1
+    angle = ratio * (square * rest) + ratio
+    return larger * tl.sqrt(1.0 + square), tl.where(y > x, 1.5707963267948966 - angle, angle)

@@ -1,0 +1,134 @@
+"""The operations as Triton kernels: what lies between two matrix products is read once and written once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from featbench.architecture import PoolingSpec
+from featbench.cuda import (
+    bank_kernels,
+    descriptor_kernels,
+    normalization_kernels,
+    pooling_kernels,
+    sparse_kernels,
+)
+from featbench.cuda.kernel import maps_last
+from featbench.cuda.reference import HALVES, BankWeights, Reference, Responses, bank_tensors, wants_gradient
+from featbench.errors import UsageError
+from featbench.normalization import LocalNormalisation
+from featbench.oriented import Histograms
+
+FUSED_FAN_IN = 4
+"""Most maps that a bank may see to be convolved by a kernel of ours: a grey or a colour image. cuDNN does the rest."""
+
+FUSED_TAPS = 512
+"""Most weights of such a filter."""
+
+
+class TritonOperations(Reference):
+    """The operations on CUDA; under autograd, and in types other than float32, those of the reference.
+
+    Maps come out last in memory (`torch.channels_last`), as cuDNN and the kernels that follow want them. The kernels
+    give the same bits in every batch and every run; of cuDNN's and cuBLAS's products that is not known.
+    """
+
+    name = "Triton kernels"
+
+    def filter_bank(self, x: Tensor, bank: BankWeights, *, moments: bool = False) -> Responses:
+        """Filter x: a first layer in one kernel, others by cuDNN and one kernel for all that follows, in place.
+
+        bf16 and fp16: a first layer multiplies rounded operands exactly, in tensor cores' TF32, which holds both; cuDNN
+        multiplies them in 16 bits and rounds its sums to 16 bits, before the bias and tanh.
+        """
+        if not _launchable(x, *bank_tensors(bank)):
+            return super().filter_bank(x, bank, moments=moments)
+        _check_fit(x, bank)
+        fan_in, size = bank.weight.shape[1], bank.weight.shape[3]
+        if bank.table is None and fan_in <= FUSED_FAN_IN and fan_in * size * size <= FUSED_TAPS:
+            rounded = self._rounded(x), self._rounded(bank.weight)
+            kept, ieee = HALVES.get(self.precision, torch.float32), self.precision == "float32"
+            return bank_kernels.convolve(*rounded, bank, kept, ieee=ieee, moments=moments)
+        return bank_kernels.activate(maps_last(self._convolved(x, bank)), bank, moments=moments)
+
+    def _convolved(self, x: Tensor, bank: BankWeights) -> Tensor:
+        """Return the bare convolution, in the type that maps are kept in."""
+        groups = 1 if bank.table is None else len(bank.table)
+        last, weight = maps_last(self._operand(x)), self._operand(bank.weight)
+        seen = (last if bank.table is None else last[..., bank.table.flatten()]).permute(0, 3, 1, 2)
+        cudnn = torch.backends.cudnn
+        flags = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+        with cudnn.flags(**flags, allow_tf32=self.precision == "tf32"):
+            return functional.conv2d(seen, weight.contiguous(memory_format=torch.channels_last), groups=groups)
+
+    def _operand(self, x: Tensor) -> Tensor:
+        return x.to(HALVES[self.precision]) if self.precision in HALVES else self._rounded(x)
+
+    def statistics(self, responses: Responses, norm: LocalNormalisation) -> tuple[Tensor | None, Tensor | None]:
+        """Return what N subtracts and what it divides by."""
+        mean, square = responses.mean, responses.mean_square
+        if not _launchable(mean, square, maps=responses.y):
+            return super().statistics(responses, norm)
+        if mean is None or square is None:
+            mean, square = normalization_kernels.moments(responses.y)
+        return normalization_kernels.statistics(mean, square, norm)
+
+    def normalised_pool(
+        self, responses: Responses, shift: Tensor | None, scale: Tensor | None, spec: PoolingSpec
+    ) -> Tensor:
+        """Pool; average and maximum over space in one kernel, [n, maps, rows, columns] contiguous."""
+        if spec.over_maps or spec.kind not in "AM" or not _launchable(shift, scale, maps=responses.y):
+            return super().normalised_pool(responses, shift, scale, spec)
+        _, maps, height, width = responses.y.shape
+        spec.output_shape((maps, height, width))
+        return pooling_kernels.normalised_pool(responses.y, shift, scale, spec)
+
+    def descriptors(self, images: Tensor, kind: Histograms, size: int, step: int) -> Tensor:
+        """Return dense histograms of gradients, a patch a program; raises as `Histograms.check`."""
+        kind.check(tuple(images.shape), size, step)
+        if not _launchable(images) or min(images.shape[1:]) < 2:
+            return super().descriptors(images, kind, size, step)
+        return descriptor_kernels.descriptors(images, kind, size, step)
+
+    def sparse_step(self, codes: Tensor, mixing: Tensor, drive: Tensor, threshold: Tensor) -> Tensor:
+        """Take a step: one matrix product (one a group), and its soft threshold in place."""
+        if not _launchable(codes, mixing, drive, threshold):
+            return super().sparse_step(codes, mixing, drive, threshold)
+        moved = torch.baddbmm(drive.transpose(0, 1), codes.transpose(0, 1), mixing).contiguous()
+        sparse_kernels.shrink(moved, threshold)
+        return moved.transpose(0, 1)
+
+    def coordinate_steps(
+        self, codes: Tensor, targets: Tensor, coupling: Tensor, lam: float, steps: int, *, nonnegative: bool = False
+    ) -> None:
+        """Take all the steps in one kernel, a row a program; float32 and float64."""
+        types = {codes.dtype, targets.dtype, coupling.dtype}
+        if wants_gradient(codes, targets, coupling) or types not in ({torch.float32}, {torch.float64}):
+            return super().coordinate_steps(codes, targets, coupling, lam, steps, nonnegative=nonnegative)
+        moved = codes.contiguous(), targets.contiguous()
+        sparse_kernels.descend(*moved, coupling.contiguous(), lam, steps, nonnegative=nonnegative)
+        for mine, theirs in zip(moved, (codes, targets), strict=True):
+            if mine is not theirs:
+                theirs.copy_(mine)
+        return None
+
+
+def _launchable(*tensors: Tensor | None, maps: Tensor | None = None) -> bool:
+    """Whether kernels may compute with these: no gradient is wanted, all are float32, and maps that or of 16 bits."""
+    if wants_gradient(maps, *tensors) or (maps is not None and maps.dtype not in {torch.float32, *HALVES.values()}):
+        return False
+    return all(tensor is None or tensor.dtype == torch.float32 for tensor in tensors)
+
+
+def _check_fit(x: Tensor, bank: BankWeights) -> None:
+    """Refuse maps that a bank cannot see: a kernel would read what is not there."""
+    filters, fan_in, *sides = bank.weight.shape
+    maps = x.shape[1]
+    if bank.table is None and fan_in != maps:
+        raise UsageError(f"each filter sees {fan_in} maps, but {maps} come in: give a bank for {maps}, or a table")
+    if any(side > length for side, length in zip(sides, x.shape[2:], strict=True)):
+        raise UsageError(f"filters of {sides[0]}×{sides[1]} do not fit maps of {x.shape[2]}×{x.shape[3]}")
+    for name, tensor in {"bias": bank.bias, "gain": bank.gain}.items():
+        if tensor is not None and tensor.shape != (filters,):
+            raise UsageError(f"{filters} filters need a {name} each, not one of shape {list(tensor.shape)}")
