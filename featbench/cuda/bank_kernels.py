@@ -32,6 +32,7 @@ def convolve(
     last = x.new_empty(n, rows, columns, filters, dtype=kept)
     mean, square = _moment_maps(last) if moments else (None, None)
     block_maps = power_of_two(min(filters, MOST_MAPS), 16)
+    # 64 sums a thread, as a good matrix product has; on tensor cores half, for the registers that addresses take.
     pixels = 128 if block_maps <= 64 else 64
     tiles = blocks(rows * columns, pixels)
     taps = weight.reshape(filters, -1).T.contiguous()

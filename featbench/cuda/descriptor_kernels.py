@@ -18,6 +18,7 @@ def descriptors(images: Tensor, kind: Histograms, size: int, step: int) -> Tenso
     n, height, width = images.shape
     rows, columns = ((side - size) // step + 1 for side in (height, width))
     found = images.new_empty(n, rows, columns, kind.length)
+    # One warp where a row of the patch is as short as in SIFT: there are enough patches, and it waits for no other.
     block_size = power_of_two(size, 16)
     launch(
         _describe, n * rows * columns, images.contiguous(), _weights(size, kind.cells, images.device), found,

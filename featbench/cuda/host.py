@@ -91,7 +91,7 @@ class Host(Reference):
         if wants_gradient(codes, mixing, drive, threshold) or mixing.shape[0] > 1:
             return super().sparse_step(codes, mixing, drive, threshold)
         moved = torch.addmm(drive[:, 0], codes[:, 0], mixing[0]).unsqueeze(1)
-        return torch.copysign(moved.abs().sub_(threshold).clamp_min_(0), moved, out=moved)
+        return moved.sign().mul_(moved.abs_().sub_(threshold).clamp_min_(0))
 
 
 def _require_room(x: Tensor, bank: BankWeights) -> None:

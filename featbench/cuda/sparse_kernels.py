@@ -1,4 +1,4 @@
-"""Sparse coding: the soft threshold in place, and greedy coordinate descent with a patch's codes in registers."""
+"""Sparse coding: the soft threshold in place, FISTA's momentum, and coordinate descent with codes in registers."""
 
 import torch
 import triton.language as tl
@@ -20,6 +20,21 @@ def shrink(values: Tensor, threshold: Tensor) -> None:
     )  # fmt: skip
 
 
+def accelerate(moved: Tensor, codes: Tensor, extrapolated: Tensor, momentum: Tensor) -> tuple[Tensor, Tensor]:
+    """Return FISTA's next point [n, m] and momentum [n, 1], see `Reference.momentum_step`; float32 or float64.
+
+    All are contiguous.
+    """
+    n, units = moved.shape
+    point, following = torch.empty_like(moved), torch.empty_like(momentum)
+    block = power_of_two(units)
+    launch(
+        _accelerate, n, moved, codes, extrapolated, momentum, point, following, units=units, block=block,
+        num_warps=min(16, max(1, block // 256)),
+    )  # fmt: skip
+    return point, following
+
+
 def descend(codes: Tensor, targets: Tensor, coupling: Tensor, lam: float, steps: int, *, nonnegative: bool) -> None:
     """Take steps of greedy coordinate descent in place, see `Reference.coordinate_steps`; float32 or float64.
 
@@ -27,7 +42,7 @@ def descend(codes: Tensor, targets: Tensor, coupling: Tensor, lam: float, steps:
     """
     n, units = codes.shape
     block = power_of_two(units)
-    # A float argument would reach the kernel as float32.
+    # Few warps: they wait for each other twice a step. A float argument would reach the kernel as float32.
     penalty = torch.full((1,), lam, dtype=codes.dtype, device=codes.device)
     launch(
         _descend, n, codes, targets, coupling, coupling.diagonal().sqrt(), penalty, steps, units=units,
@@ -51,6 +66,26 @@ def _shrink(
     left = tl.maximum(tl.abs(value) - least, 0.0)
     # Zero stays zero, also where the threshold is negative, and a NaN stays one.
     tl.store(place, tl.where(value > 0.0, left, tl.where(value < 0.0, -left, value)), there)
+
+
+@kernel
+def _accelerate(
+    moved: tl.tensor, codes: tl.tensor, extrapolated: tl.tensor, momentum: tl.tensor, point: tl.tensor,
+    following: tl.tensor, units: tl.constexpr, block: tl.constexpr,
+) -> None:  # fmt: skip
+    """Take the momentum of one row a step on."""
+    unit = tl.arange(0, block)
+    present = unit < units
+    row = tl.program_id(0).to(tl.int64)
+    place = row * units + unit
+    code = tl.load(moved + place, present, other=0.0)
+    change = code - tl.load(codes + place, present, other=0.0)
+    uphill = tl.sum((tl.load(extrapolated + place, present, other=0.0) - code) * change, axis=0)
+    before = tl.load(momentum + row)
+    before = tl.where(uphill > 0.0, before * 0.0 + 1.0, before)
+    after = (tl.sqrt(4.0 * before * before + 1.0) + 1.0) / 2.0
+    tl.store(point + place, code + change * ((before - 1.0) / after), present)
+    tl.store(following + row, after)
 
 
 @kernel

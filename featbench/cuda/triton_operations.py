@@ -99,6 +99,15 @@ class TritonOperations(Reference):
         sparse_kernels.shrink(moved, threshold)
         return moved.transpose(0, 1)
 
+    def momentum_step(
+        self, moved: Tensor, codes: Tensor, extrapolated: Tensor, momentum: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Take the momentum of all rows a step on, each read and written once; float32 and float64."""
+        state = moved, codes, extrapolated, momentum
+        if wants_gradient(*state) or moved.dtype not in (torch.float32, torch.float64):
+            return super().momentum_step(*state)
+        return sparse_kernels.accelerate(*(tensor.contiguous() for tensor in state))
+
     def coordinate_steps(
         self, codes: Tensor, targets: Tensor, coupling: Tensor, lam: float, steps: int, *, nonnegative: bool = False
     ) -> None:

@@ -75,6 +75,7 @@ def sparse(operations):
     for dtype, units, steps, nonnegative in cases:
         codes, coupling = torch.zeros(2, units, dtype=dtype), torch.zeros(units, units, dtype=dtype)
         operations.coordinate_steps(codes, codes, coupling, 0.1, steps, nonnegative=nonnegative)
+        operations.momentum_step(codes, codes, codes, codes[:, :1])
 
 
 def images(operations):

@@ -137,6 +137,12 @@ def test_a_sparse_step_is_a_product_and_a_threshold(groups, m, lowest):
     assert torch.equal(drive, before)
 
 
+def test_zero_stays_zero_whatever_the_threshold():
+    drive, zero = torch.tensor([[[0.0, -3.0, 3.0]]]), torch.zeros(1, 3, 3)
+    found = HOST.sparse_step(torch.zeros(1, 1, 3), zero, drive, torch.full((1, 3), -1.0))
+    assert found.flatten().tolist() == [0.0, -4.0, 4.0]
+
+
 def test_gradients_are_those_of_plain_torch():
     bank = bank_of(4, 2, 3, rectified=True)
     weight, x = bank.weight.clone().requires_grad_(), noise(2, 2, 12, 12).requires_grad_()

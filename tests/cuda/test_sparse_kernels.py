@@ -39,6 +39,22 @@ def test_one_threshold_may_stand_for_all_groups(randn):
     assert torch.equal(ours.sparse_step(codes, mixing, drive, threshold[0]), expected)
 
 
+@pytest.mark.parametrize(("rows", "units"), [(5, 16), (1, 1), (7, 37), (2, 1030), (0, 8)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_momentum_is_that_of_the_reference(randn, rows, units, dtype):
+    moved, codes, extrapolated = (randn(rows, units).to(dtype) for _ in range(3))
+    momentum = 1 + randn(rows, 1).abs().to(dtype)
+    state = moved, codes, extrapolated, momentum
+    wide = Reference().momentum_step(*(tensor.double() for tensor in state))
+    if rows > 4:
+        uphill = ((extrapolated - moved) * (moved - codes)).sum(dim=1) > 0
+        assert uphill.any()
+        assert not uphill.all()
+    for mine, truth in zip(TritonOperations().momentum_step(*state), wide, strict=True):
+        assert mine.dtype == dtype
+        torch.testing.assert_close(mine.double(), truth, rtol=1e-5 if dtype == torch.float32 else 1e-12, atol=1e-6)
+
+
 @pytest.fixture
 def problem(randn):
     """Draw codes, targets and coupling of n patches, m atoms of several norms, some of norm 0."""

@@ -1,0 +1,140 @@
+"""Measure extraction: all of Caltech-101 from its prepared images to features on disk, and the error of each precision.
+
+Run: FEATBENCH_DATA=data python benchmarks/extraction.py --output benchmarks/extraction.md
+On a GPU: the same with --device cuda. `featbench bench` measures the ratios to convolutions and plain torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from tabulate import tabulate
+from torch import nn
+
+from featbench.bench import machine
+from featbench.caching import CachedSteps
+from featbench.cell import Cell
+from featbench.comparison import Workbench
+from featbench.cuda.reference import PRECISIONS
+from featbench.extraction import extract
+from featbench.grid import Request
+from featbench.preprocess import Maps
+from featbench.report.bench import machine_lines
+from featbench.split import draw_split
+from featbench.types import Images, Split
+
+STAGES = {"one stage": "one:Rabs-N-PA", "two stages": "two:Rabs-N-PA"}
+
+ERROR_IMAGES = 64
+
+
+def main() -> None:
+    """Measure all there is, print it, and write it with what it was measured on."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, help="a Markdown file to write")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        bench = Workbench(home=home)
+        cases = {name: Case(bench, stages, arguments.device) for name, stages in STAGES.items()}
+        parts = [heading(len(cases["one stage"].maps)), whole(cases, arguments.repeats), errors(cases)]
+    text = "\n\n".join(parts)
+    print(text)
+    if arguments.output:
+        arguments.output.write_text(text + "\n", "utf-8")
+
+
+class Case:
+    """The row R of the protocol caltech101-30 with one of its architectures, up to its network."""
+
+    def __init__(self, bench: Workbench, stages: str, device: str) -> None:
+        request = Request("caltech101-30", features=["random"], regimes=["R"], stages=stages, draws=1, device=device)
+        self.cell: Cell = next(cell for cell in bench.plan(request) if cell.learner.name == "random")
+        self.steps: CachedSteps = bench.steps
+        self.images, self.maps = self._load()
+        self.split = self._draw()
+        self.network: nn.Module = self.steps.learn(self.cell, self.split, self.maps)[0]
+
+    def _load(self) -> tuple[Images, Maps]:
+        return self.steps.load(self.cell.dataset, self.cell.preprocessing)
+
+    def _draw(self) -> Split:
+        cell = self.cell
+        return draw_split(
+            self.images,
+            train_per_class=cell.train_per_class,
+            test_per_class=cell.test_per_class,
+            validation_fraction=cell.validation_fraction,
+            test=cell.test,
+            seed=cell.seed,
+            draw=cell.draw,
+        )
+
+
+def whole(cases: dict[str, Case], repeats: int) -> str:
+    """Time all images: bytes to normalised maps, to features, to half precision, to disk with its checksum."""
+    rows = []
+    for name, case in cases.items():
+        seconds = [timed(case) for _ in range(repeats)]
+        count = len(case.maps)
+        rows.append((name, case.cell.architecture, median(seconds), min(seconds), 1e3 * median(seconds) / count))
+    body = tabulate(rows, ["", "architecture", "seconds, median", "least", "ms an image"], "github", floatfmt=".2f")
+    return (
+        "### All images, to features on disk\n\n"
+        "From the prepared grey bytes (memory map) through LCN, padding and the stages to float16 features in the\n"
+        f"store, their checksum included; {repeats} runs each.\n\n{body}"
+    )
+
+
+def timed(case: Case) -> float:
+    """Return how many seconds one extraction takes; what it wrote is deleted first."""
+    for file in (case.steps.store.home / "artifacts" / "features").glob("*"):
+        file.unlink()
+    begun = time.perf_counter()
+    case.steps.extract(case.cell, case.split, "all", case.network, case.maps)
+    return time.perf_counter() - begun
+
+
+def errors(cases: dict[str, Case]) -> str:
+    """Compare the features of some images in each precision with float64 in plain torch."""
+    rows = []
+    for name, case in cases.items():
+        chosen = np.random.default_rng(0).choice(len(case.maps), ERROR_IMAGES, replace=False)
+        maps = case.maps[np.sort(chosen)]
+        with torch.no_grad():
+            exact = case.network.cpu().double()(maps.double()).flatten(1).numpy()
+        case.network.float()
+        device = torch.device(case.cell.device)
+        found = [
+            np.linalg.norm(extract(case.network, maps, device, precision=precision) - exact) / np.linalg.norm(exact)
+            for precision in PRECISIONS
+        ]
+        rows.append((name, *(f"{error:.1e}" for error in found)))
+    return (
+        "### Error of each precision\n\n"
+        f"‖a − b‖/‖b‖ of the features of {ERROR_IMAGES} images against the same network in float64, plain torch.\n\n"
+        + tabulate(rows, ["", *PRECISIONS], "github", disable_numparse=True)
+    )
+
+
+def heading(count: int) -> str:
+    """Return what was measured where."""
+    about: Sequence[str] = machine_lines(machine())
+    return (
+        "# Extraction, measured\n\n"
+        f"Caltech-101, {count} images, 151 pixels, random filters. {'; '.join(about)}; {date.today()}.\n"
+        "Made by `python benchmarks/extraction.py --output FILE`."
+    )
+
+
+if __name__ == "__main__":
+    main()
