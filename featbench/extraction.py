@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from featbench.ahead import ahead
+from featbench.ahead import Workers
 from featbench.cuda.batches import Batches, Wait
 from featbench.cuda.grey import GreyImages
 from featbench.cuda.reference import Precision
@@ -113,9 +113,9 @@ def _computed(
         return [(group.images, _checked(batches.launch(group.maps)(), group.images)) for group in read(part)]
 
     if batches.device.type == "cuda":
-        yield from _streamed(batches, ahead(read, parts))
-    elif batches.workers > 1 and len(parts) > 1:
-        yield from ahead(compute, parts, batches.workers)
+        yield from _streamed(batches, Workers(1).ahead(read, parts))
+    elif len(parts) > 1 and (workers := batches.workers):
+        yield from workers.ahead(compute, parts)
     else:
         # Where each operation has all threads, one that reads ahead would take a core from those that wait for it.
         yield from map(compute, parts)

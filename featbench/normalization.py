@@ -50,6 +50,8 @@ class LocalNormalisation(nn.Module):
         self.size, self.subtractive, self.divisive, self.zeros = size, subtractive, divisive, zeros
         self.register_buffer("profile", positions.sum(dim=0), persistent=False)
         self.taps: list[float] = self.profile.tolist()
+        # The weight of the pixels that exist, for each size of maps that came.
+        self._weights: dict[tuple[torch.Size, torch.dtype, torch.device], Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x."""
@@ -78,8 +80,10 @@ class LocalNormalisation(nn.Module):
         """Return the Gaussian mean of a [n, 1, height, width] tensor."""
         if self.zeros:
             return self._window_sum(x)
-        ones = torch.ones_like(x[:1])
-        return self._window_sum(x) / self._window_sum(ones)
+        like = x.shape[2:], x.dtype, x.device
+        if like not in self._weights:
+            self._weights[like] = self._window_sum(torch.ones_like(x[:1], requires_grad=False))
+        return self._window_sum(x) / self._weights[like]
 
     def _window_sum(self, x: Tensor) -> Tensor:
         margin = self.size // 2
@@ -92,14 +96,18 @@ def smooth(x: Tensor, taps: Sequence[float]) -> Tensor:
     Shifted copies are added up: convolving one map takes longer in a batch, and gives an image other digits there.
     """
     margin = len(taps) // 2
-    for dim in (-1, -2):
-        side = x.shape[dim] - 2 * margin
-        total = taps[margin] * x.narrow(dim, margin, side)
-        for away in range(1, margin + 1):
-            pair = x.narrow(dim, margin - away, side) + x.narrow(dim, margin + away, side)
-            total = torch.add(total, pair, alpha=taps[margin + away])
-        x = total
-    return x
+    height, width = (side - 2 * margin for side in x.shape[-2:])
+    x = _weigh(x.unfold(-1, width, 1).unbind(-2), taps)
+    return _weigh(x.unfold(-2, height, 1).mT.unbind(-3), taps)
+
+
+def _weigh(shifted: Sequence[Tensor], taps: Sequence[float]) -> Tensor:
+    """Return the sum of shifted copies by the symmetric weights of a window."""
+    margin = len(taps) // 2
+    total = taps[margin] * shifted[margin]
+    for away in range(1, margin + 1):
+        total = torch.add(total, shifted[margin - away] + shifted[margin + away], alpha=taps[margin + away])
+    return total
 
 
 def local_contrast_normalise(x: Tensor, constant: float = 1.0, size: int = WINDOW) -> Tensor:

@@ -8,7 +8,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from featbench.ahead import ahead
+from featbench.ahead import Workers
 from featbench.cuda.failures import is_out_of_memory
 from featbench.cuda.fusion import FusedNetwork
 from featbench.cuda.grey import GreyImages
@@ -37,12 +37,18 @@ class Batches:
         self.fused = FusedNetwork(network.to(device).eval(), select(device, precision))
         self.most: int | None = None
         self._growth: float | None = None
+        self._workers: Workers | None = None
         self._run = self._on_cpu if device.type == "cpu" else self._streamed()
 
     @property
-    def workers(self) -> int:
-        """How many batches may be computed at once: one a thread on a CPU, where threads may share the network."""
-        return torch.get_num_threads() if self.device.type == "cpu" and self.fused.reentrant else 1
+    def workers(self) -> Workers | None:
+        """Threads that compute a batch each, on a CPU where they may share the network; a thread of one has none."""
+        threads = torch.get_num_threads()
+        if self.device.type != "cpu" or threads == 1 or not self.fused.reentrant:
+            return None
+        if self._workers is None or self._workers.count != threads:
+            self._workers = Workers(threads)
+        return self._workers
 
     def images_at_once(self, one: Images) -> int:
         """Return how many images such as the first of `one` [1, ...] are computed together."""
@@ -57,7 +63,8 @@ class Batches:
         if len(maps) == 0:
             return lambda: self.launch(torch.zeros(1, *maps.shape[1:]))()[:0]
         parts = _parts(maps, self.images_at_once(maps[:1]))
-        return _joined(list(ahead(self._launch, parts, self.workers) if self.workers > 1 else map(self._launch, parts)))
+        workers = self.workers if len(parts) > 1 else None
+        return _joined(list(workers.ahead(self._launch, parts) if workers else map(self._launch, parts)))
 
     def _guarded(self, one: Images) -> int:
         try:

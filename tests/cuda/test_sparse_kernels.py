@@ -43,6 +43,7 @@ def test_one_threshold_may_stand_for_all_groups(randn):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_momentum_is_that_of_the_reference(randn, rows, units, dtype):
     moved, codes, extrapolated = (randn(rows, units).to(dtype) for _ in range(3))
+    extrapolated = moved + (moved - codes) * torch.linspace(-1, 1, rows, dtype=dtype, device=moved.device)[:, None]
     momentum = 1 + randn(rows, 1).abs().to(dtype)
     state = moved, codes, extrapolated, momentum
     wide = Reference().momentum_step(*(tensor.double() for tensor in state))
