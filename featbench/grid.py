@@ -11,6 +11,7 @@ from featbench.architecture import Architecture, Shape
 from featbench.cell import Cell
 from featbench.classifier import MapClassifier
 from featbench.cuda.reference import check_precision
+from featbench.cuda.selection import select
 from featbench.errors import ArchitectureError, UsageError
 from featbench.experiment import pool_name, unlabelled_images
 from featbench.learner import FeatureLearner, FilterLearner, NetworkLearner
@@ -67,7 +68,7 @@ def enumerate_cells(request: Request, registry: Registry, survey: Surveyor, data
     test_per_class = _test_per_class(request.test_per_class, protocol)
     draws = _draws(request, protocol, train_per_class)
     device = resolve_device(request.device).type
-    precision = check_precision(request.precision)
+    precision = select(device, check_precision(request.precision)).precision
     pairs = _pairs(request, protocol, registry)
     if request.unlabelled is not None:
         if not pool_name(request.unlabelled):

@@ -24,6 +24,8 @@ class Streamed:
 
     def launch(self, maps: Tensor | GreyImages) -> Callable[[], Tensor]:
         """Begin with the features of maps [n, ...] on the CPU."""
+        # What the caller's stream did, bringing the network here, is done first.
+        self.coming.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.coming):
             if isinstance(maps, Tensor):
                 there = maps.pin_memory().to(self.device, non_blocking=True)
