@@ -24,7 +24,7 @@ def select(device: str | torch.device, precision: Precision = "float32") -> Refe
         raise DeviceError(f"device {device} has no operations here: it is cpu or cuda")
     if find_spec("triton") is None:
         raise DeviceError(
-            "extraction on CUDA runs Triton kernels, and triton is not installed: pip install triton, or use --device cpu"
+            "extraction on CUDA runs Triton kernels, and triton is not installed: pip install triton, or --device cpu"
         )
     from featbench.cuda.triton_operations import TritonOperations
 
