@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from featbench.cuda.batches import Batches
 from featbench.errors import LearningError
 from featbench.preprocess import JoinedMaps, Maps
 from featbench.types import IntArray
@@ -32,7 +33,8 @@ class MapSource:
     """
 
     def __init__(self, images: Tensor | Maps | JoinedMaps, network: nn.Module, device: torch.device) -> None:
-        self.images, self.network, self.device = images, network, device
+        self.images, self.device = images, device
+        self._through = Batches(network, device)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -43,7 +45,7 @@ class MapSource:
         step = BATCH if isinstance(self.images, Tensor) or len(self.images.sizes) == 1 else 1
         for start in range(0, len(indices), step):
             chosen = indices[start : start + step]
-            yield chosen, self.network(self.images[chosen].to(self.device))
+            yield chosen, self._through.launch(self.images[chosen])().to(self.device)
 
 
 class PatchSource:
