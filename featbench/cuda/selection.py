@@ -13,7 +13,7 @@ from featbench.errors import DeviceError
 def select(device: str | torch.device, precision: Precision = "float32") -> Reference:
     """Return the operations for a device: Triton's kernels on CUDA, cache-conscious torch on a CPU.
 
-    There is no fallback: raises `DeviceError` for CUDA without Triton, and for a device that is neither.
+    There is no fallback: raises `DeviceError` for CUDA that is not there or has no Triton, and for any other device.
     """
     kind = torch.device(device).type
     if kind == "cpu":
@@ -22,6 +22,8 @@ def select(device: str | torch.device, precision: Precision = "float32") -> Refe
         return Host(precision)
     if kind != "cuda":
         raise DeviceError(f"device {device} has no operations here: it is cpu or cuda")
+    if not torch.cuda.is_available():
+        raise DeviceError("torch finds no CUDA device: use --device cpu or --device auto")
     if find_spec("triton") is None:
         raise DeviceError(
             "extraction on CUDA runs Triton kernels, and triton is not installed: pip install triton, or --device cpu"

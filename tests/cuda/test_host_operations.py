@@ -208,7 +208,14 @@ def test_a_device_that_is_neither_is_refused():
         select("mps")
 
 
+def test_cuda_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="finds no CUDA device"):
+        select("cuda")
+
+
 def test_cuda_without_triton_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("featbench.cuda.selection.find_spec", lambda name: None)
     with pytest.raises(DeviceError, match="pip install triton"):
         select("cuda")
