@@ -92,6 +92,24 @@ def test_a_module_that_nobody_knows_is_run_by_one_thread_at_a_time(two_threads, 
     assert network[1].most == 1
 
 
+def test_several_threads_give_images_of_several_sizes_their_features(two_threads, monkeypatch):
+    generator = np.random.default_rng(0)
+    shapes = [(9 + k % 3, 8 + k % 4) for k in range(40)]
+    maps = maps_of([generator.integers(0, 256, shape, dtype=np.uint8) for shape in shapes], Preprocessing())
+    network = build("4F3-shrink-Rabs-N3", (1, 9, 8))
+    monkeypatch.setattr(module, "SEVERAL_SIZES", 3)
+
+    def features():
+        grids = []
+        return np.concatenate(list(feature_blocks(network, maps, CPU, grids=grids))), grids
+
+    parallel, grids = features()
+    torch.set_num_threads(1)
+    alone, same = features()
+    assert np.array_equal(parallel, alone)
+    assert grids == same
+
+
 @pytest.mark.parametrize("bad", [0, 7, 19])
 def test_an_image_that_is_not_finite_is_named_by_several_threads_too(bad, two_threads, monkeypatch):
     monkeypatch.setattr(module, "BLOCK_IMAGES", 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
+from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ class Batches:
         self.fused = FusedNetwork(network.to(device).eval(), select(device, precision))
         self.most: int | None = None
         self._growth: float | None = None
+        self._measuring = Lock()
         self._workers: Workers | None = None
         self._run = self._on_cpu if device.type == "cpu" else self._streamed()
 
@@ -53,8 +55,9 @@ class Batches:
     def images_at_once(self, one: Images) -> int:
         """Return how many images such as the first of `one` [1, ...] are computed together."""
         values = prod(one.shape[1:])
-        if self._growth is None:
-            self._growth = self._guarded(one) / max(1, values)
+        with self._measuring:  # one thread alone, since it watches the modules that others would run
+            if self._growth is None:
+                self._growth = self._guarded(one) / max(1, values)
         fitting = int(BLOCK_VALUES[self.device.type] / max(1.0, self._growth * values))
         return max(1, min(fitting, self.most or fitting))
 

@@ -25,7 +25,7 @@ class FusedNetwork(nn.Module):
     """Computes what `network` does with the operations of a device; modules that it does not know run as they are.
 
     Filter bank, tanh with gain and absolute value are one operation, which gives the moments that N needs; N and
-    pooling are another, which makes no normalised copy of the maps. The network's parameters are read when it is made.
+    pooling are another, which makes no normalised copy of the maps. Parameters are read at each call.
     """
 
     def __init__(self, network: nn.Module, operations: Reference) -> None:
