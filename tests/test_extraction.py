@@ -265,6 +265,21 @@ def test_feature_that_is_not_finite_names_the_image_among_several_sizes(at_once,
         list(feature_blocks(Bad((corners[largest] + second) / 2), maps, CPU, grids=[]))
 
 
+def test_the_next_block_is_launched_before_the_last_one_is_waited_for():
+    happened = []
+
+    class Launching:
+        def launch(self, maps):
+            number = int(maps[0, 0])
+            happened.append(f"launch {number}")
+            return lambda: happened.append(f"wait {number}") or 2 * maps
+
+    blocks = ([module.Group(np.array([k]), torch.full((1, 3), float(k)))] for k in range(3))
+    made = list(module._streamed(Launching(), blocks))
+    assert happened == ["launch 0", "launch 1", "wait 0", "launch 2", "wait 1", "wait 2"]
+    assert [features.tolist() for ((_, features),) in made] == [[[2.0 * k] * 3] for k in range(3)]
+
+
 def halves(*blocks):
     return list(in_half_precision(iter(blocks)))
 

@@ -28,7 +28,6 @@ class Graphed:
     def __call__(self, maps: Tensor) -> Tensor:
         """Return the features of maps [n, ...] on the GPU; the memory is the caller's."""
         if self._shape is None:
-            self._shape = maps.shape
             self._record(maps)
         if self._graph is None or maps.shape != self._shape:
             features: Tensor = self.network(maps)
@@ -38,18 +37,19 @@ class Graphed:
         return self._output.clone()
 
     def _record(self, maps: Tensor) -> None:
-        self._input = maps.clone()
+        """Record the network for this shape; where memory runs out, the next shape is tried."""
+        static = maps.clone()
         for _ in range(WARM_UP):
-            self.network(self._input)
+            self.network(static)
         torch.cuda.synchronize(maps.device)
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._output = self.network(self._input)
+                output = self.network(static)
         except torch.cuda.OutOfMemoryError:
-            self._shape = None
             raise
         except RuntimeError as error:
             log.warning("this network cannot be recorded as a CUDA graph, and runs kernel by kernel: %s", error)
-            return
-        self._graph = graph
+        else:
+            self._graph, self._input, self._output = graph, static, output
+        self._shape = maps.shape
