@@ -69,11 +69,14 @@ class LocalNormalisation(nn.Module):
         local_mean = self._blur(mean) if self.subtractive else None
         if not self.divisive:
             return local_mean, None
-        shift = torch.zeros_like(mean) if local_mean is None else local_mean
-        variance = self._blur((mean_square - 2 * shift * mean + shift.square()).clamp_min(0))
+        spread = mean_square
+        if local_mean is not None:
+            spread = torch.addcmul(mean_square, local_mean, torch.sub(local_mean, mean, alpha=2)).clamp_min(0)
+        variance = self._blur(spread)
         deviation = variance.clamp_min(TINY).sqrt()
         threshold = deviation.mean(dim=(2, 3), keepdim=True)
-        noise = ROUNDING * (torch.finfo(mean.dtype).eps * mean_square.detach().mean(dim=(2, 3), keepdim=True)).sqrt()
+        energy = mean_square.detach().mean(dim=(2, 3), keepdim=True)
+        noise = (ROUNDING**2 * torch.finfo(mean.dtype).eps * energy).sqrt()
         return local_mean, torch.maximum(torch.maximum(threshold, noise), deviation)
 
     def _blur(self, x: Tensor) -> Tensor:
