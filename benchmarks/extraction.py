@@ -26,10 +26,7 @@ from featbench.comparison import Workbench
 from featbench.cuda.reference import PRECISIONS
 from featbench.extraction import extract
 from featbench.grid import Request
-from featbench.preprocess import Maps
 from featbench.report.bench import machine_lines
-from featbench.split import draw_split
-from featbench.types import Images, Split
 
 STAGES = {"one stage": "one:Rabs-N-PA", "two stages": "two:Rabs-N-PA"}
 
@@ -60,24 +57,9 @@ class Case:
         request = Request("caltech101-30", features=["random"], regimes=["R"], stages=stages, draws=1, device=device)
         self.cell: Cell = next(cell for cell in bench.plan(request) if cell.learner.name == "random")
         self.steps: CachedSteps = bench.steps
-        self.images, self.maps = self._load()
-        self.split = self._draw()
+        images, self.maps = self.steps.load(self.cell.dataset, self.cell.preprocessing)
+        self.split = self.steps.split(self.cell, images)
         self.network: nn.Module = self.steps.learn(self.cell, self.split, self.maps)[0]
-
-    def _load(self) -> tuple[Images, Maps]:
-        return self.steps.load(self.cell.dataset, self.cell.preprocessing)
-
-    def _draw(self) -> Split:
-        cell = self.cell
-        return draw_split(
-            self.images,
-            train_per_class=cell.train_per_class,
-            test_per_class=cell.test_per_class,
-            validation_fraction=cell.validation_fraction,
-            test=cell.test,
-            seed=cell.seed,
-            draw=cell.draw,
-        )
 
 
 def whole(cases: dict[str, Case], repeats: int) -> str:
