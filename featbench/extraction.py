@@ -69,13 +69,16 @@ def feature_blocks(
     any size gives features [b, d] all the same. No maps [0, ...] give features [0, ...] of as many numbers.
     `progress` is told how many images are done, of how many.
 
-    Raises `FeatureError` if any feature is not finite, `DeviceError` if one image alone is too large for the memory.
+    Raises `FeatureError` if any feature is not finite, `DeviceError` if one image alone is too large for the memory,
+    `DataError` for images of several sizes without `grids`.
     """
     batches = Batches(network, device, precision)
     if len(maps) == 0:
         yield _of_no_images(batches, maps)
         return
     several = grids is not None
+    if not several and isinstance(maps, Maps):
+        maps.require_one_size()
     block = SEVERAL_SIZES if several else min(BLOCK_IMAGES, batches.images_at_once(maps[:1]))
     parts = [np.arange(start, min(start + block, len(maps))) for start in range(0, len(maps), block)]
     for part, made in zip(parts, _computed(batches, maps, several, parts), strict=True):
@@ -103,7 +106,6 @@ def _computed(
     batches: Batches, maps: Tensor | Maps, several: bool, parts: list[IntArray]
 ) -> Iterator[list[tuple[IntArray, FloatArray]]]:
     """Yield which images the groups of each part hold, with their features; others are made while one is taken."""
-
     as_bytes = batches.device.type == "cuda" and GreyImages.can_hold(maps)
 
     def read(part: IntArray) -> list[Group]:

@@ -87,7 +87,7 @@ def _compute(cell: Cell, key: str, steps: CachedSteps, provenance: str) -> Resul
             # Nothing runs on it any more in this process, so that every further cell would fail as well.
             raise DeviceLostError(
                 f"{cell.device} failed while {cell} was computed: {_first_line(error)}; what was finished is kept: see "
-                "whether the device is there, and run the same command again"
+                "whether the device is there, and run the same command again, or without that row"
             ) from error
         message = _message(error, cell)
         trace = traceback.format_exc()

@@ -267,6 +267,24 @@ def image_folder(folder: Path, count: int, sides: tuple[int, int], seed: int = 0
     return folder
 
 
+def noise(*shape, seed=0):
+    """Return normal numbers of a shape, float32."""
+    import numpy as np
+
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)).float()
+
+
+def random_network(text, shape):
+    """Return an architecture with random filters, on the CPU."""
+    from featbench.architecture import Architecture
+    from featbench.network import assemble, learn_stages
+    from featbench.plugins.random import Random
+
+    architecture, learner = Architecture.parse(text), Random()
+    learned = learn_stages(architecture, learner, shape, None, seed=0, device=torch.device("cpu"))
+    return assemble(architecture, learner, shape, learned).eval()
+
+
 @pytest.fixture
 def unlabelled(tmp_path):
     """A folder of unlabelled images, of another size than the data set's."""

@@ -3,32 +3,21 @@ import time
 import numpy as np
 import pytest
 import torch
+from conftest import noise, random_network
 from torch import nn
 
 from featbench import extraction as module
-from featbench.architecture import Architecture
 from featbench.cuda import batches
-from featbench.errors import FeatureError, PluginError
+from featbench.errors import DataError, FeatureError, PluginError
 from featbench.extraction import HalfPrecisionError, extract, feature_blocks, in_half_precision
-from featbench.network import assemble, learn_stages
-from featbench.plugins.random import Random
 from featbench.preprocess import Maps, Preprocessing, maps_of
 
 CPU = torch.device("cpu")
 TWO_STAGES = "8F3-Rabs-N-PA2/2 > 32F3:4-Rabs-N-PA2/1"
 
 
-def sample(*shape, seed=0):
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)).float()
-
-
-def build(text, shape):
-    architecture, learner = Architecture.parse(text), Random()
-    return assemble(architecture, learner, shape, learn_stages(architecture, learner, shape, None, seed=0, device=CPU))
-
-
 def test_features_are_the_flattened_maps():
-    network, x = build(TWO_STAGES, (1, 16, 16)), sample(9, 1, 16, 16)
+    network, x = random_network(TWO_STAGES, (1, 16, 16)), noise(9, 1, 16, 16)
     features = extract(network, x, CPU)
     expected = network(x).detach().flatten(1).numpy()
     assert features.dtype == np.float32
@@ -38,7 +27,7 @@ def test_features_are_the_flattened_maps():
 
 @pytest.mark.parametrize("block", [1, 2, 4, 100])
 def test_blocks_of_any_size_give_the_same_features(block, monkeypatch):
-    network, x = build(TWO_STAGES, (1, 16, 16)), sample(9, 1, 16, 16)
+    network, x = random_network(TWO_STAGES, (1, 16, 16)), noise(9, 1, 16, 16)
     whole = extract(network, x, CPU)
     done = []
     monkeypatch.setattr(module, "BLOCK_IMAGES", block)
@@ -48,7 +37,7 @@ def test_blocks_of_any_size_give_the_same_features(block, monkeypatch):
 
 
 def test_large_maps_are_computed_in_smaller_blocks(monkeypatch):
-    network, x = build("8C3 > 1C3", (1, 10, 10)), sample(10, 1, 10, 10)
+    network, x = random_network("8C3 > 1C3", (1, 10, 10)), noise(10, 1, 10, 10)
     # The largest output on the way is that of the first stage, 8×8×8; four of them fit.
     monkeypatch.setattr(batches, "BLOCK_VALUES", {"cpu": 4 * 512 + 1})
     assert [len(block) for block in feature_blocks(network, x, CPU)] == [4, 4, 2]
@@ -78,7 +67,7 @@ def two_threads():
 
 
 def test_several_threads_give_the_same_features_in_the_same_order(two_threads, monkeypatch):
-    network, x = build(TWO_STAGES, (1, 16, 16)), sample(33, 1, 16, 16)
+    network, x = random_network(TWO_STAGES, (1, 16, 16)), noise(33, 1, 16, 16)
     monkeypatch.setattr(module, "BLOCK_IMAGES", 2)
     parallel = extract(network, x, CPU)
     torch.set_num_threads(1)
@@ -87,8 +76,8 @@ def test_several_threads_give_the_same_features_in_the_same_order(two_threads, m
 
 def test_a_module_that_nobody_knows_is_run_by_one_thread_at_a_time(two_threads, monkeypatch):
     monkeypatch.setattr(module, "BLOCK_IMAGES", 2)
-    network = nn.Sequential(build("4F3-Rabs", (1, 8, 8)), Shared())
-    extract(network, sample(20, 1, 8, 8), CPU)
+    network = nn.Sequential(random_network("4F3-Rabs", (1, 8, 8)), Shared())
+    extract(network, noise(20, 1, 8, 8), CPU)
     assert network[1].most == 1
 
 
@@ -96,7 +85,7 @@ def test_several_threads_give_images_of_several_sizes_their_features(two_threads
     generator = np.random.default_rng(0)
     shapes = [(9 + k % 3, 8 + k % 4) for k in range(40)]
     maps = maps_of([generator.integers(0, 256, shape, dtype=np.uint8) for shape in shapes], Preprocessing())
-    network = build("4F3-shrink-Rabs-N3", (1, 9, 8))
+    network = random_network("4F3-shrink-Rabs-N3", (1, 9, 8))
     monkeypatch.setattr(module, "SEVERAL_SIZES", 3)
 
     def features():
@@ -113,14 +102,14 @@ def test_several_threads_give_images_of_several_sizes_their_features(two_threads
 @pytest.mark.parametrize("bad", [0, 7, 19])
 def test_an_image_that_is_not_finite_is_named_by_several_threads_too(bad, two_threads, monkeypatch):
     monkeypatch.setattr(module, "BLOCK_IMAGES", 2)
-    x = sample(20, 1, 8, 8)
+    x = noise(20, 1, 8, 8)
     x[bad:, 0, 1, 1] = float("nan")
     with pytest.raises(FeatureError, match=f"features of image {bad} are not finite"):
-        extract(build("4F3-Rabs", (1, 8, 8)), x, CPU)
+        extract(random_network("4F3-Rabs", (1, 8, 8)), x, CPU)
 
 
 def test_image_alone_has_the_features_it_has_among_others():
-    network, x = build(TWO_STAGES, (1, 16, 16)), sample(6, 1, 16, 16)
+    network, x = random_network(TWO_STAGES, (1, 16, 16)), noise(6, 1, 16, 16)
     together = extract(network, x, CPU)
     alone = np.concatenate([extract(network, x[i : i + 1], CPU) for i in range(6)])
     np.testing.assert_allclose(alone, together, atol=1e-5)
@@ -129,7 +118,7 @@ def test_image_alone_has_the_features_it_has_among_others():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_feature_that_is_not_finite_is_refused_with_the_image_named(bad, monkeypatch):
     monkeypatch.setattr(module, "BLOCK_IMAGES", 2)
-    x = sample(7, 1, 4, 4)
+    x = noise(7, 1, 4, 4)
     x[5, 0, 1, 1] = bad
     with pytest.raises(FeatureError, match="features of image 5 are not finite"):
         extract(nn.Identity(), x, CPU)
@@ -137,12 +126,12 @@ def test_feature_that_is_not_finite_is_refused_with_the_image_named(bad, monkeyp
 
 def test_extraction_leaves_training_mode_and_computes_no_gradients():
     network = nn.Sequential(nn.Dropout(0.5))
-    x = sample(3, 1, 4, 4)
+    x = noise(3, 1, 4, 4)
     assert np.array_equal(extract(network, x, CPU), x.flatten(1))
 
 
 def test_blocks_are_the_features_in_order_as_they_come(monkeypatch):
-    network, x = build(TWO_STAGES, (1, 16, 16)), sample(9, 1, 16, 16)
+    network, x = random_network(TWO_STAGES, (1, 16, 16)), noise(9, 1, 16, 16)
     whole = network(x).detach().numpy()
     monkeypatch.setattr(module, "BLOCK_IMAGES", 4)
     blocks = feature_blocks(network, x, CPU)
@@ -155,7 +144,7 @@ def test_blocks_are_the_features_in_order_as_they_come(monkeypatch):
 def test_maps_are_computed_block_by_block_where_they_are_asked_for(monkeypatch):
     monkeypatch.setattr(module, "BLOCK_IMAGES", 4)
     maps = maps_of(np.random.default_rng(0).integers(0, 256, (9, 16, 16), dtype=np.uint8), Preprocessing())
-    network = build(TWO_STAGES, maps.shape)
+    network = random_network(TWO_STAGES, maps.shape)
     together = extract(network, maps[:], CPU)
     asked = []
     original = Maps.__getitem__
@@ -179,7 +168,7 @@ def of_several_sizes(shapes=SHAPES):
 def test_images_of_several_sizes_have_the_features_that_each_has_alone(text, at_once, monkeypatch):
     monkeypatch.setattr(module, "SEVERAL_SIZES", at_once)
     maps, grids, done = of_several_sizes(), [], []
-    network = build(text, (1, 6, 6))
+    network = random_network(text, (1, 6, 6))
     blocks = list(feature_blocks(network, maps, CPU, lambda *progress: done.append(progress), grids))
     alone = [network(maps[i : i + 1])[0].detach() for i in range(len(maps))]
     assert grids == [tuple(one.shape[1:]) for one in alone]
@@ -220,11 +209,16 @@ def test_network_that_gives_one_row_gives_rows_for_images_of_several_sizes_too(a
 
 def test_one_image_size_gives_the_same_vectors_in_maps_and_packed():
     maps, grids = of_several_sizes([(7, 6)] * 5), []
-    network = build("5F3-Rabs", (1, 7, 6))
+    network = random_network("5F3-Rabs", (1, 7, 6))
     (packed,) = feature_blocks(network, maps, CPU, grids=grids)
     (whole,) = feature_blocks(network, maps, CPU)
     assert (whole.shape, grids) == ((5, 5, 5, 4), [(5, 4)] * 5)
     np.testing.assert_allclose(packed, whole.transpose(0, 2, 3, 1).reshape(-1, 5), atol=1e-6)
+
+
+def test_images_of_several_sizes_are_refused_where_one_is_asked_for():
+    with pytest.raises(DataError, match="the images have 4 sizes"):
+        extract(nn.Identity(), of_several_sizes(), CPU)
 
 
 def test_rows_of_several_lengths_are_refused():
@@ -285,7 +279,7 @@ def halves(*blocks):
 
 
 def test_half_precision_is_used_where_it_is_harmless():
-    features = sample(5, 20).numpy()
+    features = noise(5, 20).numpy()
     (half,) = halves(features)
     assert half.dtype == np.float16
     np.testing.assert_allclose(half, features, rtol=1e-3, atol=1e-6)
@@ -294,13 +288,13 @@ def test_half_precision_is_used_where_it_is_harmless():
 
 @pytest.mark.parametrize("scale", [1e6, 1e-9])
 def test_features_beyond_half_precision_are_not_halved(scale):
-    features = (scale * sample(5, 20)).numpy()
+    features = (scale * noise(5, 20)).numpy()
     with pytest.raises(HalfPrecisionError):
         halves(features)
 
 
 def test_a_later_block_beyond_half_precision_is_noticed_as_well():
-    blocks = in_half_precision(iter([sample(5, 20).numpy(), (1e6 * sample(5, 20)).numpy()]))
+    blocks = in_half_precision(iter([noise(5, 20).numpy(), (1e6 * noise(5, 20)).numpy()]))
     assert next(blocks).dtype == np.float16
     with pytest.raises(HalfPrecisionError):
         next(blocks)

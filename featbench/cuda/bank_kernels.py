@@ -92,15 +92,10 @@ def _convolve(
             window = tl.load(x + corner[:, None] + offset[None, :], inside[:, None] & used[None, :], other=0.0)
             filters = tl.load(weight + tap[:, None] * maps + unit[None, :], used[:, None] & present[None, :], other=0.0)
             response = tl.dot(window, filters, response, input_precision=precision)
-        response = _respond(response, bias, gain, unit, present, rectified)
-        where, there = place[:, None] * maps + unit[None, :], inside[:, None] & present[None, :]
-        tl.store(y + where, response.to(y.dtype.element_ty), there)
-        if mean is not None:
-            total += tl.sum(response, axis=1)
-            energy += tl.sum(response * response, axis=1)
+        response = _finish(response, bias, gain, y, place, inside, unit, maps, rectified)
+        total, energy = add_moments(response, total, energy)
     if mean is not None:
-        tl.store(mean + place, total / maps, inside)
-        tl.store(square + place, energy / maps, inside)
+        store_moments(mean, square, place, total, energy, maps, inside)
 
 
 @kernel
@@ -121,27 +116,43 @@ def _activate(
         present = unit < maps
         where, there = place[:, None] * maps + unit[None, :], inside[:, None] & present[None, :]
         response = tl.load(y + where, there, other=0.0).to(tl.float32)
-        response = _respond(response, bias, gain, unit, present, rectified)
-        tl.store(y + where, response.to(y.dtype.element_ty), there)
-        if mean is not None:
-            total += tl.sum(response, axis=1)
-            energy += tl.sum(response * response, axis=1)
+        response = _finish(response, bias, gain, y, place, inside, unit, maps, rectified)
+        total, energy = add_moments(response, total, energy)
     if mean is not None:
-        tl.store(mean + place, total / maps, inside)
-        tl.store(square + place, energy / maps, inside)
+        store_moments(mean, square, place, total, energy, maps, inside)
 
 
 @kernel
-def _respond(
-    response: tl.tensor, bias: tl.tensor, gain: tl.tensor, unit: tl.tensor, present: tl.tensor, rectified: tl.constexpr
-) -> tl.tensor:
-    """Add the bias to [pixels, maps], apply tanh, gain and absolute value; maps that are not there become 0."""
+def _finish(
+    response: tl.tensor, bias: tl.tensor, gain: tl.tensor, y: tl.tensor, place: tl.tensor, inside: tl.tensor,
+    unit: tl.tensor, maps: tl.constexpr, rectified: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """Add the bias to [pixels, maps], apply tanh, gain and absolute value, and store it; absent maps become 0."""
+    present = unit < maps
     response += tl.load(bias + unit, present, other=0.0)[None, :]
     if gain is not None:
         response = tanh(response) * tl.load(gain + unit, present, other=0.0)[None, :]
     if rectified:
         response = tl.abs(response)
+    where = place[:, None] * maps + unit[None, :]
+    tl.store(y + where, response.to(y.dtype.element_ty), inside[:, None] & present[None, :])
     return tl.where(present[None, :], response, 0.0)
+
+
+@kernel
+def add_moments(value: tl.tensor, total: tl.tensor, energy: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
+    """Return the sums over maps and those of squares, with values [pixels, maps] added."""
+    return total + tl.sum(value, axis=1), energy + tl.sum(value * value, axis=1)
+
+
+@kernel
+def store_moments(
+    mean: tl.tensor, square: tl.tensor, place: tl.tensor, total: tl.tensor, energy: tl.tensor,
+    maps: tl.constexpr, inside: tl.tensor,
+) -> None:  # fmt: skip
+    """Store mean and mean square of pixels from their sums over maps."""
+    tl.store(mean + place, total / maps, inside)
+    tl.store(square + place, energy / maps, inside)
 
 
 @kernel

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import torch
 
-MEMORY_WORDS = ("can't allocate memory", "out of memory", "not enough memory")
+MEMORY_WORDS = ("can't allocate memory", "out of memory", "not enough memory", "STATUS_ALLOC_FAILED")
 
-LOST_WORDS = (
-    "CUDA error",
-    "CUDA driver",
-    "no CUDA-capable device",
-    "CUDNN_STATUS",
-    "CUBLAS_STATUS",
-    "device-side assert",
-)
+LOST_WORDS = ("CUDA error", "CUDA driver", "no CUDA-capable device", "STATUS_EXECUTION_FAILED", "STATUS_INTERNAL_ERROR")
 """What torch's messages hold when a kernel or the device failed: after it, nothing else runs on it in this process."""
+
+REFUSED_WORDS = ("invalid argument", "invalid configuration argument")
+"""What they hold when one launch was refused: others may follow."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -28,4 +24,5 @@ def is_device_lost(error: BaseException) -> bool:
     """Whether the GPU failed or disappeared."""
     if is_out_of_memory(error) or not isinstance(error, RuntimeError):
         return False
-    return type(error).__name__ == "AcceleratorError" or any(words in str(error) for words in LOST_WORDS)
+    message = str(error)
+    return any(words in message for words in LOST_WORDS) and not any(words in message for words in REFUSED_WORDS)

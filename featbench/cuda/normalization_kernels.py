@@ -7,7 +7,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from featbench.cuda.bank_kernels import MOST_MAPS, VALUES
+from featbench.cuda.bank_kernels import MOST_MAPS, VALUES, add_moments, store_moments
 from featbench.cuda.kernel import blocks, kernel, launch, maps_last, power_of_two
 from featbench.normalization import ROUNDING, TINY, LocalNormalisation
 
@@ -69,10 +69,8 @@ def _moments(
         unit = first + tl.arange(0, block_maps)
         there = inside[:, None] & (unit < maps)[None, :]
         value = tl.load(y + place[:, None] * maps + unit[None, :], there, other=0.0).to(tl.float32)
-        total += tl.sum(value, axis=1)
-        energy += tl.sum(value * value, axis=1)
-    tl.store(mean + place, total / maps, inside)
-    tl.store(square + place, energy / maps, inside)
+        total, energy = add_moments(value, total, energy)
+    store_moments(mean, square, place, total, energy, maps, inside)
 
 
 @kernel

@@ -3,16 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from conftest import noise, random_network
 from torch import nn
 
-from featbench.architecture import Architecture
 from featbench.cuda import batches as module
 from featbench.cuda.batches import Batches
 from featbench.cuda.failures import is_device_lost, is_out_of_memory
 from featbench.errors import DeviceError
 from featbench.extraction import extract
-from featbench.network import assemble, learn_stages
-from featbench.plugins.random import Random
 from featbench.preprocess import Preprocessing, maps_of
 
 CPU = torch.device("cpu")
@@ -21,15 +19,6 @@ CPU_WORDS = (
     "[enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
 )
 GPU_WORDS = "CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has a total capacity of 8.00 GiB"
-
-
-def noise(*shape, seed=0):
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)).float()
-
-
-def build(text, shape):
-    architecture, learner = Architecture.parse(text), Random()
-    return assemble(architecture, learner, shape, learn_stages(architecture, learner, shape, None, seed=0, device=CPU))
 
 
 class Small(nn.Module):
@@ -80,13 +69,13 @@ def test_an_image_larger_than_the_memory_is_refused_before_the_system_kills_us()
     # 64 maps of 100,000 × 100,000 pixels are 2.3 TiB; the image itself is a view of one number.
     huge = torch.zeros(1).expand(1, 1, 100_000, 100_000)
     with torch.no_grad(), pytest.raises(DeviceError, match="1×100000×100000 do not fit"):
-        Batches(build("64F9-Rabs-N-PA10/5", (1, 20, 20)), CPU).launch(huge)
+        Batches(random_network("64F9-Rabs-N-PA10/5", (1, 20, 20)), CPU).launch(huge)
 
 
 def test_maps_beyond_the_memory_that_is_left_are_refused(monkeypatch):
     monkeypatch.setattr("featbench.cuda.host.LARGE", 0)
     monkeypatch.setattr("featbench.cuda.host.available_memory", lambda device: 2 * 3 * 4 * 8 * 8 * 4 - 1)
-    network, x = build("4F3-Rabs", (1, 10, 10)), noise(3, 1, 10, 10)
+    network, x = random_network("4F3-Rabs", (1, 10, 10)), noise(3, 1, 10, 10)
     with torch.no_grad():
         batches = Batches(network, CPU)
         assert torch.allclose(batches.launch(x)(), network(x), atol=1e-6)
@@ -104,7 +93,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
 @pytest.mark.parametrize("n", [0, 1, 2, 5])
 @pytest.mark.parametrize("sides", [(9, 9), (10, 13), (23, 11)])
 def test_odd_sizes_and_no_images(n, sides):
-    network, x = build("4F3-Rabs-N3-PA2/2", (1, *sides)), noise(n, 1, *sides)
+    network, x = random_network("4F3-Rabs-N3-PA2/2", (1, *sides)), noise(n, 1, *sides)
     with torch.no_grad():
         found, expected = Batches(network, CPU).launch(x)(), network(x)
     assert found.shape == expected.shape
@@ -112,13 +101,13 @@ def test_odd_sizes_and_no_images(n, sides):
 
 
 def test_no_images_have_no_features_of_the_right_length():
-    network = build("4F3-Rabs-N3-PA2/2", (1, 9, 9))
+    network = random_network("4F3-Rabs-N3-PA2/2", (1, 9, 9))
     assert extract(network, noise(0, 1, 9, 9), CPU).shape == (0, 4 * 3 * 3)
 
 
 def test_as_many_images_go_together_as_the_block_holds(monkeypatch):
     monkeypatch.setattr(module, "BLOCK_VALUES", {"cpu": 3 * 4 * 64})
-    network, x = build("4F3-Rabs", (1, 10, 10)), noise(8, 1, 10, 10)
+    network, x = random_network("4F3-Rabs", (1, 10, 10)), noise(8, 1, 10, 10)
     with torch.no_grad():
         batches = Batches(network, CPU)
         assert batches.images_at_once(x[:1]) == 3
@@ -131,7 +120,7 @@ def test_features_of_images_of_several_sizes_do_not_depend_on_the_block(monkeypa
     generator = np.random.default_rng(0)
     shapes = [(20, 16), (16, 20), (20, 16), (17, 18), (20, 16)]
     maps = maps_of([generator.integers(0, 256, shape, dtype=np.uint8) for shape in shapes], Preprocessing(lcn=1.0))
-    network = build("6F3-Rabs-N-PA2/2", (1, 8, 8))
+    network = random_network("6F3-Rabs-N-PA2/2", (1, 8, 8))
 
     def features(most):
         monkeypatch.setattr(module, "BLOCK_VALUES", {"cpu": most})
@@ -155,6 +144,17 @@ def test_a_device_that_failed_is_told_from_a_lack_of_memory(words):
     assert not is_out_of_memory(RuntimeError(words))
 
 
-@pytest.mark.parametrize("error", [*ERRORS, RuntimeError("shapes differ"), ValueError("CUDA error"), KeyError("x")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        *ERRORS,
+        RuntimeError("shapes differ"),
+        ValueError("CUDA error"),
+        KeyError("x"),
+        RuntimeError("CUDA error: invalid configuration argument"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
 def test_what_is_no_lost_device(error):
     assert not is_device_lost(error)

@@ -1,19 +1,16 @@
 """Networks as they are run against the modules they are made of."""
 
-import numpy as np
 import pytest
 import torch
+from conftest import noise, random_network
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from featbench.architecture import Architecture
 from featbench.cuda import select
 from featbench.cuda.fusion import FusedNetwork
 from featbench.cuda.reference import Reference
 from featbench.errors import ArchitectureError
-from featbench.network import assemble, learn_stages
-from featbench.plugins.random import Random
 
 TOKENS = [
     *("Rabs", "N", "N3", "Nsub", "Ndiv5", "Nz", "tanh", "relu", "shrink", "wta"),
@@ -31,16 +28,6 @@ around = st.lists(st.sampled_from(TOKENS), max_size=3)
 stages = st.builds(lambda before, bank, after: "-".join([*before, bank, *after]), around, banks, around)
 
 
-def noise(*shape, seed=0):
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)).float()
-
-
-def build(text, shape):
-    architecture, learner = Architecture.parse(text), Random()
-    learned = learn_stages(architecture, learner, shape, None, seed=0, device=torch.device("cpu"))
-    return assemble(architecture, learner, shape, learned).eval()
-
-
 def relative(found, truth):
     return float((found.double() - truth).norm() / truth.norm().clamp_min(1e-12))
 
@@ -50,7 +37,7 @@ def relative(found, truth):
 def test_any_architecture_gives_what_its_modules_give(texts, n):
     text, shape = " > ".join(texts), (2, 17, 15)
     try:
-        network = build(text, shape)
+        network = random_network(text, shape)
     except ArchitectureError:
         assume(False)
     x = noise(n, *shape)
@@ -59,6 +46,8 @@ def test_any_architecture_gives_what_its_modules_give(texts, n):
         plain = network(x).double()
         truth = network.double()(x.double())
         network.float()
+        # Filters of zero mean and one weight are zero: all that comes after them is rounding.
+        assume(float(truth.abs().mean()) > 1e-4)
         # What is rounding alone, as a filter that sums to zero over a constant, has no digits in common.
         bound = max(2e-5 * truth.norm(), 20 * (plain - truth).norm())
         for operations in (select("cpu"), Reference()):
@@ -73,7 +62,7 @@ def test_any_architecture_gives_what_its_modules_give(texts, n):
 
 @pytest.mark.parametrize("text", ["64F9-Rabs-N-PA10/5", "64F9-Rabs-N-PA10/5 > 256F9:16-Rabs-N-PA6/4"])
 def test_the_architectures_of_the_paper_lie_within_the_bound(text):
-    network, x = build(text, (1, 143, 143)), noise(2, 1, 143, 143)
+    network, x = random_network(text, (1, 143, 143)), noise(2, 1, 143, 143)
     with torch.no_grad():
         truth = network.double()(x.double())
         assert relative(FusedNetwork(network.float(), select("cpu"))(x), truth) < 1e-5
@@ -82,7 +71,7 @@ def test_the_architectures_of_the_paper_lie_within_the_bound(text):
 @pytest.mark.parametrize("text", ["64F9-Rabs-N-PA10/5", "16F5-Rabs-N-PA4/2 > 32F3:4-Rabs-N-PA2/2"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_an_image_has_the_same_features_to_the_last_bit_in_any_batch_and_with_any_threads(text, threads):
-    network, x = build(text, (1, 65, 65)), noise(5, 1, 65, 65)
+    network, x = random_network(text, (1, 65, 65)), noise(5, 1, 65, 65)
     before = torch.get_num_threads()
     with torch.no_grad():
         fused = FusedNetwork(network, select("cpu"))
@@ -97,7 +86,7 @@ def test_an_image_has_the_same_features_to_the_last_bit_in_any_batch_and_with_an
 
 def test_no_images_give_no_features_of_the_right_shape():
     with torch.no_grad():
-        assert FusedNetwork(build("4F3-Rabs-N3-PA2/2", (1, 9, 9)), select("cpu"))(noise(0, 1, 9, 9)).shape == (
+        assert FusedNetwork(random_network("4F3-Rabs-N3-PA2/2", (1, 9, 9)), select("cpu"))(noise(0, 1, 9, 9)).shape == (
             0,
             4,
             3,
@@ -106,7 +95,7 @@ def test_no_images_give_no_features_of_the_right_shape():
 
 
 def test_what_is_kept_and_what_is_joined():
-    network = nn.Sequential(build("4F3-Rabs-N3-PA2/2 > 4C2-relu-PM2", (1, 12, 12)), nn.Flatten())
+    network = nn.Sequential(random_network("4F3-Rabs-N3-PA2/2 > 4C2-relu-PM2", (1, 12, 12)), nn.Flatten())
     # filter bank with tanh and |·|, N with pooling; bare filter bank, relu, pooling; the module that is not known.
     assert len(FusedNetwork(network, select("cpu")).steps) == 6
 
@@ -116,13 +105,13 @@ def test_a_module_made_from_a_known_one_runs_as_it_is():
         def forward(self, x):
             return 2 * super().forward(x)
 
-    network, x = Doubled(build("4F3-Rabs", (1, 9, 9))), noise(1, 1, 9, 9)
+    network, x = Doubled(random_network("4F3-Rabs", (1, 9, 9))), noise(1, 1, 9, 9)
     with torch.no_grad():
         assert torch.equal(FusedNetwork(network, select("cpu"))(x), network(x))
 
 
 def test_hooks_and_changed_parameters_are_seen():
-    network, x = build("4F3-Rabs-PA2/2", (1, 9, 9)), noise(1, 1, 9, 9)
+    network, x = random_network("4F3-Rabs-PA2/2", (1, 9, 9)), noise(1, 1, 9, 9)
     with torch.no_grad():
         fused = FusedNetwork(network, select("cpu"))
         for parameter in network.parameters():
@@ -133,7 +122,7 @@ def test_hooks_and_changed_parameters_are_seen():
 @pytest.mark.parametrize("text, largest", [("8C3-PA2/2 > 1C3", 8 * 8 * 8), ("1C3-PM4", 10 * 10), ("4F1-N3", 4 * 100)])
 def test_the_largest_maps_are_found(text, largest):
     with torch.no_grad():
-        assert FusedNetwork(build(text, (1, 10, 10)), select("cpu")).largest(noise(1, 1, 10, 10)) == largest
+        assert FusedNetwork(random_network(text, (1, 10, 10)), select("cpu")).largest(noise(1, 1, 10, 10)) == largest
 
 
 def test_the_largest_maps_inside_an_unknown_module_are_found():

@@ -3,29 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from conftest import noise, random_network
 from torch import nn
 
-from featbench.architecture import Architecture
 from featbench.cuda.batches import Batches
 from featbench.cuda.graphs import Graphed
 from featbench.extraction import extract, feature_blocks
-from featbench.network import assemble, learn_stages
-from featbench.plugins.random import Random
 from featbench.preprocess import Preprocessing, maps_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 TEXTS = ["64F9-Rabs-N-PA10/5", "16F5-Rabs-N-PA4/2 > 32F3:4-Rabs-N-PA2/2", "8F5-N-PM3", "8C5-relu-PA3/2"]
-
-
-def noise(*shape, seed=0):
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)).float()
-
-
-def build(text, shape):
-    architecture, learner = Architecture.parse(text), Random()
-    return assemble(architecture, learner, shape, learn_stages(architecture, learner, shape, None, seed=0, device=CPU))
 
 
 def relative(found, truth):
@@ -35,7 +24,7 @@ def relative(found, truth):
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("precision, bound", [("float32", 1e-5), ("tf32", 3e-3), ("bf16", 2e-2), ("fp16", 3e-3)])
 def test_a_gpu_gives_the_features_of_float64(text, precision, bound):
-    network, x = build(text, (1, 65, 65)), noise(9, 1, 65, 65)
+    network, x = random_network(text, (1, 65, 65)), noise(9, 1, 65, 65)
     with torch.no_grad():
         truth = network.double()(x.double()).flatten(1).numpy()
     assert relative(extract(network.float(), x, GPU, precision=precision), truth) < bound
@@ -43,7 +32,7 @@ def test_a_gpu_gives_the_features_of_float64(text, precision, bound):
 
 @pytest.mark.parametrize("text", TEXTS[:2])
 def test_a_graph_gives_what_its_kernels_give_in_batches_of_any_size(text):
-    network = build(text, (1, 65, 65)).to(GPU).eval()
+    network = random_network(text, (1, 65, 65)).to(GPU).eval()
     with torch.no_grad():
         from featbench.cuda import select
         from featbench.cuda.fusion import FusedNetwork
@@ -70,7 +59,7 @@ def test_images_of_bytes_have_the_features_of_the_cpu():
     shapes = [(50, 41), (41, 50), (50, 50), (30, 50)] * 5
     pixels = [generator.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
     padded = maps_of(pixels, Preprocessing(lcn=1.0, pad=True))
-    network = build(TEXTS[1], padded.shape)
+    network = random_network(TEXTS[1], padded.shape)
     assert relative(extract(network, padded, GPU), extract(network, padded, CPU)) < 1e-5
     several = maps_of(pixels, Preprocessing(lcn=1.0))
     here, there = ([], []), ([], [])
@@ -81,7 +70,7 @@ def test_images_of_bytes_have_the_features_of_the_cpu():
 
 
 def test_a_batch_that_does_not_fit_into_a_gpu_is_split():
-    network, x = build(TEXTS[0], (1, 143, 143)), noise(64, 1, 143, 143)
+    network, x = random_network(TEXTS[0], (1, 143, 143)), noise(64, 1, 143, 143)
     whole = extract(network, x, GPU)
     total = torch.cuda.mem_get_info()[1]
     torch.cuda.empty_cache()
@@ -98,5 +87,5 @@ def test_a_batch_that_does_not_fit_into_a_gpu_is_split():
 
 
 def test_the_same_features_come_twice():
-    network, x = build(TEXTS[0], (1, 143, 143)), noise(20, 1, 143, 143)
+    network, x = random_network(TEXTS[0], (1, 143, 143)), noise(20, 1, 143, 143)
     assert np.array_equal(extract(network, x, GPU), extract(network, x, GPU))

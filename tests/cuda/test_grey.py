@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from conftest import random_network
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="the kernels need triton")
 
-from featbench.architecture import Architecture
 from featbench.cuda.batches import Batches
 from featbench.cuda.grey import GreyImages
-from featbench.network import assemble, learn_stages
-from featbench.plugins.random import Random
 from featbench.preprocess import Preprocessing, maps_of
 
 CPU = torch.device("cpu")
@@ -47,9 +45,7 @@ def test_only_bytes_are_taken():
 
 def test_batches_of_bytes_give_the_features_of_maps(device, error):
     maps = maps_like(Preprocessing(lcn=1.0, pad=True))
-    architecture, learner = Architecture.parse("4F3-Rabs-N3-PA2/2"), Random()
-    learned = learn_stages(architecture, learner, maps.shape, None, seed=0, device=CPU)
-    network = assemble(architecture, learner, maps.shape, learned)
+    network = random_network("4F3-Rabs-N3-PA2/2", maps.shape)
     with torch.no_grad():
         batches = Batches(network, torch.device(device))
         batches.most = 2
