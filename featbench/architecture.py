@@ -1,6 +1,7 @@
 """Architectures as the papers write them, to frozen specs and back.
 
 `64F9-Rabs-N-PA10/5 > 256F9:16-Rabs-N-PA6/4` is two stages; within a stage the tokens apply from left to right.
+With `>+` in place of `>` the maps of the stage before it are features as well.
 The notation is described in docs/architecture.md.
 """
 
@@ -139,22 +140,38 @@ class StageSpec:
 
 @dataclass(frozen=True)
 class Architecture:
-    """One or more stages."""
+    """One or more stages. kept: the numbers, from 1, of those before the last whose maps are features as well."""
 
     stages: tuple[StageSpec, ...]
+    kept: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        unknown = self.kept - set(range(1, len(self.stages)))
+        if unknown:
+            raise ArchitectureError(
+                f"of {len(self.stages)} stages those before the last may be kept, which is kept anyway: "
+                f"not {', '.join(str(number) for number in sorted(unknown))}"
+            )
 
     def __str__(self) -> str:
-        return " > ".join(str(stage) for stage in self.stages)
+        text = str(self.stages[0])
+        for number, stage in enumerate(self.stages[1:], start=1):
+            text += f" {'>+' if number in self.kept else '>'} {stage}"
+        return text
 
     @classmethod
     def parse(cls, text: str) -> Architecture:
         """Read an architecture; an `ArchitectureError` names the token, its position and what was expected."""
         stages: list[StageSpec] = []
+        kept: set[int] = set()
         position = 0
-        for part in text.split(">"):
+        parts = re.split(r"(>\+?)", text)
+        for part, joint in zip(parts[::2], [*parts[1::2], ""], strict=True):
             stages.append(_parse_stage(text, part, position, len(stages) + 1))
-            position += len(part) + 1
-        return cls(tuple(stages))
+            if joint == ">+":
+                kept.add(len(stages))
+            position += len(part) + len(joint)
+        return cls(tuple(stages), frozenset(kept))
 
     def shapes(self, shape: Shape) -> list[Shape]:
         """Return the shape after each stage for input maps of `shape`, or say which operation does not fit."""
@@ -178,6 +195,9 @@ def _require_side(size: int, shape: Shape) -> None:
 
 
 def _parse_stage(text: str, part: str, start: int, number: int) -> StageSpec:
+    if not part.strip():
+        problem = "expected a stage with a filter bank (64F9): > and >+ stand between two stages"
+        raise ArchitectureError(_at(text, "", start + len(part), problem))
     operations: list[OperationSpec] = []
     position = start
     for raw in part.split("-"):

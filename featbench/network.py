@@ -16,7 +16,7 @@ from featbench.learner import FilterLearner, NetworkLearner, fill_table
 from featbench.patches import MapSource, PatchSource
 from featbench.preprocess import JoinedMaps, Maps
 from featbench.seeds import derive_seed, seeded
-from featbench.stages import Stage, operations
+from featbench.stages import MultiStage, Stage, operations
 from featbench.types import IntArray
 
 
@@ -98,14 +98,16 @@ def learn_stages(
 def assemble(
     architecture: Architecture, learner: FilterLearner, shape: Shape, stages: Sequence[StageFilters]
 ) -> nn.Sequential:
-    """Build the network from its stages' filters: [n, *shape] to the maps of the last stage."""
+    """Build the network from its stages' filters: [n, *shape] to the maps of the last stage.
+
+    Where the architecture keeps other stages too, it gives one row [n, d] of the maps of all these.
+    """
     inputs = [shape, *architecture.shapes(shape)]
-    return nn.Sequential(
-        *(
-            Stage(spec, came_in[0], stage.filters, stage.table, learner.encoder)
-            for spec, came_in, stage in zip(architecture.stages, inputs, stages, strict=False)
-        )
-    )
+    built = [
+        Stage(spec, came_in[0], stage.filters, stage.table, learner.encoder)
+        for spec, came_in, stage in zip(architecture.stages, inputs, stages, strict=False)
+    ]
+    return MultiStage(built, architecture.kept) if architecture.kept else nn.Sequential(*built)
 
 
 def network_of(

@@ -5,7 +5,7 @@ Every operation maps [n, maps, height, width] to the same with other sizes (DESI
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -60,6 +60,27 @@ class Stage(nn.Sequential):
         bank = encoder(filters, table) if spec.bank.encoder else FilterBank(filters, table)
         super().__init__(*operations(before, maps), bank, *operations(after, spec.bank.filters))
         self.spec = spec
+
+
+class MultiStage(nn.Sequential):
+    """Stages of which several give features: their maps, flattened and joined in the order of the stages.
+
+    kept: the numbers, from 1, of the stages before the last whose maps are features as well. Maps [n, ...] become rows
+    [n, d]. Source: multi-stage features of Sermanet, Kavukcuoglu, Chintala, LeCun 2013.
+    """
+
+    def __init__(self, stages: Sequence[nn.Module], kept: Collection[int]) -> None:
+        super().__init__(*stages)
+        self.kept = frozenset(kept)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features [n, d] of maps x."""
+        rows: list[Tensor] = []
+        for number, stage in enumerate(self, start=1):
+            x = stage(x)
+            if number in self.kept:
+                rows.append(x.flatten(1))
+        return torch.cat([*rows, x.flatten(1)], dim=1)
 
 
 def operations(specs: Sequence[OperationSpec], maps: int) -> nn.Sequential:

@@ -42,7 +42,13 @@ sharp_pooling = st.builds(
 )
 others = st.lists(pointwise | normalisations | plain_pooling | power_pooling | sharp_pooling, max_size=4)
 stages = st.builds(lambda before, bank, after: StageSpec((*before, bank, *after)), others, banks, others)
-architectures = st.lists(stages, min_size=1, max_size=3).map(lambda found: Architecture(tuple(found)))
+architectures = st.lists(stages, min_size=1, max_size=3).flatmap(
+    lambda found: st.builds(
+        Architecture,
+        st.just(tuple(found)),
+        st.frozensets(st.sampled_from(range(1, len(found)))) if len(found) > 1 else st.just(frozenset()),
+    )
+)
 
 reproducible = settings(derandomize=True, deadline=None, database=None, max_examples=200)
 
@@ -109,6 +115,8 @@ def test_tokens_beside_the_filter_bank(token, spec):
         "8F3-PX100000:6/4",
         "8F3-PFA4/2-N5-Ndiv7-wta",
         "8F3-Nz-Nsubz5-Ndivz",
+        "64F9-Rabs-N-PA10/5 >+ 256F9:16-Rabs-N-PA6/4",
+        "8F3 > 8F3 >+ 8F3",
     ],
 )
 def test_canonical_text_is_printed_as_it_was_written(text):
@@ -119,6 +127,7 @@ def test_canonical_text_is_printed_as_it_was_written(text):
     ("written", "canonical"),
     [
         ("  64F9 -Rabs- N>8F3  ", "64F9-Rabs-N > 8F3"),
+        ("8F3>+ 4F3  >8F3", "8F3 >+ 4F3 > 8F3"),
         ("8F3-PM5/5", "8F3-PM5"),
         ("8F3-PA5", "8F3-PA5/5"),
         ("8F3-N9-Nsub9", "8F3-N-Nsub"),
@@ -147,6 +156,13 @@ def test_order_of_operations_is_kept():
         ("", "", 1, "a filter bank"),
         ("64F9--N", "", 6, "a filter bank"),
         ("64F9 > ", "", 8, "a filter bank"),
+        ("64F9 >+ ", "", 9, "> and >+ stand between two stages"),
+        (">+ 64F9", "", 1, "> and >+ stand between two stages"),
+        ("64F9 >+> 8F3", "", 8, "> and >+ stand between two stages"),
+        ("64F9 >++ 8F3", "+ 8F3", 8, "64F9"),
+        ("64F9 > + 8F3", "+ 8F3", 8, "64F9"),
+        ("64F9 +> 8F3", "64F9 +", 1, "64F9"),
+        ("64F9 >+ 8F3 >+ 256F9-Q", "Q", 22, "PA10/5"),
         ("64F9-N4", "N4", 6, "odd"),
         ("64F9-N0", "N0", 6, "at least 1"),
         ("0F9", "0F9", 1, "number of filters must be at least 1"),
@@ -174,7 +190,7 @@ def test_error_names_token_position_and_what_was_expected(text, token, position,
 
 @pytest.mark.parametrize(
     ("text", "stage", "found"),
-    [("Rabs-N", 1, "none"), ("64F9 > Rabs", 2, "none"), ("64F9-8C3", 1, "64F9 and 8C3")],
+    [("Rabs-N", 1, "none"), ("64F9 > Rabs", 2, "none"), ("8F3 >+ N", 2, "none"), ("64F9-8C3", 1, "64F9 and 8C3")],
 )
 def test_stage_without_exactly_one_filter_bank_is_refused_by_number(text, stage, found):
     with pytest.raises(ArchitectureError, match=f"stage {stage} of .* exactly one filter bank, found {found};"):
@@ -202,6 +218,7 @@ def test_shapes_of_published_and_other_architectures(text, shape, expected):
     [
         ("64F9", (1, 8, 20), ["64F9 in stage 1", "needs maps of at least 9×9", "8×20 came in"]),
         (PAPER, (1, 40, 40), ["256F9:16 in stage 2", "at least 9×9", "5×5 came in"]),
+        ("8F3 >+ 8F9", (1, 8, 8), ["'8F3 >+ 8F9'", "8F9 in stage 2", "6×6 came in"]),
         ("8F3-PA10/5", (1, 20, 11), ["PA10/5 in stage 1", "at least 10×10", "18×9 came in"]),
         ("8F3 > 8F3:9", (1, 20, 20), ["8F3:9 in stage 2", "see 9 maps", "only 8 come in"]),
         ("8F3-PFA9/1", (1, 20, 20), ["PFA9/1 in stage 1", "at least 9 maps", "only 8 come in"]),
@@ -221,6 +238,36 @@ def test_maps_just_large_enough_fit():
 def test_bank_input_is_the_shape_after_the_operations_before_it():
     stage = Architecture.parse("PA2/2-PFA2/1-8F3-PM2").stages[0]
     assert stage.bank_input((4, 11, 9)) == (3, 5, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (PAPER, set()),
+        ("8F3 >+ 4F3", {1}),
+        ("8F3 >+ 4F3 > 2F3", {1}),
+        ("8F3 > 4F3>+2F3", {2}),
+        ("8F3>+4F3>+2F3", {1, 2}),
+    ],
+)
+def test_kept_are_the_stages_before_a_plus(text, kept):
+    architecture = Architecture.parse(text)
+    assert architecture.kept == kept
+    assert architecture.stages == Architecture.parse(text.replace("+", "")).stages
+
+
+@pytest.mark.parametrize(("kept", "named"), [({2}, "2"), ({0, 1}, "0"), ({1, 3, 7}, "3, 7")])
+def test_only_stages_before_the_last_can_be_kept(kept, named):
+    stages = Architecture.parse(PAPER).stages
+    with pytest.raises(ArchitectureError, match="before the last may be kept") as caught:
+        Architecture(stages, frozenset(kept))
+    assert str(caught.value).endswith(f": not {named}")
+
+
+def test_kept_stages_make_another_architecture():
+    plain, kept = Architecture.parse(PAPER), Architecture.parse(PAPER.replace(">", ">+"))
+    assert plain != kept
+    assert len({plain, kept, Architecture.parse(str(kept))}) == 2
 
 
 def test_specs_are_frozen_and_hashable():

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from featbench.cuda.reference import BankWeights, Reference, Responses
 from featbench.encoders import FilterBank, TanhGain
 from featbench.normalization import LocalNormalisation
 from featbench.pooling import Pooling
-from featbench.stages import Rectification, Stage
+from featbench.stages import MultiStage, Rectification, Stage
 
 Step = Callable[[Responses], Responses]
 
 REENTRANT = (
-    *(f"featbench.{name}" for name in ("encoders", "normalization", "pooling", "stages", "unrolled", "plugins.sift")),
+    *(f"featbench.{name}" for name in ("encoders", "head", "normalization", "pooling", "stages", "unrolled")),
+    *(f"featbench.plugins.{name}" for name in ("convnet", "sift")),
     "torch.nn.modules",
 )
 """Where the modules come from that keep nothing of a call; of a plugin's nobody knows."""
@@ -25,25 +28,24 @@ class FusedNetwork(nn.Module):
     """Computes what `network` does with the operations of a device; modules that it does not know run as they are.
 
     Filter bank, tanh with gain and absolute value are one operation, which gives the moments that N needs; N and
-    pooling are another, which makes no normalised copy of the maps. Parameters are read at each call.
+    pooling are another, which makes no normalised copy of the maps. Parameters are read at each call. Nothing is joined
+    across maps that are features.
     """
 
     def __init__(self, network: nn.Module, operations: Reference) -> None:
         super().__init__()
         self.network, self.operations = network, operations
-        self.steps = _steps(list(_leaves(network)), operations)
+        self.chains = [_steps(chain, operations) for chain in chains(network)]
 
     @property
     def reentrant(self) -> bool:
         """Whether several threads may run it at once: its modules are known to keep nothing of a call."""
-        return all(type(module).__module__.startswith(REENTRANT) for module in _leaves(self.network))
+        modules = (module for chain in chains(self.network) for module in chain)
+        return all(type(module).__module__.startswith(REENTRANT) for module in modules)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features of maps x [n, ...], float32."""
-        responses = Responses(x)
-        for step in self.steps:
-            responses = step(responses)
-        return responses.y.float().contiguous()
+        return self._features(x, sizes=[])
 
     def largest(self, x: Tensor) -> int:
         """Return how many values the largest maps hold on the way from maps x [1, ...] to their features."""
@@ -56,14 +58,35 @@ class FusedNetwork(nn.Module):
         # Of the modules, those that run as they are tell of what they make; the operations' maps are seen here.
         handles = [module.register_forward_hook(watch) for module in self.network.modules()]
         try:
-            responses = Responses(x)
-            for step in self.steps:
-                responses = step(responses)
-                sizes.append(responses.y.numel())
+            features = self._features(x, sizes)
         finally:
             for handle in handles:
                 handle.remove()
-        return max(sizes)
+        return max(*sizes, features.numel())
+
+    def _features(self, x: Tensor, sizes: list[int]) -> Tensor:
+        """Return the features of maps x; `sizes` is told how many values there are after each step."""
+        responses, kept = Responses(x), []
+        for chain in self.chains:
+            for step in chain:
+                responses = step(responses)
+                sizes.append(responses.y.numel())
+            kept.append(responses.y.float())
+            # What is kept may be y itself, which what comes next must not overwrite.
+            responses = replace(responses, own=False)
+        return kept[0].contiguous() if len(kept) == 1 else torch.cat([maps.flatten(1) for maps in kept], dim=1)
+
+
+def chains(network: nn.Module) -> list[list[nn.Module]]:
+    """Return the modules that lead from one of the maps that are features to the next, in order."""
+    if type(network) is not MultiStage:
+        return [list(_leaves(network))]
+    chains: list[list[nn.Module]] = [[]]
+    for number, stage in enumerate(network, start=1):
+        chains[-1] += _leaves(stage)
+        if number in network.kept:
+            chains.append([])
+    return chains
 
 
 def _leaves(network: nn.Module) -> Iterator[nn.Module]:

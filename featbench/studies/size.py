@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from featbench.studies.series import BASELINES, Row, compare_each, fingerprints, number
 from featbench.studies.study import Findings, Table, Value, option
 from featbench.studies.study import Settings as StudySettings
 
@@ -21,8 +22,6 @@ SOURCE = (
 
 PUBLISHED = {"caltech101-30": {4: 32.0, 8: 46.0, 16: 50.0, 32: 52.0, 64: 54.0}}
 """Accuracy in percent by the number of filters, of the protocols it was published for."""
-
-BASELINES = ("raw-pixels", "chance")
 
 
 @dataclass(frozen=True)
@@ -56,14 +55,8 @@ def run(settings: Settings, workbench: Workbench) -> Findings:
         count: with_filters(settings.stages, settings.protocol, count, workbench.registry)
         for count in sorted(set(settings.filters))
     }
-    for text in architectures.values():
-        workbench.plan(replace(request, stages=text))  # what does not fit is said before anything is computed
-    rows: list[dict[str, Any]] = []
-    for number, (count, text) in enumerate(architectures.items()):
-        workbench.listener.step(f"{count} filters", number, len(architectures))
-        compared = workbench.compare(replace(request, stages=text), track=False).rows
-        records: list[dict[Any, Any]] = compared.to_dict("records")
-        rows += [{"filters": count, **row} for row in records if row["status"] != "skipped"]
+    requests = {count: replace(request, stages=text) for count, text in architectures.items()}
+    rows = [row for row in compare_each(workbench, requests, "filters", "filters") if row["status"] != "skipped"]
     learned = [row for row in rows if row["learner"] not in BASELINES]
     baselines = {str(row["learner"]): row for row in rows if row["learner"] in BASELINES}
     published = PUBLISHED.get(settings.protocol, {})
@@ -74,7 +67,7 @@ def run(settings: Settings, workbench: Workbench) -> Findings:
         notes=_notes(rows, list(architectures.values()), published),
         draw=lambda figure: _draw(figure, learned, baselines, published),
         size=(7.0, 4.5),
-        data=_fingerprints(workbench, learned),
+        data=fingerprints(workbench, learned),
         failed=any(row["status"] == "failed" for row in rows),
     )
 
@@ -85,30 +78,19 @@ def with_filters(stages: str, protocol: str, count: int, registry: Registry) -> 
 
     declared = registry.protocol(protocol)
     text = declared.architectures.get(stages, stages) if stages else declared.architecture
-    first, *others = Architecture.parse(text).stages
+    architecture = Architecture.parse(text)
+    first, *others = architecture.stages
     operations = tuple(
         replace(operation, filters=count) if operation == first.bank else operation for operation in first.operations
     )
-    return str(Architecture((replace(first, operations=operations), *others)))
+    return str(replace(architecture, stages=(replace(first, operations=operations), *others)))
 
 
-def _fingerprints(workbench: Workbench, rows: list[dict[str, Any]]) -> dict[str, str]:
-    from featbench.studies.natural import fingerprint
-
-    found = {}
-    for row in rows:
-        name = str(row["dataset"])
-        found[name] = workbench.registry.dataset(name).fingerprint(workbench.data_dir)
-        if isinstance(row["unlabelled"], str):
-            found |= fingerprint(workbench, row["unlabelled"])
-    return found
-
-
-def _label(row: dict[str, Any]) -> str:
+def _label(row: Row) -> str:
     return f"{row['learner']} {row['label']}"
 
 
-def _table(learned: list[dict[str, Any]], baselines: list[dict[str, Any]], published: dict[int, float]) -> Table:
+def _table(learned: list[Row], baselines: list[Row], published: dict[int, float]) -> Table:
     rows: list[dict[str, Value]] = []
     seen: set[str] = set()
     for row in [*learned, *baselines]:
@@ -120,8 +102,8 @@ def _table(learned: list[dict[str, Any]], baselines: list[dict[str, Any]], publi
             "features": str(row["learner"]).replace("raw-pixels", "raw pixels"),
             "regime": row["label"],
             "filters": None if baseline else row["filters"],
-            f"{row['metric']} %": _number(row["mean"]),
-            "±": _number(row["std"]),
+            f"{row['metric']} %": number(row["mean"]),
+            "±": number(row["std"]),
             "n": int(row["n"]),
             "status": row["status"],
         }
@@ -132,11 +114,7 @@ def _table(learned: list[dict[str, Any]], baselines: list[dict[str, Any]], publi
     return Table("", rows, {"±": ".1f", "published %": ".0f", **{f"{row['metric']} %": ".1f" for row in learned}})
 
 
-def _number(value: Any) -> float | None:
-    return None if value is None or value != value else float(value)
-
-
-def _notes(rows: list[dict[str, Any]], architectures: list[str], published: dict[int, float]) -> list[str]:
+def _notes(rows: list[Row], architectures: list[str], published: dict[int, float]) -> list[str]:
     from featbench.report.table import DEVIATION
 
     shown = architectures if len(architectures) == 1 else [architectures[0], architectures[-1]]
@@ -151,19 +129,17 @@ def _notes(rows: list[dict[str, Any]], architectures: list[str], published: dict
     return [f"Architecture: {' … '.join(shown)}.", DEVIATION, *theirs, *failed]
 
 
-def _draw(
-    figure: Figure, learned: list[dict[str, Any]], baselines: dict[str, dict[str, Any]], published: dict[int, float]
-) -> None:
+def _draw(figure: Figure, learned: list[Row], baselines: dict[str, Row], published: dict[int, float]) -> None:
     axis = figure.subplots()
     for label in dict.fromkeys(_label(row) for row in learned):
-        points = [row for row in learned if _label(row) == label and _number(row["mean"]) is not None]
-        deviations = [_number(row["std"]) or 0.0 for row in points]
+        points = [row for row in learned if _label(row) == label and number(row["mean"]) is not None]
+        deviations = [number(row["std"]) or 0.0 for row in points]
         counts, means = [row["filters"] for row in points], [row["mean"] for row in points]
         axis.errorbar(counts, means, yerr=deviations, marker="o", markersize=4, capsize=3, label=label)
     if published:
         axis.plot(list(published), list(published.values()), "k--", marker="s", markersize=4, label="psd, published")
     pixels = baselines.get("raw-pixels")
-    if pixels is not None and _number(pixels["mean"]) is not None:
+    if pixels is not None and number(pixels["mean"]) is not None:
         axis.axhline(pixels["mean"], color="grey", linestyle=":", label="raw pixels")
     ticks = sorted({row["filters"] for row in learned})
     axis.set_xscale("log", base=2)

@@ -33,9 +33,9 @@ def relative(found, truth):
 
 
 @settings(derandomize=True, deadline=None, database=None, max_examples=150)
-@given(st.lists(stages, min_size=1, max_size=2), st.integers(1, 3))
-def test_any_architecture_gives_what_its_modules_give(texts, n):
-    text, shape = " > ".join(texts), (2, 17, 15)
+@given(st.lists(stages, min_size=1, max_size=2), st.sampled_from([" > ", " >+ "]), st.integers(1, 3))
+def test_any_architecture_gives_what_its_modules_give(texts, joint, n):
+    text, shape = joint.join(texts), (2, 17, 15)
     try:
         network = random_network(text, shape)
     except ArchitectureError:
@@ -97,7 +97,48 @@ def test_no_images_give_no_features_of_the_right_shape():
 def test_what_is_kept_and_what_is_joined():
     network = nn.Sequential(random_network("4F3-Rabs-N3-PA2/2 > 4C2-relu-PM2", (1, 12, 12)), nn.Flatten())
     # filter bank with tanh and |·|, N with pooling; bare filter bank, relu, pooling; the module that is not known.
-    assert len(FusedNetwork(network, select("cpu")).steps) == 6
+    assert [len(chain) for chain in FusedNetwork(network, select("cpu")).chains] == [6]
+
+
+def test_operations_are_joined_up_to_the_maps_that_are_features():
+    network = random_network("4F3-Rabs-N3-PA2/2 >+ PM1-4F2-N3 > 4C1-N3 >+ Rabs-2F1", (1, 12, 12))
+    # filter bank and N with pooling | pooling, filter bank, N, filter bank, N | Rabs, filter bank.
+    assert [len(chain) for chain in FusedNetwork(network, select("cpu")).chains] == [2, 5, 2]
+
+
+KEPT = [
+    *("4F3 >+ N3-2F3", "4F3 >+ 2F3", "4C3 >+ tanh-2C3", "4C3 >+ Rabs-N3-2C3", "1C1 >+ N3-PM1-1C1"),
+    *("4F3-N3 >+ N3-2F3", "4F3-Rabs-N3 >+ PA2/2-2F3", "4F3-N3 >+ Ndiv3-PM2-2F3-N3", "4C3-PM2 >+ N3-2F3"),
+    *("4F3-PA2/2 >+ Nsub3-2F3", "4F3-PFA2/1 >+ N3-PFM2-2F3", "4F3-relu >+ N3-2F3", "4F3-N3 >+ shrink-2F3"),
+    *("1F1-N3 >+ N3-1F1 >+ N3-1F1-PA1", "4F3-tanh >+ N3-2F3-N3 > N3-2F3"),
+]
+
+
+@pytest.mark.parametrize("text", KEPT)
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("operations", [select, lambda _device, precision: Reference(precision)], ids=["host", "plain"])
+def test_what_follows_leaves_kept_maps_as_they_are_to_the_last_bit(text, precision, operations):
+    network, x = random_network(text, (2, 15, 13)), noise(2, 2, 15, 13)
+    device = operations("cpu", precision)
+    with torch.no_grad():
+        features = FusedNetwork(network, device)(x)
+        below = FusedNetwork(network[0], device)(x).flatten(1)
+        assert torch.equal(features[:, : below.shape[1]], below)
+        if precision == "float32":
+            assert relative(features, network.double()(x.double())) < 1e-5
+
+
+def test_a_network_with_kept_stages_may_be_run_by_several_threads_unless_a_plugin_made_it():
+    network = random_network("4F3-Rabs >+ 4F3", (1, 9, 9))
+    assert FusedNetwork(network, select("cpu")).reentrant
+    network[1].append(type("Foreign", (nn.Module,), {"__module__": "foreign"})())
+    assert not FusedNetwork(network, select("cpu")).reentrant
+
+
+def test_no_images_give_no_rows_of_joined_features():
+    with torch.no_grad():
+        network = random_network("4F3-PA2/2 >+ 2F2", (1, 9, 9))
+        assert FusedNetwork(network, select("cpu"))(noise(0, 1, 9, 9)).shape == (0, 4 * 9 + 2 * 4)
 
 
 def test_a_module_made_from_a_known_one_runs_as_it_is():
@@ -119,7 +160,9 @@ def test_hooks_and_changed_parameters_are_seen():
         assert relative(fused(x), network(x).double()) < 1e-6
 
 
-@pytest.mark.parametrize("text, largest", [("8C3-PA2/2 > 1C3", 8 * 8 * 8), ("1C3-PM4", 10 * 10), ("4F1-N3", 4 * 100)])
+@pytest.mark.parametrize(
+    "text, largest", [("8C3-PA2/2 > 1C3", 8 * 8 * 8), ("1C3-PM4", 10 * 10), ("4F1-N3", 4 * 100), ("2C1 >+ 2C1", 400)]
+)
 def test_the_largest_maps_are_found(text, largest):
     with torch.no_grad():
         assert FusedNetwork(random_network(text, (1, 10, 10)), select("cpu")).largest(noise(1, 1, 10, 10)) == largest
