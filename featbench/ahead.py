@@ -14,6 +14,11 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 
 
+def in_one_thread(make: Callable[[], T]) -> T:
+    """Return make(), computed with one thread of torch's."""
+    return next(Workers(1).ahead(lambda _: make(), [None]))
+
+
 class Workers:
     """So many threads, each of which computes with one thread of torch's.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from featbench.cell import Cell
 from featbench.clock import Clock
+from featbench.descent import Checkpoint
 from featbench.errors import DataError
 from featbench.experiment import Part, Progress, Steps
 from featbench.filters import Filters
@@ -23,6 +24,7 @@ from featbench.learner import FilterLearner, NetworkLearner
 from featbench.network import StageFilters
 from featbench.prepare import PackedImages
 from featbench.preprocess import Maps, Preprocessing, map_shape
+from featbench.refine import with_hidden
 from featbench.registry import Registry
 from featbench.split import Census, Survey
 from featbench.store import Store
@@ -115,19 +117,27 @@ class CachedSteps(Steps):
 
     def refine(
         self, cell: Cell, split: Split, network: nn.Module, maps: Maps, images: Images
-    ) -> tuple[dict[str, Any], float]:
+    ) -> tuple[nn.Module, dict[str, Any], float]:
         """Refine the network, or give it the weights of the refinement that the store holds."""
         document = self.keys.network(cell)
         found = self.store.read_tensors("networks", content_hash(document))
         if found is not None:
-            network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in found[0].items()})
-            return dict(found[1]["report"]), float(found[1]["seconds"])
-        report, seconds = super().refine(cell, split, network, maps, images)
-        state = {name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}
+            state = {name: torch.from_numpy(array.copy()) for name, array in found[0].items()}
+            if cell.refinement is not None and cell.refinement.hidden:
+                network = with_hidden(network, state["1.weight"].shape[1], cell.refinement, 0)
+            network.load_state_dict(state)
+            return network, dict(found[1]["report"]), float(found[1]["seconds"])
+        refined, report, seconds = super().refine(cell, split, network, maps, images)
+        arrays = {name: tensor.cpu().numpy() for name, tensor in refined.state_dict().items()}
         self.store.write_tensors(
-            "networks", content_hash(document), state, {**_about(document, seconds), "report": report}
+            "networks", content_hash(document), arrays, {**_about(document, seconds), "report": report}
         )
-        return report, seconds
+        self.store.remove("checkpoints", content_hash(document))
+        return refined, report, seconds
+
+    def checkpoint(self, cell: Cell) -> Checkpoint:
+        """Return where a refinement is kept while it lasts: a killed one goes on from there."""
+        return _StoredCheckpoint(self.store, content_hash(self.keys.network(cell)))
 
     def extract(self, cell: Cell, split: Split, part: Part, network: nn.Module, maps: Maps) -> tuple[Extracted, float]:
         """Extract features once for all classifiers, and for all draws where the network does not depend on them."""
@@ -173,6 +183,20 @@ class CachedSteps(Steps):
         network = self.store.read_tensors("networks", key)
         weights = {} if network is None else {name: array for name, array in network[0].items() if array.ndim == 4}
         return weights[min(weights)] if weights else None
+
+
+@dataclass(frozen=True)
+class _StoredCheckpoint:
+    """Training in the store while it lasts."""
+
+    store: Store
+    key: str
+
+    def read(self) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]] | None:
+        return self.store.read_tensors("checkpoints", self.key)
+
+    def write(self, arrays: dict[str, np.ndarray[Any, Any]], about: Mapping[str, Any]) -> None:
+        self.store.write_tensors("checkpoints", self.key, arrays, about)
 
 
 def _about(document: Document, seconds: float) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from featbench.parameters import Choice
 from featbench.preprocess import Preprocessing
 from featbench.protocol import Metric
 from featbench.regimes import REGIMES, Regime
+from featbench.settings import Refinement
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Cell:
     """dataset × protocol × architecture × learner × regime × classifier × draw, with what the protocol fixes.
 
     architecture: canonical text, "" for learners that take none. train_per_class, test_per_class: None for all.
-    device: cpu or cuda. precision: what features are extracted with. unlabelled: folder of images, or data set, to
+    device: cpu or cuda. precision: what features are extracted with, and on CUDA refined.
+    refinement: settings of the `+` of regimes, None without it. unlabelled: folder of images, or data set, to
     learn from instead of the training images, or, after `training+`, besides them; or None. skip: why it makes no
     sense.
     """
@@ -40,6 +42,7 @@ class Cell:
     device: str
     unlabelled: str | None = None
     precision: Precision = "float32"
+    refinement: Refinement | None = None
     skip: str = field(default="", compare=False)
 
     def __str__(self) -> str:
@@ -59,5 +62,7 @@ class Cell:
         parameters = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.pop("parameters").items()}
         fields["learner"] = Choice.of(fields["learner"], parameters)
         fields["preprocessing"] = Preprocessing(**fields["preprocessing"])
+        settings = fields.get("refinement")
+        fields["refinement"] = None if settings is None else Refinement(**settings)
         fields["regime"] = REGIMES[fields["regime"]]
         return cls(**fields)

@@ -162,6 +162,7 @@ def compare(
     seed: int = 0,
     device: str = "auto",
     precision: str = "float32",
+    refine: str | None = None,
     unlabelled: str | Path | None = None,
     plugins: Sequence[str | Path | object] = (),
     data_dir: str | Path | None = None,
@@ -193,6 +194,7 @@ def compare(
         seed=seed,
         device=device,
         precision=precision,
+        refine=refine,
         unlabelled=None if unlabelled is None else str(unlabelled),
     )
     return workbench.compare(request, retry=retry, track=track).rows

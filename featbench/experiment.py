@@ -17,6 +17,7 @@ from featbench.architecture import Architecture
 from featbench.cell import Cell
 from featbench.clock import Clock
 from featbench.dataset import blaming, check_images, reading
+from featbench.descent import Checkpoint, NoCheckpoint
 from featbench.extraction import HalfPrecisionError, feature_blocks, in_half_precision
 from featbench.images import ImageFiles, image_files
 from featbench.learner import FilterLearner, NetworkLearner
@@ -87,7 +88,7 @@ def _train(cell: Cell, steps: Steps, split: Split, images: Images, maps: Maps, r
     network, learning = steps.learn(cell, split, maps)
     refinement, refining = None, 0.0
     if cell.regime.refined:
-        refinement, refining = steps.refine(cell, split, network, maps, images)
+        network, refinement, refining = steps.refine(cell, split, network, maps, images)
     features, extracting = steps.features(cell, split, network, maps)
     classified, classifying = steps.classify(cell, split, features, images, rate)
     return _Trained(cell, features, classified, refinement, Seconds(learning, refining, extracting, classifying))
@@ -187,11 +188,11 @@ class Steps:
 
     def refine(
         self, cell: Cell, split: Split, network: nn.Module, maps: Maps, images: Images
-    ) -> tuple[dict[str, Any], float]:
-        """Refine the network in place with the labels of the training images; returns what was done."""
+    ) -> tuple[nn.Module, dict[str, Any], float]:
+        """Refine the network with the labels of the training images; returns it with what was done."""
         device = torch.device(cell.device)
         clock = Clock(device)
-        report = refine(
+        refined, report = refine(
             network,
             maps[split.train],
             images.labels[split.train],
@@ -199,9 +200,16 @@ class Steps:
             classes=len(images.classes),
             seed=derive_seed(cell.seed, "refine", cell.draw),
             device=device,
-            progress=lambda done, total: self.progress("refining, epoch", done, total),
+            settings=cell.refinement,
+            precision=cell.precision if device.type == "cuda" else "float32",
+            progress=self.progress,
+            checkpoint=self.checkpoint(cell),
         )
-        return report, clock.seconds()
+        return refined, report, clock.seconds() + report.pop("seconds_before", 0.0)
+
+    def checkpoint(self, cell: Cell) -> Checkpoint:
+        """Return where a refinement is kept while it lasts."""
+        return NoCheckpoint()
 
     def features(self, cell: Cell, split: Split, network: nn.Module, maps: Maps) -> tuple[Features, float]:
         """Extract features; all images at once where those that do not train test, so that draws can share them."""

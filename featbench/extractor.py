@@ -23,6 +23,7 @@ from featbench.preprocess import Maps, Preprocessing, maps_of
 from featbench.refine import refine
 from featbench.registry import Registry
 from featbench.seeds import derive_seed
+from featbench.settings import Refinement
 from featbench.split import hold_out
 from featbench.types import FloatArray
 
@@ -34,7 +35,8 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Images in, features out; `fit` learns filters without labels, and with `refined` refines them with the labels.
 
     architecture: as in `featbench compare --stages`. learner: a name, or an instance of a feature learner.
-    learner_params: parameters for the name. refined: the `+` of R+ and U+. preprocessing: None for zero mean and unit
+    learner_params: parameters for the name. refined: the `+` of R+ and U+; refinement: its settings, by
+    the names of `Refinement`. preprocessing: None for zero mean and unit
     variance. seed decides all that is random. device: auto, cpu or cuda. precision: float32, tf32, bf16 or fp16, in
     which `transform` computes; what is learned is learned in float32.
 
@@ -48,6 +50,7 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         *,
         learner_params: Mapping[str, Any] | None = None,
         refined: bool = False,
+        refinement: Mapping[str, Any] | None = None,
         preprocessing: Preprocessing | None = None,
         seed: int = 0,
         device: str = "auto",
@@ -57,6 +60,7 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.learner = learner
         self.learner_params = learner_params
         self.refined = refined
+        self.refinement = refinement
         self.preprocessing = preprocessing
         self.seed = seed
         self.device = device
@@ -71,7 +75,7 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if self.refined:
             if not learner.differentiable:
                 raise UsageError(f"{learner.name} is not differentiable, so labels cannot refine it")
-            self.refinement_ = self._refine(network, maps, y, device)
+            network, self.refinement_ = self._refine(network, maps, y, device)
         self.network_ = network
         self.shape_ = maps.shape
         self.n_features_in_ = math.prod(np.shape(X)[1:])
@@ -106,7 +110,7 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         stages = learn_stages(architecture, learner, shape, maps, seed=self.seed, device=device)
         return assemble(architecture, learner, shape, stages)
 
-    def _refine(self, network: nn.Module, maps: Maps, y: Any, device: torch.device) -> dict[str, Any]:
+    def _refine(self, network: nn.Module, maps: Maps, y: Any, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
         if y is None:
             raise LearningError("refinement needs labels: call fit(X, y)")
         classes, labels = np.unique(np.asarray(y), return_inverse=True)
@@ -121,6 +125,7 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             classes=len(classes),
             seed=derive_seed(self.seed, "refine"),
             device=device,
+            settings=Refinement.create(dict(self.refinement or {})),
         )
 
     def _maps(self, X: Any) -> Maps:  # noqa: N803

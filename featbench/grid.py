@@ -21,6 +21,7 @@ from featbench.preprocess import Preprocessing
 from featbench.protocol import Protocol
 from featbench.regimes import REGIMES, Regime, parse_regimes
 from featbench.registry import Registry
+from featbench.settings import Refinement
 from featbench.split import Survey
 
 BASELINES = ("chance", "raw-pixels")
@@ -32,6 +33,7 @@ class Request:
     """What a comparison is asked for; None means what the protocol declares.
 
     train_per_class, test_per_class: a number, or "all". stages: an architecture, or the protocol's name for one.
+    refine: settings of R+ and U+, as in "epochs=30,rate=0.01", or the protocol's name for some.
     """
 
     protocol: str = "digits"
@@ -47,6 +49,7 @@ class Request:
     device: str = "auto"
     unlabelled: str | None = None
     precision: str = "float32"
+    refine: str | None = None
 
 
 Surveyor = Callable[[str, Preprocessing], Survey]
@@ -69,6 +72,7 @@ def enumerate_cells(request: Request, registry: Registry, survey: Surveyor, data
     draws = _draws(request, protocol, train_per_class)
     device = resolve_device(request.device).type
     precision = select(device, check_precision(request.precision)).precision
+    refinement = _refinement(request.refine, protocol)
     pairs = _pairs(request, protocol, registry)
     if request.unlabelled is not None:
         if not pool_name(request.unlabelled):
@@ -85,12 +89,14 @@ def enumerate_cells(request: Request, registry: Registry, survey: Surveyor, data
     pixels = (Choice("raw-pixels"), REGIMES["fixed"])
     rows = [(Choice("chance"), REGIMES["fixed"], "guess", "")]
     rows += [
-        (*pixels, name, _size_refusal(*pixels, name, registry, surveyed)) for name in _of_rows(classifiers, registry)
+        (*pixels, name, _size_refusal(*pixels, name, registry, surveyed, architecture))
+        for name in _of_rows(classifiers, registry)
     ]
     for choice, regime, skip in pairs:
-        skip = skip or _shape_refusal(choice, registry, architecture, surveyed.least)
+        skip = skip or _shape_refusal(choice, regime, registry, architecture, surveyed.least)
         for name in classifiers:
-            rows.append((choice, regime, name, skip or _size_refusal(choice, regime, name, registry, surveyed)))
+            reason = skip or _size_refusal(choice, regime, name, registry, surveyed, architecture)
+            rows.append((choice, regime, name, reason))
     return [
         Cell(
             protocol=protocol.name,
@@ -110,6 +116,7 @@ def enumerate_cells(request: Request, registry: Registry, survey: Surveyor, data
             device=device,
             unlabelled=request.unlabelled if registry.learner(choice.name).looks() else None,
             precision=precision,
+            refinement=refinement if regime.refined else None,
             skip=skip,
         )
         for choice, regime, classifier, skip in dict.fromkeys(rows)
@@ -117,8 +124,8 @@ def enumerate_cells(request: Request, registry: Registry, survey: Surveyor, data
     ]
 
 
-def _shape_refusal(choice: Choice, registry: Registry, architecture: Architecture, shape: Shape) -> str:
-    """Say why a learner cannot fill the architecture, or take images of this size."""
+def _shape_refusal(choice: Choice, regime: Regime, registry: Registry, architecture: Architecture, shape: Shape) -> str:
+    """Say why a learner cannot fill the architecture, take images of this size, or be refined on them."""
     for alternative in choice.alternatives():
         learner = registry.learner(choice.name).create(dict(alternative.parameters))
         reason = None
@@ -126,15 +133,25 @@ def _shape_refusal(choice: Choice, registry: Registry, architecture: Architectur
             reason = refusal(architecture, learner, shape)
         elif isinstance(learner, NetworkLearner):
             reason = learner.refusal(shape)
+        if reason is None and regime.refined:
+            reason = learner.refinement_refusal(shape)
         if reason:
             return reason
     return ""
 
 
-def _size_refusal(choice: Choice, regime: Regime, classifier: str, registry: Registry, survey: Survey) -> str:
+def _size_refusal(
+    choice: Choice, regime: Regime, classifier: str, registry: Registry, survey: Survey, architecture: Architecture
+) -> str:
     """Say why a classifier cannot take what a learner gives for images of these sizes."""
     learner = registry.learner(choice.name)
     local = _takes_maps(classifier, registry)
+    joined = issubclass(learner, FilterLearner) and bool(architecture.kept)
+    if local and joined:
+        return (
+            f"features of several stages have no common grid of local vectors, which {classifier} takes: keep those of "
+            "the last stage alone (write > for >+), or pair them with a classifier of rows, as linear-svm"
+        )
     if local and learner.gives == "row":
         return (
             f"{choice.name} gives one row of features an image, without the local vectors that {classifier} takes: "
@@ -143,6 +160,8 @@ def _size_refusal(choice: Choice, regime: Regime, classifier: str, registry: Reg
     if survey.one_size or learner.gives == "row":
         return ""
     remedy = "a protocol that resizes and pads is needed"
+    if joined:
+        return f"the images differ in size, and so do their rows of features of several stages: {remedy}"
     if regime.refined:
         return f"the images differ in size, and only images of one size can be refined on: {remedy}"
     if not local:
@@ -217,6 +236,17 @@ def _architecture(stages: str | None, protocol: Protocol) -> Architecture:
             raise
         names = ", ".join(protocol.architectures)
         raise ArchitectureError(f"{error}; {protocol.name} also knows by name: {names}") from error
+
+
+def _refinement(asked: str | None, protocol: Protocol) -> Refinement:
+    """Return the protocol's settings of refinement, and what is asked for, or the protocol names so, on top."""
+    try:
+        return Refinement.read(protocol.refinement, protocol.refinements.get(asked or "", asked or ""))
+    except UsageError as error:
+        names = (
+            f"; {protocol.name} also knows by name: {', '.join(protocol.refinements)}" if protocol.refinements else ""
+        )
+        raise UsageError(f"--refine {asked}: {error}{names}") from error
 
 
 def _classifier(text: str, registry: Registry) -> str:

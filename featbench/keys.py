@@ -11,12 +11,13 @@ import featbench
 from featbench.cell import Cell
 from featbench.dataset import reading
 from featbench.experiment import Part, joins_training, pool_name
-from featbench.hashing import code_hash, content_hash
+from featbench.hashing import code_hash, content_hash, file_hash
 from featbench.images import folder_fingerprint
+from featbench.learner import FeatureLearner
 from featbench.parameters import Choice
 from featbench.preprocess import Preprocessing
-from featbench.refine import Refinement
 from featbench.registry import Registry, module_source
+from featbench.settings import Refinement
 
 NUMERICAL_MODULES = (
     "ahead",
@@ -60,7 +61,6 @@ NUMERICAL_MODULES = (
     "prepare",
     "preprocess",
     "pyramid",
-    "refine",
     "seeds",
     "sift",
     "sparse.active_descent",
@@ -81,6 +81,21 @@ NUMERICAL_MODULES = (
     "unrolled",
 )
 """Modules whose code decides numbers: editing one makes every result out of date."""
+
+REFINING_MODULES = (
+    "augmentation",
+    "cuda.host_passes",
+    "cuda.host_statistics",
+    "cuda.host_training",
+    "cuda.trained",
+    "descent",
+    "gradients",
+    "head",
+    "noise",
+    "refine",
+    "settings",
+)
+"""Modules that decide what refinement makes of a network: editing one leaves R and U as they are."""
 
 Document = dict[str, Any]
 
@@ -145,6 +160,7 @@ class Keys:
             "learner": cell.learner.name,
             "parameters": learner.parameters(),
             "source": self._source("learner", cell.learner.name),
+            **self._files(learner),
             "start": cell.regime.name.rstrip("+"),
             "seen": self._seen(cell),
             "seed": cell.seed,
@@ -156,7 +172,13 @@ class Keys:
         """Return what decides a cell's network as features are extracted with it."""
         if not cell.regime.refined:
             return self.learned(cell)
-        return {"learned": self.learned(cell), "split": _training(cell), "refinement": asdict(Refinement())}
+        return {
+            "learned": self.learned(cell),
+            "split": _training(cell),
+            "refinement": asdict(cell.refinement or Refinement()),
+            "numerics": modules_hash(REFINING_MODULES),
+            "precision": cell.precision if cell.device == "cuda" else "float32",
+        }
 
     def features(self, cell: Cell, part: Part) -> Document:
         """Return what decides the features of one part of a draw; those of all or of test images serve every draw."""
@@ -192,6 +214,11 @@ class Keys:
         if name not in self._fingerprints:
             self._fingerprints[name] = folder_fingerprint(Path(name))
         return self._fingerprints[name]
+
+    def _files(self, learner: FeatureLearner) -> Document:
+        """Return the hashes of the files that a learner is made from, if any."""
+        hashes = [file_hash(path) for path in learner.files()]
+        return {"files": hashes} if hashes else {}
 
     def _source(self, kind: str, name: str) -> str:
         if (kind, name) not in self._sources:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -46,6 +47,17 @@ class FeatureLearner(Parametrised):
     def looks(cls) -> bool:
         """Whether it looks at images, never at labels, while its filters come to be."""
         return cls.family == "unsupervised" or cls.samples_images
+
+    def refinement_refusal(self, shape: Shape) -> str | None:
+        """Say why the labels cannot refine it on maps of this shape, or None. Asked before anything is computed."""
+        return None
+
+    def files(self) -> tuple[Path, ...]:
+        """Return the files whose content decides what it gives, besides its parameters.
+
+        Their hashes enter the store's keys.
+        """
+        return ()
 
 
 class FilterLearner(FeatureLearner, ABC):

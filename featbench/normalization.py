@@ -81,12 +81,15 @@ class LocalNormalisation(nn.Module):
 
     def _blur(self, x: Tensor) -> Tensor:
         """Return the Gaussian mean of a [n, 1, height, width] tensor."""
-        if self.zeros:
-            return self._window_sum(x)
+        return self._window_sum(x) if self.zeros else self._window_sum(x) / self.weight(x)
+
+    def weight(self, x: Tensor) -> Tensor:
+        """Return what sums over the window are divided by at each pixel of maps [n, 1, height, width], [1, 1, …]."""
         like = x.shape[2:], x.dtype, x.device
         if like not in self._weights:
-            self._weights[like] = self._window_sum(torch.ones_like(x[:1], requires_grad=False))
-        return self._window_sum(x) / self._weights[like]
+            ones = torch.ones_like(x[:1], requires_grad=False)
+            self._weights[like] = ones if self.zeros else self._window_sum(ones)
+        return self._weights[like]
 
     def _window_sum(self, x: Tensor) -> Tensor:
         margin = self.size // 2

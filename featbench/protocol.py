@@ -18,7 +18,9 @@ class Protocol:
     train_per_class: training images of each class, None for all. validation_fraction: the part of them held out while
     something is chosen. test: "rest" (all images that are not trained on) or "fixed" (the data set's own test split).
     test_per_class: at most so many test images of each class, None for all. architectures: more of them by name, for
-    `--stages`. features, regimes, classifiers: what a comparison runs if it is not told. source: paper.
+    `--stages`. features, regimes, classifiers: what a comparison runs if it is not told. refinement: settings of R+ and
+    U+ as in "epochs=30,rate=0.01", where they are not the defaults; refinements: others by name, for `--refine`, which
+    go on top. source: paper.
     """
 
     name: str
@@ -36,4 +38,6 @@ class Protocol:
     draws: int = 5
     metric: Metric = "accuracy"
     architectures: Mapping[str, str] = field(default_factory=dict)
+    refinement: str = ""
+    refinements: Mapping[str, str] = field(default_factory=dict)
     source: str = ""

@@ -48,8 +48,8 @@ def reproduce(
 ) -> Reproduction:
     """Measure a published table, or some `rows` and `columns` of it.
 
-    Of `request` count draws, seed, device, precision, unlabelled, dataset and test_per_class. Cells that the store
-    holds are read.
+    Of `request` count draws, seed, device, precision, refine, unlabelled, dataset and test_per_class. Cells that the
+    store holds are read.
     """
     table = workbench.registry.table(name)
     plan = plan_table(workbench, table, request, rows, columns)
@@ -160,7 +160,7 @@ def _cells(workbench: Workbench, table: PublishedTable, request: Request, row: P
 
 
 def _variations(request: Request) -> dict[str, Any]:
-    kept = ("dataset", "draws", "seed", "device", "precision", "unlabelled", "test_per_class")
+    kept = ("dataset", "draws", "seed", "device", "precision", "refine", "unlabelled", "test_per_class")
     return {name: value for name, value in asdict(request).items() if name in kept}
 
 

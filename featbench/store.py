@@ -147,6 +147,12 @@ class Store:
         found = self._artifact(kind, key, ".safetensors")
         return None if found is None else (load(found[0].read_bytes()), found[1])
 
+    def remove(self, kind: str, key: str) -> None:
+        """Remove named tensors that are no longer needed, if there are any."""
+        for path in (self._record_path(f"artifacts/{kind}", key), self._artifact_path(kind, key, ".safetensors")):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+
     def _write_artifact(
         self,
         kind: str,

@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from featbench.ahead import Workers
+from featbench.ahead import Workers, in_one_thread
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -81,3 +81,33 @@ def test_who_stops_early_leaves_nothing_undone_behind():
     results.close()
     assert list(workers.ahead(lambda k: k, range(3))) == [0, 1, 2]
     assert len(made) <= 4
+
+
+def test_in_one_thread_what_is_made_is_given_back_with_a_thread_of_its_own():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        value, threads, here = in_one_thread(lambda: ("made", torch.get_num_threads(), threading.get_ident()))
+        assert (value, threads, torch.get_num_threads()) == ("made", 1, 2)
+        assert here != threading.get_ident()
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_in_one_thread_errors_are_raised_and_gradients_are_followed_where_they_are_asked_for():
+    def fail():
+        raise KeyError("made")
+
+    with pytest.raises(KeyError, match="made"):
+        in_one_thread(fail)
+
+    weight = torch.ones(3, requires_grad=True)
+
+    def learn():
+        assert not torch.is_grad_enabled()
+        with torch.enable_grad():
+            weight.square().sum().backward()
+
+    assert in_one_thread(learn) is None
+    assert torch.is_grad_enabled()
+    assert weight.grad.tolist() == [2, 2, 2]

@@ -136,6 +136,7 @@ def test_parameters_are_got_and_set_as_scikit_learn_does():
         "architecture": SMALL,
         "learner": "psd",
         "learner_params": {"lam": 0.5},
+        "refinement": None,
         "refined": False,
         "preprocessing": None,
         "seed": 7,

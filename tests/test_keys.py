@@ -16,6 +16,7 @@ from featbench.parameters import Choice
 from featbench.preprocess import Preprocessing
 from featbench.regimes import REGIMES
 from featbench.registry import Registry
+from featbench.settings import Refinement
 
 
 @pytest.fixture
@@ -71,8 +72,10 @@ def test_everything_that_decides_the_outcome_changes_the_key(cell, result_hash):
 
 def test_every_field_of_a_cell_is_in_the_key_or_decides_nothing():
     changed = {field for change in CHANGES.values() for field in change}
-    # The name of the protocol and the reason to skip decide nothing; test and unlabelled have tests of their own.
-    assert changed | {"protocol", "skip", "test", "unlabelled"} == {field.name for field in dataclasses.fields(Cell)}
+    # The protocol's name and the reason to skip decide nothing; test, unlabelled and refinement have their own tests.
+    assert changed | {"protocol", "skip", "test", "unlabelled", "refinement"} == {
+        field.name for field in dataclasses.fields(Cell)
+    }
 
 
 @pytest.mark.parametrize("change", [{"protocol": "another"}, {"skip": "no reason"}])
@@ -82,6 +85,14 @@ def test_what_decides_nothing_does_not_change_the_key(cell, result_hash, change)
 
 def test_a_fixed_test_split_changes_the_key(cell, result_hash):
     assert result_hash(dataclasses.replace(cell, test="fixed")) != result_hash(cell)
+
+
+def test_settings_of_refinement_change_the_key_of_what_is_refined_alone(cell, result_hash):
+    plain, refined = (dataclasses.replace(cell, regime=REGIMES[name]) for name in ("R", "R+"))
+    settings = Refinement(epochs=3)
+    assert result_hash(dataclasses.replace(plain, refinement=settings)) == result_hash(plain)
+    assert result_hash(dataclasses.replace(refined, refinement=settings)) != result_hash(refined)
+    assert result_hash(dataclasses.replace(refined, refinement=Refinement())) == result_hash(refined)
 
 
 def test_a_parameter_at_its_default_does_not_change_the_key(cell, result_hash):

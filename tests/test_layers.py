@@ -11,7 +11,7 @@ import pytest
 
 import featbench
 from featbench.built_in import BUILT_IN
-from featbench.keys import CLASSIFYING_MODULES, NUMERICAL_MODULES
+from featbench.keys import CLASSIFYING_MODULES, NUMERICAL_MODULES, REFINING_MODULES
 
 ROOT = Path(featbench.__file__).parent
 
@@ -129,7 +129,7 @@ def test_nothing_below_imports_a_report():
 
 @pytest.mark.parametrize("root", ["featbench.experiment", *BUILT_IN])
 def test_all_code_that_a_cell_runs_is_part_of_its_key(root):
-    known = {f"featbench.{name}" for name in (*NUMERICAL_MODULES, *CLASSIFYING_MODULES, *NO_NUMBERS)}
+    known = {f"featbench.{name}" for name in (*NUMERICAL_MODULES, *REFINING_MODULES, *CLASSIFYING_MODULES, *NO_NUMBERS)}
     # A plugin's own source is part of the key of its cells.
     assert (reach(root) | {root}) - known - set(BUILT_IN) == set()
 
@@ -153,13 +153,12 @@ def test_what_classifies_is_reached_by_a_classifier_or_by_running_a_cell():
 
 
 def test_a_module_decides_features_or_results_alone_or_nothing():
-    kinds = [set(NUMERICAL_MODULES), set(CLASSIFYING_MODULES), NO_NUMBERS]
-    assert [one & other for one, other in combinations(kinds, 2)] == [set()] * 3
-    assert len(set(NUMERICAL_MODULES)) == len(NUMERICAL_MODULES)
-    assert len(set(CLASSIFYING_MODULES)) == len(CLASSIFYING_MODULES)
+    lists = [NUMERICAL_MODULES, REFINING_MODULES, CLASSIFYING_MODULES, sorted(NO_NUMBERS)]
+    assert [set(one) & set(other) for one, other in combinations(lists, 2)] == [set()] * 6
+    assert [len(set(names)) for names in lists] == [len(names) for names in lists]
 
 
-@pytest.mark.parametrize("name", [*NUMERICAL_MODULES, *CLASSIFYING_MODULES])
+@pytest.mark.parametrize("name", [*NUMERICAL_MODULES, *REFINING_MODULES, *CLASSIFYING_MODULES])
 def test_the_modules_of_the_keys_exist(name):
     assert (ROOT / f"{name.replace('.', '/')}.py").is_file()
 

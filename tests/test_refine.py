@@ -1,5 +1,6 @@
 import copy
 import importlib
+import re
 
 import numpy as np
 import pytest
@@ -41,9 +42,9 @@ def network(text="3F3-Rabs-PA4/4", seed=2, table=None, maps=1):
     return nn.Sequential(Stage(spec, maps, Filters(weight / weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1)), table))
 
 
-def run(net, settings=None, *, seed=0, classes=2, data=None, progress=None):
+def run(net, settings=None, *, seed=0, classes=2, data=None, progress=None, checkpoint=None):
     images, labels = data or toy()
-    return refine(
+    refined, report = refine(
         net,
         images,
         labels,
@@ -53,7 +54,10 @@ def run(net, settings=None, *, seed=0, classes=2, data=None, progress=None):
         device=CPU,
         settings=settings,
         progress=progress,
+        checkpoint=checkpoint,
     )
+    assert refined is net
+    return report
 
 
 def features(net, images):
@@ -95,9 +99,15 @@ def test_refined_features_tell_new_images_better():
 
 
 def scripted(monkeypatch, scores):
-    """Let the validation score of the start and of every epoch be these."""
-    given = iter(scores)
-    monkeypatch.setattr(module, "_score", lambda *_: next(given))
+    """Let the validation score of the start and of every epoch be these; return where the states that had them go."""
+    given, states = iter(scores), []
+
+    def score(refiner, *_):
+        states.append(copy.deepcopy(refiner.network.state_dict()))
+        return next(given)
+
+    monkeypatch.setattr(module._Refiner, "_score", score)
+    return states
 
 
 @pytest.mark.parametrize(
@@ -110,10 +120,9 @@ def scripted(monkeypatch, scores):
     ],
 )
 def test_network_of_the_best_epoch_is_kept_the_start_included(scores, best, monkeypatch):
-    scripted(monkeypatch, scores)
+    states = scripted(monkeypatch, scores)
     net = network()
-    states = [copy.deepcopy(net.state_dict())]
-    report = run(net, Refinement(epochs=4), progress=lambda *_: states.append(copy.deepcopy(net.state_dict())))
+    report = run(net, Refinement(epochs=4))
     assert report == {
         "epochs": 4,
         "best_epoch": best,
@@ -150,7 +159,10 @@ def test_it_stops_after_so_many_epochs_without_improvement(monkeypatch):
     seen = []
     report = run(network(), Refinement(epochs=30, patience=3), progress=lambda *done: seen.append(done))
     assert (report["best_epoch"], report["epochs"]) == (2, 5)
-    assert seen == [(epoch, 30) for epoch in range(1, 6)]
+    assert seen[0] == ("fitting a layer to the start", 0, 1)
+    epochs = [(done, total) for what, done, total in seen if what.startswith("refining: loss ")]
+    assert list(dict.fromkeys(epochs)) == [(epoch, 30) for epoch in range(1, 6)]
+    assert re.fullmatch(r"refining: loss [\d.]+, validation 60\.0 %, \d+ images/s, \d+ s left, epoch", seen[-1][0])
 
 
 def test_seed_decides_the_outcome():
@@ -244,7 +256,10 @@ def test_loss_that_is_not_finite_is_an_error():
         def forward(self, x):
             return self.inner(x) * (float("nan") if self.training else 1)
 
-    with pytest.raises(LearningError, match="diverged at every learning rate tried: the loss is not finite"):
+    with pytest.raises(
+        LearningError,
+        match=r"diverged at every learning rate tried.*the loss is not finite; try smaller.*--refine rate=2e-05",
+    ):
         run(AstrayInTraining(), Refinement(epochs=1))
 
 

@@ -47,6 +47,11 @@ def add_variations(group: argparse._ArgumentGroup) -> None:
         help="what filter banks multiply and keep maps in as features are extracted (default: float32)",
     )
     group.add_argument(
+        "--refine",
+        metavar="SETTINGS",
+        help="settings of R+ and U+, as in epochs=30,rate=0.01,refit=true, or the protocol's name for some",
+    )
+    group.add_argument(
         "--unlabelled",
         metavar="PATH",
         help="folder of images, or data set, to learn filters from; training+PATH: besides the training images",
@@ -96,7 +101,7 @@ def request_of(options: argparse.Namespace) -> Request:
 
 def variations_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return what the options of `add_variations` say, by the names of a request's fields."""
-    names = ("dataset", "test_per_class", "draws", "seed", "device", "precision", "unlabelled")
+    names = ("dataset", "test_per_class", "draws", "seed", "device", "precision", "refine", "unlabelled")
     return {name: getattr(options, name) for name in names}
 
 

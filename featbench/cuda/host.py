@@ -44,9 +44,9 @@ class Host(Reference):
         _require_room(x, bank)
         groups = 1 if bank.table is None else len(bank.table)
         seen = x if bank.table is None else x[:, bank.table.flatten()]
-        filtered = _tanh_convolution() if bank.gain is not None else functional.conv2d
-        weight = _maps_last(self._rounded(bank.weight))
-        y = filtered(_maps_last(self._rounded(seen)), weight, bank.bias, groups=groups)
+        filtered = tanh_convolution() if bank.gain is not None else functional.conv2d
+        weight = maps_last(self._rounded(bank.weight))
+        y = filtered(maps_last(self._rounded(seen)), weight, bank.bias, groups=groups)
         last = y.permute(0, 2, 3, 1)
         if bank.gain is not None and not bool((bank.gain == 1).all()):
             last.mul_(bank.gain)
@@ -102,7 +102,7 @@ def _require_room(x: Tensor, bank: BankWeights) -> None:
         raise MemoryError(f"{needed / 2**30:.1f} GiB are needed for {filters} maps")
 
 
-def _maps_last(x: Tensor) -> Tensor:
+def maps_last(x: Tensor) -> Tensor:
     """Return x [n, maps, h, w] with its maps last in memory; strides say so even where there is one map."""
     _, maps, height, width = x.shape
     if maps > 1:
@@ -135,7 +135,7 @@ def _keep_memory() -> None:
 
 
 @cache
-def _tanh_convolution() -> Callable[..., Tensor]:
+def tanh_convolution() -> Callable[..., Tensor]:
     """Return convolution and tanh, in one primitive of oneDNN where this torch has it; both give the same.
 
     The primitive applies tanh to values that are still in registers. It is no public function of torch, so it is tried

@@ -6,11 +6,20 @@ from featbench.hookspecs import hookimpl
 from featbench.preprocess import Preprocessing
 from featbench.protocol import Protocol
 
+ARCHITECTURES = {
+    "jarrett": "32F5-Rabs-N-PA2/2 > 64F5:16-Rabs-N-PA2/2",
+    "lenet5": "6F5-PA2/2 > 16F5-PA2/2 > 120F4 > 84F1",
+    "wide": "32F5-PM2 > 64F5-PM2 > 256F4",
+}
+"""The net of the paper; LeNet-5 (LeCun, Bottou, Bengio, Haffner 1998) for 28×28 pixels, every map seeing all below;
+a wider one with maximum pooling, for relu. A bank as large as its maps is a fully connected layer."""
+
 MNIST = Protocol(
     name="mnist",
     summary="28×28 digits, 100 labels per class (or --train-per-class), two stages, tested on the 10,000 test images",
     dataset="mnist",
-    architecture="32F5-Rabs-N-PA2/2 > 64F5:16-Rabs-N-PA2/2",
+    architecture=ARCHITECTURES["jarrett"],
+    architectures=ARCHITECTURES,
     preprocessing=Preprocessing(),
     train_per_class=100,
     test="fixed",

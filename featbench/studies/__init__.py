@@ -8,6 +8,7 @@ STUDIES = {
     "filters": "how localised, oriented and band-pass learned filters are, and how smooth their map",
     "invariance": "how far a patch's descriptor moves when the patch is shifted and turned",
     "lista": "how near LISTA and its baselines come to optimal sparse codes, by the number of steps",
+    "samples": "learning curves: test error against the number of training images",
     "size": "accuracy against the number of filters",
     "stability": "how often a unit of a sparse code changes its sign from one video frame to the next",
 }

@@ -69,11 +69,11 @@ def test_tanh_keeps_its_digits_whatever_the_scale(scale):
 def test_tanh_after_the_convolution_gives_the_same_where_torch_cannot_join_them(monkeypatch):
     x, bank = noise(2, 3, 12, 12), bank_of(8, 3, 3)
     joined = HOST.filter_bank(x, bank, moments=True)
-    module._tanh_convolution.cache_clear()
+    module.tanh_convolution.cache_clear()
     monkeypatch.delattr(torch._ops._OpNamespace, "_convolution_pointwise", raising=False)
     monkeypatch.setattr(torch.ops, "mkldnn", object())
     apart = HOST.filter_bank(x, bank, moments=True)
-    module._tanh_convolution.cache_clear()
+    module.tanh_convolution.cache_clear()
     assert error(joined.y, apart.y) < 1e-6
     assert error(joined.mean_square, apart.mean_square) < 1e-6
 
@@ -83,10 +83,10 @@ def test_a_convolution_that_is_joined_but_wrong_is_not_used(monkeypatch):
         def _convolution_pointwise(self, x, weight, bias, *rest):
             return torch.nn.functional.conv2d(x, weight, bias, groups=rest[3])
 
-    module._tanh_convolution.cache_clear()
+    module.tanh_convolution.cache_clear()
     monkeypatch.setattr(torch.ops, "mkldnn", Wrong())
-    assert module._tanh_convolution().__name__ == "apart"
-    module._tanh_convolution.cache_clear()
+    assert module.tanh_convolution().__name__ == "apart"
+    module.tanh_convolution.cache_clear()
 
 
 @pytest.mark.parametrize("norm", [{}, {"size": 5}, {"zeros": True}, {"subtractive": False}, {"divisive": False}])

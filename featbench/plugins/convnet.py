@@ -1,0 +1,91 @@
+"""Convolutional networks that only labels train, from random weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from featbench.encoders import FilterBank, TanhGain
+from featbench.filters import Bank, Filters
+from featbench.hookspecs import hookimpl
+from featbench.learner import FeatureLearner, FilterLearner
+from featbench.noise import generator
+from featbench.patches import PatchSource
+from featbench.regimes import Family
+from featbench.types import IntArray
+
+ACTIVATIONS = ("tanh", "relu")
+
+
+class MapDropout(nn.Module):
+    """While training, sets each map of each image to 0 with probability `rate`, and divides the rest by 1 - rate.
+
+    A map of one value, as those of a fully connected layer, is a unit (Srivastava et al. 2014); of larger maps the
+    values stand or fall together (Tompson et al. 2015). The draws come from `featbench.noise`.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop maps of x [n, maps, ...]; in evaluation give x back."""
+        if not self.training:
+            return x
+        drawn = torch.rand(x.shape[:2], generator=generator(x.device), device=x.device)
+        kept = (drawn >= self.rate).to(x.dtype) / (1 - self.rate)
+        return x * kept.view(*x.shape[:2], *(1,) * (x.ndim - 2))
+
+
+@dataclass(frozen=True)
+class ConvNet(FilterLearner):
+    """Random weights of a size that suits back-propagation: what `F` stands for in a supervised ConvNet.
+
+    activation: tanh with a gain, for weights and biases uniform within ±1/√inputs (LeCun et al. 1998; Torch7), or relu,
+    for normal weights of variance 2/inputs and no bias (He et al. 2015). batch_norm: normalise each map over a batch
+    before the activation (Ioffe, Szegedy 2015). dropout: the part of the maps that is set to 0 while it is trained.
+    """
+
+    name: ClassVar[str] = "convnet"
+    family: ClassVar[Family] = "supervised"
+    source: ClassVar[str] = "LeCun, Bottou, Bengio, Haffner 1998"
+
+    activation: str = "tanh"
+    batch_norm: bool = False
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {self.activation!r}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and less than 1, not {self.dropout}")
+
+    def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
+        """Draw the weights of `bank`."""
+        draws = torch.Generator().manual_seed(seed)
+        inputs = bank.fan_in * bank.size**2
+        if self.activation == "relu":
+            return Filters(math.sqrt(2 / inputs) * torch.randn(bank.shape, generator=draws))
+        weight = 2 * torch.rand(bank.shape, generator=draws) - 1
+        bias = 2 * torch.rand(bank.filters, generator=draws) - 1
+        return Filters(weight / math.sqrt(inputs), bias=bias / math.sqrt(inputs))
+
+    def encoder(self, filters: Filters, table: IntArray) -> nn.Module:
+        """Build filter bank, batch normalisation, activation and dropout, of these what is asked for."""
+        modules: list[nn.Module] = [FilterBank(filters, table)]
+        if self.batch_norm:
+            modules.append(nn.BatchNorm2d(len(filters.weight)))
+        modules.append(nn.ReLU() if self.activation == "relu" else TanhGain(filters.gain))
+        if self.dropout:
+            modules.append(MapDropout(self.dropout))
+        return nn.Sequential(*modules)
+
+
+@hookimpl
+def featbench_learners() -> list[type[FeatureLearner]]:
+    """Register the ConvNet."""
+    return [ConvNet]

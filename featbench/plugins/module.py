@@ -1,0 +1,290 @@
+"""Any torch module as an extractor: a class or a function of the user's file, with weights from another file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import pickle
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from featbench.architecture import Shape
+from featbench.errors import UnknownNameError, UsageError
+from featbench.hookspecs import hookimpl
+from featbench.learner import FeatureLearner, NetworkLearner
+from featbench.patches import MapSource
+from featbench.regimes import Family
+from featbench.seeds import derive_seed, seeded
+
+TOLERANCE = 1e-4
+"""Features that differ by less, relative to the largest of them, are the same but for rounding."""
+
+
+class RepeatedMap(nn.Module):
+    """Gives `network` its one map `channels` times over, as grey images are given to a network made for RGB."""
+
+    def __init__(self, network: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.network, self.channels = network, channels
+
+    def forward(self, x: Tensor) -> Any:
+        """Run the network on x [n, 1, height, width] as [n, channels, height, width]."""
+        return self.network(x.repeat(1, self.channels, 1, 1))
+
+
+@dataclass(frozen=True)
+class Module(NetworkLearner):
+    """A network of the user's own, as it comes out of its constructor or with weights from a file.
+
+    file: a Python file. net: a class in it, or a function, that gives a `torch.nn.Module` without being given anything.
+    weights: a .safetensors file, or a .pt or .pth file that holds a `state_dict` and nothing else; without it the
+    constructor's weights stay, drawn under the learner's seed. channels: copies of the grey map that it is given.
+    The module takes maps [n, channels, height, width] to [n, d] or [n, maps, height, width], float32.
+    """
+
+    name: ClassVar[str] = "module"
+    family: ClassVar[Family] = "fixed"
+
+    file: str = ""
+    net: str = ""
+    weights: str = ""
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        if self.channels < 1:
+            raise ValueError(f"channels must be at least 1, not {self.channels}")
+
+    def files(self) -> tuple[Path, ...]:
+        """Return the file of the module and that of its weights; of one that is missing `refusal` speaks."""
+        return tuple(Path(name) for name in (self.file, self.weights) if Path(name).is_file())
+
+    def refusal(self, shape: Shape) -> str | None:
+        """Say what is wrong with the files, the module, the weights or the features that it gives, or None."""
+        return _reason(lambda: self.network(shape, None, 0))
+
+    def refinement_refusal(self, shape: Shape) -> str | None:
+        """Say why no gradient reaches the module's parameters, or None."""
+        return _reason(lambda: require_gradient(self._who, self.network(shape, None, 0), shape))
+
+    def network(self, shape: Shape, maps: MapSource | None, seed: int) -> nn.Module:
+        """Return the module once it has shown on random maps that it can be used; a `UsageError` says why it cannot."""
+        network = self._build(shape, seed)
+        if self.weights:
+            load_weights(self._who, network, Path(self.weights))
+        network = self._fed(network)
+        features = probe(self._who, network, shape)
+        if not _alike(probe(self._who, self.rebuild(shape, network.state_dict()), shape), features):
+            raise UsageError(
+                f"{self._who} draws numbers that its state_dict does not hold: keep them with register_buffer"
+            )
+        return network
+
+    def rebuild(self, shape: Shape, state: Mapping[str, Tensor]) -> nn.Module:
+        """Build the module again and give it its state."""
+        network = self._fed(self._build(shape, derive_seed(0, "rebuild")))
+        network.load_state_dict(state)
+        return network
+
+    @property
+    def _who(self) -> str:
+        return f"{self.net} of {self.file}"
+
+    def _build(self, shape: Shape, seed: int) -> nn.Module:
+        if not self.file or not self.net:
+            raise UsageError(
+                "module stands for a network of your own: name its file and its class, as in "
+                "module(file=backbone.py,net=Backbone), and weights=FILE if it has some"
+            )
+        if self.channels > 1 and shape[0] != 1:
+            raise UsageError(f"channels={self.channels} copies one map, and {shape[0]} come in")
+        maker = find_maker(import_file(Path(self.file)), self.net, self.file)
+        with seeded(seed), _blaming(f"{self.net}() of {self.file}"):
+            network = maker()
+        if not isinstance(network, nn.Module):
+            raise UsageError(f"{self._who} gives a {type(network).__name__}, not a torch.nn.Module")
+        if any(nn.parameter.is_lazy(one) for one in network.state_dict().values()):
+            raise UsageError(f"{self._who} has lazy modules, which have no weights yet: give them their sizes")
+        return network
+
+    def _fed(self, network: nn.Module) -> nn.Module:
+        return network if self.channels == 1 else RepeatedMap(network, self.channels)
+
+
+def import_file(path: Path) -> ModuleType:
+    """Import a Python file, once for each content that it has."""
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
+    source = path.read_bytes()
+    name = f"featbench_module_{hashlib.sha256(str(path.resolve()).encode() + source).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or path.suffix != ".py":
+        raise UsageError(f"{path} is not a Python file (.py)")
+    module = importlib.util.module_from_spec(spec)
+    # Where a class of the file is defined, its own module is looked up, by dataclasses and by pickle.
+    sys.modules[name] = module
+    try:
+        with _blaming(f"importing {path}"):
+            # What was hashed is what runs: no compiled file of an earlier content comes between.
+            exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def find_maker(module: ModuleType, net: str, file: str) -> Callable[[], object]:
+    """Return the class or the function of this name."""
+    maker = getattr(module, net, None)
+    if isinstance(maker, nn.Module):
+        raise UsageError(f"{net} of {file} is a module already: name its class, or a function that gives it")
+    if not callable(maker):
+        public = {name: thing for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")}
+        own = [name for name, thing in public.items() if getattr(thing, "__module__", None) == module.__name__]
+        raise UnknownNameError("net", net, own or ["none"], f"; in {file}")
+    return maker  # type: ignore[no-any-return]
+
+
+def load_weights(who: str, network: nn.Module, path: Path) -> None:
+    """Give a module the weights of a file; a `UsageError` names what does not fit."""
+    weights, expected = read_weights(path), network.state_dict()
+    shapes = {name: (list(weights[name].shape), list(expected[name].shape)) for name in weights if name in expected}
+    misfits = {
+        "missing": [name for name in expected if name not in weights],
+        "unexpected": [name for name in weights if name not in expected],
+        "of another shape": [
+            f"{name} {found}, not {wanted}" for name, (found, wanted) in shapes.items() if found != wanted
+        ],
+    }
+    if any(misfits.values()):
+        said = "; ".join(f"{kind}: {_first(names)}" for kind, names in misfits.items() if names)
+        raise UsageError(f"the weights of {path} do not fit {who}: {said}")
+    network.load_state_dict(weights)
+
+
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """Read named tensors; of pickles tensors alone are taken, so that no code of theirs runs."""
+    if path.suffix not in (".safetensors", ".pt", ".pth"):
+        raise UsageError(f"weights are read from .safetensors, .pt and .pth files, and {path} is none")
+    if not path.is_file():
+        raise UsageError(f"there is no weights file {path}")
+    try:
+        safe = path.suffix == ".safetensors"
+        weights = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UsageError(
+            f"{path} is damaged, or holds more than tensors, which could run code and is not read: "
+            "save net.state_dict() in it"
+        ) from error
+    except Exception as error:  # each library has its own
+        raise UsageError(f"the weights of {path} cannot be read: {_text(error)}") from error
+    if not isinstance(weights, Mapping):
+        raise UsageError(f"{path} holds a {type(weights).__name__}, not named tensors: save net.state_dict() in it")
+    others = [str(name) for name, one in weights.items() if not isinstance(name, str) or not isinstance(one, Tensor)]
+    if others:
+        raise UsageError(f"{path} holds more than named tensors ({_first(others)}): save net.state_dict() by itself")
+    return weights
+
+
+def probe(who: str, network: nn.Module, shape: Shape) -> Tensor:
+    """Return the features of two random maps, or raise a `UsageError` if they are not those of the maps alone."""
+    network.eval()
+    maps = _random_maps(shape)
+    with torch.no_grad(), seeded(0):
+        given = maps.clone()
+        features = _features(who, network, given)
+        if not torch.equal(given, maps):
+            raise UsageError(f"{who} changes the maps that it is given: have its first operation make new ones")
+        if not _alike(_features(who, network, maps.clone()), features):
+            raise UsageError(f"{who} gives the same maps other features the second time: it draws or remembers numbers")
+        if not _alike(_features(who, network, maps[:1].clone()), features[:1]):
+            raise UsageError(f"{who} gives a map other features alone than beside another: it depends on the batch")
+    return features
+
+
+def require_gradient(who: str, network: nn.Module, shape: Shape) -> None:
+    """Raise a `UsageError` if labels cannot refine the module."""
+    parameters = [one for one in network.parameters() if one.requires_grad]
+    if not parameters:
+        raise UsageError(f"{who} has no parameters that require gradients, so labels cannot refine it")
+    network.train()
+    with torch.enable_grad(), seeded(0):
+        features = _features(who, network, _random_maps(shape))
+        if not features.requires_grad:
+            raise UsageError(f"{who} gives features without gradients, so labels cannot refine it")
+        with _blaming(f"back-propagation through {who}"):
+            (features * torch.randn_like(features)).sum().backward()  # type: ignore[no-untyped-call]
+    if all(one.grad is None for one in parameters):
+        raise UsageError(f"no gradient reaches the parameters of {who}, so labels cannot refine it")
+
+
+def _features(who: str, network: nn.Module, maps: Tensor) -> Tensor:
+    """Run the module on maps; what it gives has to be features."""
+    with _blaming(f"{who} on maps {list(maps.shape)}"):
+        features = network(maps)
+    if not isinstance(features, Tensor):
+        raise UsageError(f"{who} gives a {type(features).__name__}, not a tensor of features")
+    shape = list(features.shape)
+    if features.dtype != torch.float32:
+        raise UsageError(f"{who} gives {features.dtype}, not torch.float32")
+    if features.ndim not in (2, 4) or len(features) != len(maps):
+        form = f"[{len(maps)}, d] or [{len(maps)}, maps, height, width]"
+        raise UsageError(f"{who} gives {shape} for {len(maps)} images; it must be {form}")
+    if features.numel() == 0:
+        raise UsageError(f"{who} gives {shape}, which has no values")
+    if not bool(torch.isfinite(features).all()):
+        raise UsageError(f"{who} gives features that are not finite")
+    return features
+
+
+def _random_maps(shape: Shape) -> Tensor:
+    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def _alike(found: Tensor, expected: Tensor) -> bool:
+    if found.shape != expected.shape:
+        return False
+    return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())
+
+
+def _reason(attempt: Callable[[], object]) -> str | None:
+    """Return the message of the `UsageError` that an attempt raises, or None."""
+    try:
+        attempt()
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+@contextmanager
+def _blaming(what: str) -> Iterator[None]:
+    """Say of what a user's code raises whose it is."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{what} raises {_text(error)}") from error
+
+
+def _text(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _first(names: list[str], count: int = 3) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
+
+
+@hookimpl
+def featbench_learners() -> list[type[FeatureLearner]]:
+    """Register the module."""
+    return [Module]
