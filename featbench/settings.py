@@ -13,6 +13,9 @@ OPTIMIZERS = ("sgd", "adamw")
 
 SCHEDULES = ("cosine", "step", "constant")
 
+LARGEST_RATE = 1e9
+"""Beyond it a step overflows whatever the gradient."""
+
 DROPS = (0.5, 0.75)
 """Parts of the epochs after which the rates of `step` are divided by ten."""
 
@@ -21,9 +24,11 @@ DROPS = (0.5, 0.75)
 class Refinement(Parametrised):
     """Minibatch descent on the mean log-loss; the papers give no settings (Jarrett et al. 2009 says "online SGD").
 
+    Steps are AdamW's: with one pair of rates it trains stages of any scale (docs/refinement.md has what SGD did).
+
     epochs: passes over the training images, at most. patience: epochs without a better validation score before it
     stops. refit: start anew on all training images, those for validation included, for as many epochs as were best.
-    batch: images of a step. optimizer: sgd (with momentum) or adamw. rate: of the extractor; head_rate: of the
+    batch: images of a step. optimizer: adamw, or sgd with momentum. rate: of the extractor; head_rate: of the
     classifier layer, whose inputs are standardised and scaled to norm 1. schedule: the rates fall along half a cosine
     over `epochs`, by tens in steps at half and three quarters of them, or not at all (constant). decay: weight decay.
     l1: penalty of the sum of weights' magnitudes. clip: largest norm of the gradient, 0 for any. hidden: units of a
@@ -33,13 +38,13 @@ class Refinement(Parametrised):
 
     name: ClassVar[str] = "refine"
 
-    epochs: int = 40
-    patience: int = 12
+    epochs: int = 30
+    patience: int = 10
     refit: bool = False
     batch: int = 16
-    optimizer: str = "sgd"
-    rate: float = 0.02
-    head_rate: float = 1.0
+    optimizer: str = "adamw"
+    rate: float = 1e-3
+    head_rate: float = 1e-2
     schedule: str = "cosine"
     momentum: float = 0.9
     decay: float = 1e-4
@@ -59,8 +64,8 @@ class Refinement(Parametrised):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("rate", "head_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+            if not 0 < getattr(self, name) <= LARGEST_RATE:
+                raise ValueError(f"{name} must be positive and at most {LARGEST_RATE:g}, not {getattr(self, name)}")
         for name in ("decay", "l1", "clip", "hidden"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")

@@ -73,14 +73,18 @@ def each_batch(monkeypatch):
     monkeypatch.setattr(descent, "INTERVAL", 0.0)
 
 
+def sgd(**settings):
+    return Refinement(**{"optimizer": "sgd", "rate": 0.02, "head_rate": 1.0, **settings})
+
+
 SETTINGS = {
-    "momentum": Refinement(epochs=4, batch=7),
+    "momentum": sgd(epochs=4, batch=7),
     "adamw": Refinement(epochs=4, batch=7, optimizer="adamw", rate=0.01),
     "refit": Refinement(epochs=4, batch=7, refit=True),
     "hidden": Refinement(epochs=3, batch=7, hidden=5, refit=True),
     "patience": Refinement(epochs=30, patience=2, batch=7),
     "distorted": Refinement(epochs=3, batch=7, shift=1.0, elastic=3.0),
-    "penalised": Refinement(epochs=3, batch=7, l1=1e-3, clip=0.1, schedule="step"),
+    "penalised": sgd(epochs=3, batch=7, l1=1e-3, clip=0.1, schedule="step"),
 }
 
 
@@ -113,7 +117,7 @@ def test_the_time_before_it_was_killed_is_not_forgotten(each_batch):
 
 def test_it_goes_on_at_the_rate_at_which_it_did_not_diverge(each_batch):
     kept = Memory()
-    calm = Refinement(epochs=3, batch=7, rate=0.08, head_rate=4.0)
+    calm = sgd(epochs=3, batch=7, rate=0.08, head_rate=4.0)
     expected, report = train(calm, checkpoint=kept)
     assert report["rate"] in [0.08 / slowdown for slowdown in refine.SLOWDOWNS]
     dead = Memory(len(kept.written) - 2)
@@ -149,7 +153,7 @@ def by_hand(settings, epochs, orders, net, head, maps, labels):
                     p.sub_(rate * settings.factor(epoch) * v)
 
 
-@pytest.mark.parametrize("settings", [Refinement(batch=10), Refinement(batch=10, l1=1e-2, clip=0.05, decay=0.01)])
+@pytest.mark.parametrize("settings", [sgd(batch=10), sgd(batch=10, l1=1e-2, clip=0.05, decay=0.01)])
 def test_steps_are_those_of_gradient_descent_with_momentum(settings, each_batch):
     maps, labels, held_out = images()
     kept = Memory()

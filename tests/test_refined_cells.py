@@ -14,7 +14,7 @@ TINY = "6F3-Rabs-N3-PA2/2"
 
 
 def request(**changes):
-    asked = {"protocol": "digits", "features": ["random"], "regimes": ["R+"], "stages": TINY, "draws": 1}
+    asked = {"protocol": "digits", "features": ["random"], "regimes": ["R+"], "stages": TINY, "draws": 1, "train_per_class": 30}
     return Request(**{**asked, "refine": "epochs=4", **changes})
 
 
@@ -42,7 +42,7 @@ def predictions(bench, comparison):
     return np.asarray(bench.store.read_array("predictions", result.key)[0])
 
 
-@pytest.mark.parametrize("refine", ["epochs=4", "epochs=3,refit=true,hidden=9,optimizer=adamw,rate=0.002"])
+@pytest.mark.parametrize("refine", ["epochs=4,rate=0.01", "epochs=3,refit=true,hidden=9,optimizer=adamw,rate=0.002"])
 def test_an_interrupted_refinement_goes_on_where_it_was(tmp_path, monkeypatch, refine):
     monkeypatch.setattr(descent, "INTERVAL", 0.0)
     monkeypatch.setattr(descent, "SHOWN", 0.0)
@@ -50,7 +50,7 @@ def test_an_interrupted_refinement_goes_on_where_it_was(tmp_path, monkeypatch, r
     expected = predictions(whole, whole.compare(request(refine=refine), track=False))
     home = tmp_path / "interrupted"
     with pytest.raises(KeyboardInterrupt):
-        Workbench(home=home, listener=Interrupting(9)).compare(request(refine=refine), track=False)
+        Workbench(home=home, listener=Interrupting(25)).compare(request(refine=refine), track=False)
     assert list((home / "artifacts/checkpoints").glob("*.safetensors"))
     told = []
     monkeypatch.setattr(descent, "SHOWN", 0.0)
@@ -75,7 +75,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_training_starts_anew(tmp_path, mo
     expected = predictions(whole, whole.compare(request(), track=False))
     home = tmp_path / "interrupted"
     with pytest.raises(KeyboardInterrupt):
-        Workbench(home=home, listener=Interrupting(9)).compare(request(), track=False)
+        Workbench(home=home, listener=Interrupting(25)).compare(request(), track=False)
     (kept,) = (home / "artifacts/checkpoints").glob("*.safetensors")
     kept.write_bytes(kept.read_bytes()[:-7] + b"damaged")
     again = Workbench(home=home)
@@ -136,7 +136,7 @@ def test_frozen_cells_have_no_settings_of_refinement(tmp_path):
 
 
 def test_what_diverges_fails_with_advice_and_leaves_the_rest(tmp_path):
-    asked = request(regimes=["R", "R+"], refine="epochs=2,rate=1e30,head_rate=1e30")
+    asked = request(regimes=["R", "R+"], stages="6C3-PM2", refine="epochs=9,rate=1e9,head_rate=1e9,optimizer=sgd")
     results = {run.cell.regime.name: run.result for run in Workbench(home=tmp_path).compare(asked, track=False).runs}
     assert results["R"].status == "ok"
     assert results["R+"].status == "failed"

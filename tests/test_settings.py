@@ -39,6 +39,7 @@ def test_later_texts_go_on_top_of_earlier_ones():
         ("rate=0", "rate must be positive"),
         ("rate=-1", "rate must be positive"),
         ("rate=inf", "rate"),
+        ("rate=1e10", "rate must be positive and at most 1e"),
         ("batch=0", "batch must be at least 1"),
         ("patience=0", "patience"),
         ("decay=-1", "decay must not be negative"),

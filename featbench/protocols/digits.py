@@ -16,6 +16,7 @@ DIGITS = Protocol(
     test="rest",
     features=("random", "gabor", "psd"),
     validation_fraction=0.3,
+    refinement="epochs=40,patience=12,optimizer=sgd,rate=0.02,head_rate=1",
     source="featbench's own",
 )
 

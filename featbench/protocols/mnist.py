@@ -14,6 +14,14 @@ ARCHITECTURES = {
 """The net of the paper; LeNet-5 (LeCun, Bottou, Bengio, Haffner 1998) for 28×28 pixels, every map seeing all below;
 a wider one with maximum pooling, for relu. A bank as large as its maps is a fully connected layer."""
 
+REFINEMENTS = {
+    "quick": "epochs=5",
+    "plain": "hidden=0",
+    "distorted": "epochs=60,patience=60,shift=2,rotate=10,scale=0.1,shear=0.1,elastic=34,smooth=4",
+}
+"""Few epochs; no hidden layer, for nets that have their own; small affine and elastic distortions (Simard, Steinkraus,
+Platt 2003). The paper's classifier has 200 hidden units, and was trained for 30 epochs."""
+
 MNIST = Protocol(
     name="mnist",
     summary="28×28 digits, 100 labels per class (or --train-per-class), two stages, tested on the 10,000 test images",
@@ -25,6 +33,8 @@ MNIST = Protocol(
     test="fixed",
     features=("random", "psd"),
     regimes=("R", "U", "R+", "U+"),
+    refinement="epochs=30,batch=32,hidden=200",
+    refinements=REFINEMENTS,
     source="Jarrett et al. 2009, section 5 (net); splits are featbench's own",
 )
 

@@ -1,0 +1,294 @@
+"""Measure a step of supervised refinement beside its convolutions alone, and beside plain torch.
+
+Run: python benchmarks/refinement.py --output benchmarks/refinement.md
+On a GPU: the same with --device cuda --precision bf16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import torch
+from tabulate import tabulate
+from torch import Tensor
+from torch.nn import functional
+
+from featbench.ahead import Workers
+from featbench.architecture import Architecture
+from featbench.bare_convolutions import Convolution, convolutions_of
+from featbench.bench import Case, machine, plain_torch, random_network
+from featbench.clock import Clock
+from featbench.cuda.reference import HALVES, PRECISIONS
+from featbench.descent import Descent, NoCheckpoint
+from featbench.gradients import Examples, Gradients
+from featbench.head import Head
+from featbench.memory_peak import with_peak
+from featbench.network import resolve_device
+from featbench.report.bench import machine_lines
+from featbench.settings import Refinement
+
+STAGES = "64F9-Rabs-N-PA10/5 > 256F9:16-Rabs-N-PA6/4"
+
+IMAGES, CLASSES = 3060, 102
+"""An epoch of Caltech-101 with 30 training images of each class."""
+
+STEPS = 4
+"""Steps of training that are timed together."""
+
+TRIALS = 3
+"""Each way to a convolution is tried so often, after once that does not count; the best time decides."""
+
+BAR_TIMES, BAR_BYTES = 4.0, 6e9
+"""What is asked for: at most so many times as long as the convolutions alone, in at most so much memory."""
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Median milliseconds an image of each contender, and bytes: of the process at its peak, and what a step takes."""
+
+    milliseconds: dict[str, float]
+    process_bytes: int
+    step_bytes: int | None
+
+
+def main() -> None:
+    """Measure, print, and write it with what it was measured on."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stages", default=STAGES)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--side", type=int, default=143, help="pixels of the maps that come in")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS, help="on cuda; on a CPU it is float32")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--output", type=Path, help="a Markdown file to write")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    architecture, device = Architecture.parse(arguments.stages), resolve_device(arguments.device)
+    case = Case(architecture, device.type, arguments.precision, arguments.batch, arguments.side)
+    text = page(case, arguments.repeats, measure(case, arguments.repeats))
+    print(text)
+    if arguments.output:
+        arguments.output.write_text(text + "\n", "utf-8")
+
+
+def measure(case: Case, repeats: int) -> Measured:
+    """Time all contenders in turns, so that a drift of the machine meets them alike.
+
+    Memory is that of training by itself: it is read before the others have run.
+    """
+    training = Training(case)
+    training.epoch()
+    before = peak_bytes()
+    _, step_bytes = with_peak(training.device, training.epoch)  # which has the peak count from its start
+    process_bytes = max(before, peak_bytes())
+    ways = fastest_ways(training)
+    contenders: dict[str, Callable[[], int]] = {
+        "featbench": training.epoch,
+        "forward": partial(repeated, [way for way, _ in ways], case.batch),
+        "backward": partial(repeated, [way for _, way in ways], case.batch),
+        "plain torch": PlainTorch(training).epoch,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(1 + repeats):
+        for name, call in contenders.items():
+            with nullcontext() if name == "featbench" else plain_torch(case):
+                clock = Clock(training.device)
+                images = call()
+                seconds[name].append(clock.seconds() / images)
+    return Measured({name: 1e3 * median(each[1:]) for name, each in seconds.items()}, process_bytes, step_bytes)
+
+
+def peak_bytes() -> int:
+    """Return the largest resident size of this process so far."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+class Training:
+    """Refinement as it is: an epoch of `Descent` over a few batches of the training images."""
+
+    def __init__(self, case: Case) -> None:
+        self.case, self.device, self.network = case, torch.device(case.device), random_network(case)
+        generator = torch.Generator().manual_seed(0)
+        self.examples = Examples(
+            torch.randn(IMAGES, *case.shape, generator=generator), torch.arange(IMAGES) * 7 % CLASSES
+        )
+        with torch.no_grad():
+            features = self.network(self.examples.maps[:16]).flatten(1)
+        self.head = Head(features.shape[1], CLASSES)
+        self.head.standardised.fit(features)
+        # Untrained it is zero, and so is what comes back through it.
+        torch.nn.init.normal_(self.head.linear.weight, generator=generator)
+        self.trained = deepcopy(self.head).to(self.device)
+        network = deepcopy(self.network).to(self.device)
+        self.gradients = Gradients(network, self.trained, self.device, case.precision)
+
+    def epoch(self) -> int:
+        """Train on a few batches; return how many images they have."""
+        settings = Refinement(batch=self.case.batch, epochs=1, rate=1e-4, head_rate=1e-4)
+        descent = Descent("epoch", self.trained, settings, self.gradients, {}, seed=0, progress=_silent)
+        few = self.examples[torch.arange(min(STEPS * self.case.batch, IMAGES))]
+        descent.run(1, few, None, NoCheckpoint())
+        return len(few)
+
+
+class PlainTorch:
+    """The same steps as anyone writes them: modules one after another, autograd, all threads on each operation."""
+
+    def __init__(self, training: Training) -> None:
+        self.case, self.examples, self.device = training.case, training.examples, training.device
+        self.network, self.head = (deepcopy(part).to(self.device) for part in (training.network, training.head))
+        parameters = [*self.network.parameters(), *self.head.parameters()]
+        self.optimizer = torch.optim.SGD(parameters, lr=1e-4, momentum=0.9, weight_decay=1e-4)
+
+    def epoch(self) -> int:
+        """Train on a few batches; return how many images they have."""
+        self.network.train()
+        batches = torch.split(torch.arange(min(STEPS * self.case.batch, IMAGES)), self.case.batch)
+        for images in batches:
+            batch = self.examples[images]
+            with self._autocast():
+                features = self.network(batch.maps.to(self.device))
+            loss = functional.cross_entropy(self.head(features.float()), batch.labels.to(self.device))
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+        return sum(map(len, batches))
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        half = HALVES.get(self.case.precision)
+        return torch.autocast("cuda", half) if half and self.device.type == "cuda" else nullcontext()
+
+
+# The convolutions alone: no bias, and each output is dropped before the next one is made.
+
+
+def repeated(calls: list[Call], batch: int) -> int:
+    """Do the convolutions of a few batches; return how many images these have."""
+    for _ in range(STEPS):
+        for call in calls:
+            call()
+    return STEPS * batch
+
+
+def fastest_ways(training: Training) -> list[tuple[Call, Call]]:
+    """Return for each layer, there and back, the way that was fastest in a trial."""
+    case, device, generator = training.case, training.device, torch.Generator().manual_seed(0)
+    dtype = HALVES.get(case.precision, torch.float32) if device.type == "cuda" else torch.float32
+    count = torch.get_num_threads()
+    workers = Workers(count) if device.type == "cpu" and count > 1 else None
+    found = []
+    with torch.no_grad(), plain_torch(case):
+        for number, layer in enumerate(convolutions_of(training.network, training.examples.maps[:1])):
+            maps = torch.randn(case.batch, *layer.maps, generator=generator).to(device, dtype)
+            weight = layer.weight.to(device, dtype)
+            grad = torch.randn_like(functional.conv2d(maps, weight, groups=layer.groups))
+            ways: list[list[Call]] = [[], []]
+            for form in (torch.contiguous_format, torch.channels_last):
+                x, w, g = (tensor.clone(memory_format=form) for tensor in (maps, weight, grad))
+                for at_once in part_sizes(case.batch, count if workers else 1, device):
+                    forward, backward = partial(_forward, layer), partial(_backward, layer, wanted=number > 0)
+                    for kind, convolve in enumerate((forward, backward)):
+                        ways[kind] += _in_parts(convolve, x, w, g, at_once, workers)
+            fastest = [min(each, key=partial(_trial, device=device)) for each in ways]
+            found.append((fastest[0], fastest[1]))
+    return found
+
+
+def part_sizes(batch: int, threads: int, device: torch.device) -> list[int]:
+    """Return how many images are tried at once: all, a share for each thread, one."""
+    return [batch] if device.type == "cuda" else sorted({batch, -(-batch // threads), 1})
+
+
+def _in_parts(
+    convolve: Callable[..., object], maps: Tensor, weight: Tensor, grad: Tensor, at_once: int, workers: Workers | None
+) -> Iterator[Call]:
+    """Yield the ways with so many images at once: all threads on each operation, or one thread for each part."""
+    parts = list(zip(torch.split(maps, at_once), torch.split(grad, at_once), strict=True))
+
+    def one(part: tuple[Tensor, Tensor]) -> object:
+        return convolve(part[0], weight, part[1])
+
+    def in_turn() -> None:
+        for part in parts:
+            one(part)
+
+    def side_by_side(workers: Workers) -> None:
+        for _ in workers.ahead(one, parts):
+            pass
+
+    yield in_turn
+    if workers and len(parts) > 1:
+        yield partial(side_by_side, workers)
+
+
+def _forward(layer: Convolution, maps: Tensor, weight: Tensor, _grad: Tensor) -> None:
+    functional.conv2d(maps, weight, groups=layer.groups)
+
+
+def _backward(layer: Convolution, maps: Tensor, weight: Tensor, grad: Tensor, *, wanted: bool) -> None:
+    """Compute the gradient by the weight, and by the maps where something below is trained."""
+    places = [1, 1], [0, 0], [1, 1], False, [0, 0]
+    torch.ops.aten.convolution_backward(grad, maps, weight, None, *places, layer.groups, [wanted, True, False])
+
+
+def _trial(call: Call, device: torch.device) -> float:
+    call()
+    seconds = []
+    for _ in range(TRIALS):
+        clock = Clock(device)
+        call()
+        seconds.append(clock.seconds())
+    return min(seconds)
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def page(case: Case, repeats: int, measured: Measured) -> str:
+    """Return what was measured, on what, and how it stands to what is asked for."""
+    ours, plain = measured.milliseconds["featbench"], measured.milliseconds["plain torch"]
+    alone = measured.milliseconds["forward"] + measured.milliseconds["backward"]
+    rows = [
+        ("featbench: the whole step", ours, ours / alone, IMAGES * ours / 1e3),
+        ("its convolutions alone", alone, 1.0, IMAGES * alone / 1e3),
+        ("of these forward", measured.milliseconds["forward"], None, None),
+        ("of these backward", measured.milliseconds["backward"], None, None),
+        ("plain torch: the whole step", plain, plain / alone, IMAGES * plain / 1e3),
+    ]
+    headers = ["", "ms an image", "× convolutions", f"s an epoch of {IMAGES}"]
+    table = tabulate(rows, headers, "github", floatfmt=("", ".2f", ".2f", ".1f"))
+    step = "not told" if measured.step_bytes is None else f"{measured.step_bytes / 1e9:.2f} GB"
+    return (
+        "# Supervised refinement, measured\n\n"
+        f"{case}, {case.size}×{case.size} pixels, {CLASSES} classes.\n"
+        f"{'; '.join(machine_lines(machine()))}; {torch.get_num_threads()} threads used; {date.today()}.\n"
+        "Made by `python benchmarks/refinement.py --output FILE`.\n\n"
+        "A step is forward, classifier layer, backward and SGD with momentum. The convolutions alone are those of\n"
+        "each layer and their gradients, by the weights and, but for the first layer, by the maps; connection tables\n"
+        "are groups. Each is done in the way that was fastest in a trial: maps first or last in memory; the batch at\n"
+        "once, in a share for each thread, or image by image; all threads on an operation, or one for each part.\n"
+        "Plain torch is the modules one after another under autograd.\n"
+        f"Medians of {repeats} runs of {STEPS} steps that take turns.\n\n"
+        f"{table}\n\n"
+        f"- The step takes {ours / alone:.2f} times as long as its convolutions; asked for: {BAR_TIMES:g} at most.\n"
+        f"- Plain torch takes {plain / ours:.2f} times as long as featbench.\n"
+        f"- The process took {measured.process_bytes / 1e9:.2f} GB at its peak, all {IMAGES} images included; asked\n"
+        f"  for: {BAR_BYTES / 1e9:g} GB at most. Of this training itself took {step}."
+    )
+
+
+if __name__ == "__main__":
+    main()
