@@ -36,7 +36,7 @@ CALTECH101_30 = Protocol(
     metric="mean-per-class-accuracy",
     features=("random", "gabor"),
     regimes=("R", "fixed"),
-    refinement="epochs=12",
+    refinement="epochs=12,decay=0.1",
     refinements={"quick": "epochs=4"},
     source="Jarrett et al. 2009, section 4",
 )
