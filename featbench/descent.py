@@ -119,14 +119,15 @@ class Descent:
 
         Raises `DivergedError`.
         """
-        began, seen, earlier = time.monotonic(), 0, self.place.seconds
+        began, earlier = time.monotonic(), self.place.seconds
+        pace = _Pace()
         while not self.place.finished:
             place = self.place
             batches = self._batches(len(training))
             for index in range(place.batch, len(batches)):
                 self._step(training, batches[index])
-                place.batch, seen = index + 1, seen + len(batches[index])
-                self._say(epochs, len(batches), seen / max(time.monotonic() - began, 1e-9), len(training))
+                place.batch = index + 1
+                self._say(epochs, len(batches), pace.after(len(batches[index])), len(training))
                 place.seconds = earlier + time.monotonic() - began
                 self._keep(checkpoint)
             self._end_epoch(epochs, score)
@@ -195,8 +196,9 @@ class Descent:
             return
         self._said = now
         left = ((epochs - place.epoch) * images + (batches - place.batch) * self.settings.batch) / pace
+        far = "" if math.isnan(pace) else f", {pace:.0f} images/s, {_time(left)} left"
         best = "" if place.best_epoch == 0 and place.best[0] < 0 else f", validation {100 * place.best[0]:.1f} %"
-        what = f"{place.run}: loss {place.loss / place.batch:.3f}{best}, {pace:.0f} images/s, {_time(left)} left, epoch"
+        what = f"{place.run}: loss {place.loss / place.batch:.3f}{best}{far}, epoch"
         self._progress(what, place.epoch, epochs)
 
     # Checkpoints.
@@ -245,6 +247,21 @@ class Descent:
         if settings.optimizer == "adamw":
             return torch.optim.AdamW(groups, weight_decay=settings.decay)
         return torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.decay)
+
+
+class _Pace:
+    """Images a second since the first batch, during which code is compiled."""
+
+    def __init__(self) -> None:
+        self.began, self.images = 0.0, 0
+
+    def after(self, images: int) -> float:
+        """Return the pace after some more images; that of the first batch is not known."""
+        if not self.began:
+            self.began = time.monotonic()
+            return math.nan
+        self.images += images
+        return self.images / max(time.monotonic() - self.began, 1e-9)
 
 
 def _halves_overflow(gradients: Gradients) -> bool:

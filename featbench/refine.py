@@ -59,7 +59,8 @@ def refine(
 
     Rows marked in `validation` [t] are not trained on: the weights with the best score on them are kept, those of the
     start included; with `refit` it then starts anew on all rows for as many epochs. Where the loss ceases to be finite,
-    it starts anew with smaller rates. On a CPU the weights are the same to the last bit whatever the number of threads.
+    it starts anew with smaller rates. On a CPU the weights are the same to the last bit whatever the number of threads,
+    unless the network is one that `TrainedNetwork.by_image` does not vouch for.
     `checkpoint` is asked where an earlier run was, and told where this one is.
 
     Raises `LearningError` if there is nothing to refine, no validation image, or if it diverges at the smallest rates;

@@ -14,7 +14,14 @@ TINY = "6F3-Rabs-N3-PA2/2"
 
 
 def request(**changes):
-    asked = {"protocol": "digits", "features": ["random"], "regimes": ["R+"], "stages": TINY, "draws": 1, "train_per_class": 30}
+    asked = {
+        "protocol": "digits",
+        "features": ["random"],
+        "regimes": ["R+"],
+        "stages": TINY,
+        "draws": 1,
+        "train_per_class": 30,
+    }
     return Request(**{**asked, "refine": "epochs=4", **changes})
 
 

@@ -25,6 +25,8 @@ CALTECH101_83 = Protocol(
     metric="mean-per-class-accuracy",
     features=("random", "psd"),
     regimes=("R", "U", "R+", "U+"),
+    refinement="epochs=12,decay=0.1",
+    refinements={"quick": "epochs=4"},
     source="LeCun's talks on Jarrett et al. 2009 (size, net)",
 )
 

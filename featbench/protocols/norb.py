@@ -25,6 +25,8 @@ NORB = Protocol(
     test="fixed",
     features=("random", "psd"),
     regimes=("R", "U", "R+", "U+"),
+    refinement="batch=32",
+    refinements={"quick": "epochs=5"},
     source="Jarrett et al. 2009, section 5 (net, numbers of labels); splits are featbench's own",
 )
 
