@@ -21,7 +21,7 @@ from featbench.cuda.reference import Precision
 from featbench.descent import Arrays, Checkpoint, Descent, NoCheckpoint, Progress
 from featbench.errors import LearningError
 from featbench.gradients import DivergedError, Examples, Gradients
-from featbench.head import Head, HiddenLayer, fit
+from featbench.head import PENALTIES, Head, HiddenLayer, fit
 from featbench.seeds import derive_seed, seeded
 from featbench.settings import Refinement
 from featbench.types import IntArray
@@ -111,8 +111,7 @@ class _Refiner:
         found = self.checkpoint.read()
         earlier = float(found[1]["seconds"]) if found else 0.0
         if found is None or found[1]["run"] == SEARCH:
-            self._fit_layer(features, training)
-            before = self._score(self.layer, validation)
+            before = self._fit_layer(features, training, validation)
             del features
             report = self._search(before, training, validation, found)
             found = None
@@ -175,16 +174,23 @@ class _Refiner:
             descent.resume(*found)
         return descent
 
-    def _fit_layer(self, features: Tensor, training: Examples) -> None:
-        """Fit the classifier layer to the network as it is at the start.
+    def _fit_layer(self, features: Tensor, training: Examples, validation: Examples) -> tuple[float, float]:
+        """Fit the classifier layer to the network as it is at the start, and return its validation score.
 
         The start is then scored as fairly as what follows, and the first steps do not spoil it for a layer that knows
         nothing: from a layer of zeros, one stage on Caltech-101 lost 20 points in its first epoch and never recovered.
+        A layer that fits all too well leaves nothing to learn: validation images choose its penalty.
         """
-        self.progress("fitting a layer to the start", 0, 1)
         labels = training.labels.to(self.device)
-        # Threads that share an operation round otherwise, and wait for one another.
-        in_one_thread(lambda: fit(self.layer, features, labels))
+        layer, best = self.layer, (-2.0, -math.inf)
+        for number, penalty in enumerate(PENALTIES):
+            self.progress("fitting a layer to the start", number, len(PENALTIES))
+            # Threads that share an operation round otherwise, and wait for one another.
+            in_one_thread(partial(fit, layer, features, labels, penalty))
+            score = self._score(layer, validation)
+            if score > best:
+                self.layer, best = copy.deepcopy(layer), score
+        return best
 
     def _finite_features(self, examples: Examples) -> Tensor:
         features = self._features(examples)

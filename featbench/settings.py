@@ -47,7 +47,7 @@ class Refinement(Parametrised):
     head_rate: float = 1e-2
     schedule: str = "cosine"
     momentum: float = 0.9
-    decay: float = 1e-4
+    decay: float = 0.01
     l1: float = 0.0
     clip: float = 0.0
     hidden: int = 0

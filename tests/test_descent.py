@@ -154,7 +154,8 @@ def by_hand(settings, epochs, orders, net, head, maps, labels):
 
 
 @pytest.mark.parametrize("settings", [sgd(batch=10), sgd(batch=10, l1=1e-2, clip=0.05, decay=0.01)])
-def test_steps_are_those_of_gradient_descent_with_momentum(settings, each_batch):
+def test_steps_are_those_of_gradient_descent_with_momentum(settings, each_batch, monkeypatch):
+    monkeypatch.setattr(refine, "PENALTIES", (1e-4,))
     maps, labels, held_out = images()
     kept = Memory()
     net = network()
@@ -164,7 +165,7 @@ def test_steps_are_those_of_gradient_descent_with_momentum(settings, each_batch)
         features = net(x).flatten(1)
     head = Head(features.shape[1], 3)
     head.standardised.fit(features)
-    fit(head, features, y)
+    fit(head, features, y, 1e-4)
     head = head.double()
     epochs = 2
     orders = [

@@ -110,6 +110,7 @@ def scripted(monkeypatch, scores):
         states.append(copy.deepcopy(refiner.network.state_dict()))
         return next(given)
 
+    monkeypatch.setattr(module, "PENALTIES", (1e-5,))  # so that the start is scored once
     monkeypatch.setattr(module._Refiner, "_score", score)
     return states
 
@@ -146,7 +147,7 @@ def test_kept_network_scores_as_reported():
     before = 100 * start.score(features(net, images[marked]), labels[marked])
     report = run(net, Refinement(epochs=25, rate=0.01))
     after = LogisticRegression(C=100, max_iter=5000).fit(features(net, images[~marked]), labels[~marked])
-    assert report["validation_before"] == pytest.approx(before, abs=5)
+    assert report["validation_before"] >= before - 5  # the penalty is chosen
     assert report["validation_after"] == pytest.approx(
         100 * after.score(features(net, images[marked]), labels[marked]), abs=5
     )

@@ -16,7 +16,7 @@ DIGITS = Protocol(
     test="rest",
     features=("random", "gabor", "psd"),
     validation_fraction=0.3,
-    refinement="epochs=40,patience=12,optimizer=sgd,rate=0.02,head_rate=1",
+    refinement="epochs=40,patience=12,rate=0.01,head_rate=0.03",
     source="featbench's own",
 )
 
