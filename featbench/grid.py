@@ -239,9 +239,10 @@ def _architecture(stages: str | None, protocol: Protocol) -> Architecture:
 
 
 def _refinement(asked: str | None, protocol: Protocol) -> Refinement:
-    """Return the protocol's settings of refinement, and what is asked for, or the protocol names so, on top."""
+    """Return the protocol's settings of refinement, and what is asked for, or the protocol names so, on top, in order."""
     try:
-        return Refinement.read(protocol.refinement, protocol.refinements.get(asked or "", asked or ""))
+        parts = [protocol.refinements.get(part.strip(), part) for part in (asked or "").split(",")]
+        return Refinement.read(protocol.refinement, *parts)
     except UsageError as error:
         names = (
             f"; {protocol.name} also knows by name: {', '.join(protocol.refinements)}" if protocol.refinements else ""

@@ -133,6 +133,7 @@ def test_settings_go_on_top_of_those_of_the_protocol(tmp_path):
     assert (settings(None).epochs, settings(None).batch) == (7, 8)
     assert (settings("quick").epochs, settings("quick").batch) == (2, 8)
     assert (settings("batch=3").epochs, settings("batch=3").batch) == (7, 3)
+    assert (settings("quick,batch=3").epochs, settings("quick,batch=3").batch) == (2, 3)
     with pytest.raises(UsageError, match=r"--refine quik.*own also knows by name: quick"):
         settings("quik")
 
