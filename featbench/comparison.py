@@ -128,6 +128,7 @@ def cells_frame(runs: Sequence[Run], registry: Registry) -> pd.DataFrame:
             {
                 **cell.describe(),
                 "learner": str(cell.learner),
+                "refinement": "" if cell.refinement is None else str(cell.refinement),
                 "train_per_class": cell.train_per_class or "all",
                 "test_per_class": cell.test_per_class or "all",
                 "images_left_out": result.report.get("images_left_out", 0),

@@ -239,7 +239,7 @@ def _architecture(stages: str | None, protocol: Protocol) -> Architecture:
 
 
 def _refinement(asked: str | None, protocol: Protocol) -> Refinement:
-    """Return the protocol's settings of refinement, and what is asked for, or the protocol names so, on top, in order."""
+    """Return the protocol's settings of refinement, with what is asked for, by its names or plainly, on top."""
     try:
         parts = [protocol.refinements.get(part.strip(), part) for part in (asked or "").split(",")]
         return Refinement.read(protocol.refinement, *parts)

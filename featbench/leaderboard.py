@@ -18,6 +18,7 @@ from featbench.hashing import content_hash
 from featbench.protocol import Protocol
 from featbench.report.leaderboard import render_csv, render_page
 from featbench.runner import result_key
+from featbench.settings import Refinement
 
 Entry = dict[str, Any]
 
@@ -112,7 +113,14 @@ def entry_name(cell: Cell, protocol: Protocol) -> str:
         parts.append(cell.device)
     if cell.precision != "float32":
         parts.append(cell.precision)
+    if refined_with(cell, protocol):
+        parts.append(f"refined with {refined_with(cell, protocol)}")
     return "_".join(re.sub(r"[^\w+.=,():-]+", "-", part) for part in parts).replace(":", "of")
+
+
+def refined_with(cell: Cell, protocol: Protocol) -> str:
+    """Return the settings of refinement in which a cell differs from its protocol."""
+    return "" if cell.refinement is None else cell.refinement.beside(Refinement.read(protocol.refinement))
 
 
 def _without_folders(name: str) -> str:
@@ -158,6 +166,7 @@ def _entry(workbench: Workbench, first: Cell, records: Mapping[int, Record], wan
         "dataset": _without_folders(first.dataset),
         "unlabelled": None if first.unlabelled is None else _without_folders(first.unlabelled),
         "label": regime_label(first, workbench.registry),
+        "refined_with": refined_with(first, workbench.registry.protocol(first.protocol)),
         "features": str(first.learner),
         "mean": fmean(scores),
         "std": stdev(scores) if len(scores) > 1 else None,

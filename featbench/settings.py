@@ -98,6 +98,9 @@ class Refinement(Parametrised):
 
     def __str__(self) -> str:
         """Return the text that gives these settings, those that differ from the defaults."""
-        default = type(self)()
-        differing = {k: v for k, v in self.parameters().items() if v != getattr(default, k)}
+        return self.beside(type(self)())
+
+    def beside(self, other: Refinement) -> str:
+        """Return the text that makes these settings of others."""
+        differing = {name: value for name, value in self.parameters().items() if value != getattr(other, name)}
         return ",".join(f"{name}={value}" for name, value in differing.items())

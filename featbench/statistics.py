@@ -18,6 +18,7 @@ ROW = (
     "unlabelled",
     "device",
     "precision",
+    "refinement",
     "seed",
 )
 """Columns that cells of one row share; what is left are draws."""

@@ -27,6 +27,7 @@ def cells(scores, **changes):
         "unlabelled": None,
         "device": "cpu",
         "precision": "float32",
+        "refinement": "",
         "seed": 0,
     }
     return [
@@ -100,6 +101,7 @@ def test_the_status_of_a_row_is_its_worst(order):
         ("unlabelled", "folder"),
         ("device", "cuda"),
         ("precision", "bf16"),
+        ("refinement", "epochs=3"),
         ("seed", 1),
     ],
 )
@@ -111,7 +113,7 @@ def test_cells_that_differ_in_more_than_the_draw_are_not_averaged(column, value)
 
 
 def test_every_column_of_a_row_is_tested_above():
-    assert len(ROW) == 14
+    assert len(ROW) == 15
 
 
 def test_rows_keep_the_order_of_their_cells():

@@ -63,6 +63,7 @@ def tracked(tmp_path_factory):
     arguments = [
         *("compare", "--protocol", "tiny", "--home", str(folder / "home"), "--device", "cpu", "--quiet"),
         *("--features", "counted(scale=0.1),broken", "--regimes", "R,U,U+", "--draws", "1"),
+        *("--refine", "rate=0.05"),  # steps that can be seen
         *(text for name in ("tiny", "counted", "broken") for text in ("--plugin", str(folder / f"{name}.py"))),
     ]
     with pytest.MonkeyPatch.context() as patch:

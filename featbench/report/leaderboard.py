@@ -14,7 +14,7 @@ from featbench.report.table import DEVIATION, score_text
 
 COLUMNS = (
     *("protocol", "dataset", "train_per_class", "architecture", "learner", "features", "regime", "label", "classifier"),
-    *("metric", "mean", "std", "n", "seed", "device", "precision", "unlabelled"),
+    *("metric", "mean", "std", "n", "seed", "device", "precision", "unlabelled", "refined_with"),
 )
 """Columns of the CSV file, besides the seconds and the commit."""
 
@@ -58,7 +58,7 @@ def render_csv(entries: Sequence[dict[str, Any]]) -> str:
     for entry in entries:
         seconds = [repr(entry["seconds"][name]) for name in SECONDS]
         scores = " ".join(repr(score) for score in entry["scores"])
-        columns = {"precision": "float32", **entry}  # entries of earlier versions do not say
+        columns = {"precision": "float32", "refined_with": "", **entry}  # entries of earlier versions do not say
         writer.writerow([*(columns[name] for name in COLUMNS), *seconds, scores, _commit(entry)])
     return buffer.getvalue()
 
@@ -78,6 +78,8 @@ def _line(entry: dict[str, Any]) -> list[str]:
         features += f", at most {entry['test_per_class']} tested per class"
     if entry.get("precision", "float32") != "float32":
         features += f", {entry['precision']}"
+    if entry.get("refined_with"):
+        features += f", refined with {entry['refined_with']}"
     return [
         features.replace("raw-pixels", "raw pixels"),
         entry["label"],
