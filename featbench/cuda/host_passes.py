@@ -2,15 +2,17 @@
 
 Maps t [n, h, w, K] are those of tanh, last in memory. With y = g t, its absolute value if `rectified`, and r [n, h, w]
 the reciprocal of what N divides by, cells of side×side pixels (what is left over belongs to none) are averages of r y.
+
+Importing it compiles nothing, but loads the compiler: it is imported where it is needed. The compiled code is kept
+where the package's folder or the user's cache can be written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
@@ -18,32 +20,12 @@ Array = NDArray[np.float32]
 REORDER = {"reassoc", "contract", "nsz", "arcp"}
 """Sums may be reordered, so that they are vectorised; what is not finite keeps its meaning."""
 
-
-class Passes(NamedTuple):
-    """moments(t, gain, rectified, mean, square): fill the mean and the mean square of y over maps, [n, h, w].
-
-    cells(t, gain, rectified, r, side, out): fill the cells [n, h//side, w//side, K].
-    pull(t, gain, rectified, grad, side, out): fill the gradient [n, h, w] by r, given that by the cells.
-    push(t, gain, rectified, r, grad, side, by_mean, by_square, out, by_gain): fill the gradient [n, h, w, K] by tanh's
-    argument, given those by the cells and by both moments; add the gradient by the gain [K], float64.
-    """
-
-    moments: Callable[..., None]
-    cells: Callable[..., None]
-    pull: Callable[..., None]
-    push: Callable[..., None]
+compiled: Any = njit(nogil=True, fastmath=REORDER, cache=True)
 
 
-@cache
-def passes() -> Passes:
-    """Compile the passes, once for each machine where the package's folder or the user's cache can be written."""
-    from numba import njit
-
-    compiled: Any = njit(nogil=True, fastmath=REORDER, cache=True)
-    return Passes(compiled(_moments), compiled(_cells), compiled(_pull), compiled(_push))
-
-
-def _moments(t: Array, gain: Array, rectified: bool, mean: Array, square: Array) -> None:
+@compiled  # type: ignore[untyped-decorator]
+def moments(t: Array, gain: Array, rectified: bool, mean: Array, square: Array) -> None:
+    """Fill the mean and the mean square of y over maps, [n, h, w]."""
     images, height, width, maps = t.shape
     part = np.float32(1 / maps)
     for n in range(images):
@@ -60,7 +42,9 @@ def _moments(t: Array, gain: Array, rectified: bool, mean: Array, square: Array)
                 square[n, i, j] = squares * part
 
 
-def _cells(t: Array, gain: Array, rectified: bool, r: Array, side: int, out: Array) -> None:
+@compiled  # type: ignore[untyped-decorator]
+def cells(t: Array, gain: Array, rectified: bool, r: Array, side: int, out: Array) -> None:
+    """Fill the cells [n, h//side, w//side, K]."""
     images, rows, columns, maps = out.shape
     for n in range(images):
         for i in range(rows):
@@ -78,7 +62,9 @@ def _cells(t: Array, gain: Array, rectified: bool, r: Array, side: int, out: Arr
                     out[n, i, j, k] *= factor / np.float32(side * side)
 
 
-def _pull(t: Array, gain: Array, rectified: bool, grad: Array, side: int, out: Array) -> None:
+@compiled  # type: ignore[untyped-decorator]
+def pull(t: Array, gain: Array, rectified: bool, grad: Array, side: int, out: Array) -> None:
+    """Fill the gradient [n, h, w] by r, given that by the cells."""
     images, height, width, maps = t.shape
     _, rows, columns, _ = grad.shape
     part = np.float32(1 / (side * side))
@@ -93,7 +79,8 @@ def _pull(t: Array, gain: Array, rectified: bool, grad: Array, side: int, out: A
                 out[n, i, j] = total * part
 
 
-def _push(
+@compiled  # type: ignore[untyped-decorator]
+def push(
     t: Array,
     gain: Array,
     rectified: bool,
@@ -105,6 +92,10 @@ def _push(
     out: Array,
     by_gain: NDArray[np.float64],
 ) -> None:
+    """Fill the gradient [n, h, w, K] by tanh's argument, given those by the cells and by both moments.
+
+    The gradient by the gain [K] is added to `by_gain`.
+    """
     images, height, width, maps = t.shape
     _, rows, columns, _ = grad.shape
     part = np.float32(1 / (side * side))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import gcd
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch.nn import functional
 
 from featbench.architecture import PoolingSpec
 from featbench.cuda.host import maps_last, tanh_convolution
-from featbench.cuda.host_passes import passes
 from featbench.encoders import FilterBank, TanhGain
 from featbench.normalization import LocalNormalisation
 
@@ -60,27 +58,31 @@ class _Response(torch.autograd.Function):
     def forward(
         ctx: Any, response: PooledResponse, x: Tensor, weight: Tensor, bias: Tensor, gain: Tensor
     ) -> tuple[Tensor, Tensor]:
+        from featbench.cuda import host_passes
+
         bank = response.bank
         every = bank.sees_all(x.shape[1])
         seen = maps_last(x if every else x[:, bank.table.flatten()])
         t = tanh_convolution()(seen, maps_last(weight), bias, groups=bank.groups).permute(0, 2, 3, 1).contiguous()
         arguments = t.numpy(), gain.numpy(), response.rectified
-        statistics = _Statistics(response.norm, t, lambda *out: passes().moments(*arguments, *out))
+        statistics = _Statistics(response.norm, t, lambda *out: host_passes.moments(*arguments, *out))
         side = response.side
         cells = t.new_empty(len(t), t.shape[1] // side, t.shape[2] // side, t.shape[3])
-        passes().cells(*arguments, statistics.reciprocal.numpy(), side, cells.numpy())
+        host_passes.cells(*arguments, statistics.reciprocal.numpy(), side, cells.numpy())
         ctx.save_for_backward(seen, weight, gain, t)
         ctx.response, ctx.statistics, ctx.every, ctx.maps = response, statistics, every, x.shape[1]
         return cells.permute(0, 3, 1, 2), statistics.shift.unsqueeze(1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        from featbench.cuda import host_passes
+
         seen, weight, gain, t = ctx.saved_tensors
         response, statistics = ctx.response, ctx.statistics
         by_cells = grads[0].permute(0, 2, 3, 1).contiguous()
         arguments = gain.numpy(), response.rectified
         by_mean, by_square = statistics.backward(
-            lambda out: passes().pull(t.numpy(), *arguments, by_cells.numpy(), response.side, out), grads[1][:, 0]
+            lambda out: host_passes.pull(t.numpy(), *arguments, by_cells.numpy(), response.side, out), grads[1][:, 0]
         )
         by_gain = np.zeros(len(gain))
         by_weight, by_bias, by_seen = torch.zeros_like(weight), torch.zeros_like(gain), []
@@ -89,7 +91,7 @@ class _Response(torch.autograd.Function):
             part = slice(start, start + step)
             by_sum = torch.empty_like(t[part])
             ours = by_cells[part].numpy(), response.side, by_mean[part].numpy(), by_square[part].numpy()
-            passes().push(
+            host_passes.push(
                 t[part].numpy(), *arguments, statistics.reciprocal[part].numpy(), *ours, by_sum.numpy(), by_gain
             )
             found = _back_through_bank(by_sum.permute(0, 3, 1, 2), seen[part], weight, response.bank.groups, ctx)
@@ -121,6 +123,8 @@ class _Statistics:
     """What N subtracts and divides by at each pixel of maps t [n, h, w, K], and the way back to their moments."""
 
     def __init__(self, norm: LocalNormalisation | None, t: Tensor, moments: Callable[..., None]) -> None:
+        from featbench.cuda import host_statistics
+
         self.norm = norm
         places = t.shape[:3]
         self.reciprocal, self.shift = t.new_ones(places), t.new_zeros(places)
@@ -133,22 +137,19 @@ class _Statistics:
         self.window = taps, norm.weight(t.new_empty(1, 1, *places[1:]))[0, 0].numpy(), halves
         m, u, d = (np.empty(places, dtype=np.float32) for _ in range(3))
         self.found = m, u, d, self.reciprocal.numpy()
-        _compiled().forward(*self.moments, *self.window, *self.found)
+        host_statistics.forward(*self.moments, *self.window, *self.found)
         self.shift = torch.from_numpy(m) * self.reciprocal
 
     def backward(self, pull: Callable[..., None], by_shift: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradients [n, h, w] by mean and mean square; `pull` fills that by the reciprocal."""
+        from featbench.cuda import host_statistics
+
         by_mean, by_square = torch.zeros_like(self.reciprocal), torch.zeros_like(self.reciprocal)
         if self.norm is not None:
             by_reciprocal = np.empty_like(self.moments[0])
             pull(by_reciprocal)
             given = by_reciprocal, by_shift.contiguous().numpy()
-            _compiled().backward(*self.moments, *self.window, *self.found, *given, by_mean.numpy(), by_square.numpy())
+            host_statistics.backward(
+                *self.moments, *self.window, *self.found, *given, by_mean.numpy(), by_square.numpy()
+            )
         return by_mean, by_square
-
-
-def _compiled() -> ModuleType:
-    """Return the compiled code for statistics; its compiler is loaded when it is first needed."""
-    from featbench.cuda import host_statistics
-
-    return host_statistics

@@ -12,8 +12,8 @@ from torch import nn
 
 from featbench.architecture import PoolingSpec
 from featbench.connections import connection_table, full_table
+from featbench.cuda import host_passes
 from featbench.cuda import host_training as module
-from featbench.cuda.host_passes import passes
 from featbench.cuda.host_training import PooledResponse
 from featbench.encoders import FilterBank, TanhGain
 from featbench.filters import Filters
@@ -230,7 +230,7 @@ def near(found, expected):
 @pytest.mark.parametrize("rectified", [False, True])
 def test_moments(rectified):
     t, mean, square = maps(), np.empty(SHAPE[:3], np.float32), np.empty(SHAPE[:3], np.float32)
-    passes().moments(t, GAIN, rectified, mean, square)
+    host_passes.moments(t, GAIN, rectified, mean, square)
     y = response_to(t, rectified)
     near(mean, y.mean(axis=3))
     near(square, (y**2).mean(axis=3))
@@ -239,14 +239,14 @@ def test_moments(rectified):
 @pytest.mark.parametrize("rectified", [False, True])
 def test_cells(rectified):
     t, r, out = maps(), numbers(*SHAPE[:3], seed=1), np.full(CELLS, np.nan, np.float32)
-    passes().cells(t, GAIN, rectified, r, SIDE, out)
+    host_passes.cells(t, GAIN, rectified, r, SIDE, out)
     near(out, sums(r[..., None] * response_to(t, rectified)))
 
 
 @pytest.mark.parametrize("rectified", [False, True])
 def test_pull(rectified):
     t, grad, out = maps(), numbers(*CELLS, seed=2), np.full(SHAPE[:3], np.nan, np.float32)
-    passes().pull(t, GAIN, rectified, grad, SIDE, out)
+    host_passes.pull(t, GAIN, rectified, grad, SIDE, out)
     near(out, (spread(grad) * response_to(t, rectified)).sum(axis=3))
     assert not out[:, 6].any()
     assert not out[:, :, 6:].any()
@@ -257,7 +257,7 @@ def test_push(rectified):
     t, out = maps(), np.full(SHAPE, np.nan, np.float32)
     r, by_mean, by_square = (numbers(*SHAPE[:3], seed=seed) for seed in (1, 3, 4))
     grad, by_gain = numbers(*CELLS, seed=2), np.ones(5)
-    passes().push(t, GAIN, rectified, r, grad, SIDE, by_mean, by_square, out, by_gain)
+    host_passes.push(t, GAIN, rectified, r, grad, SIDE, by_mean, by_square, out, by_gain)
     y = response_to(t, rectified)
     each = r[..., None] * spread(grad) + (by_mean[..., None] + 2 * by_square[..., None] * y) / SHAPE[3]
     by_product = each * (np.sign(GAIN * t) if rectified else 1)
@@ -272,10 +272,10 @@ def test_each_pass_gives_nan_where_it_is_given_nan_and_nowhere_else(rectified):
     mean, square, pulled = (np.empty(SHAPE[:3], np.float32) for _ in range(3))
     cells, pushed = np.empty(CELLS, np.float32), np.empty(SHAPE, np.float32)
     by_gain, grad = np.zeros(5), np.ones(CELLS, np.float32)
-    passes().moments(t, GAIN, rectified, mean, square)
-    passes().cells(t, GAIN, rectified, r, SIDE, cells)
-    passes().pull(t, GAIN, rectified, grad, SIDE, pulled)
-    passes().push(t, GAIN, rectified, r, grad, SIDE, r, r, pushed, by_gain)
+    host_passes.moments(t, GAIN, rectified, mean, square)
+    host_passes.cells(t, GAIN, rectified, r, SIDE, cells)
+    host_passes.pull(t, GAIN, rectified, grad, SIDE, pulled)
+    host_passes.push(t, GAIN, rectified, r, grad, SIDE, r, r, pushed, by_gain)
     for found in (mean, square, pulled):
         assert np.argwhere(np.isnan(found)).tolist() == [[1, 2, 4]]
     assert np.argwhere(np.isnan(cells)).tolist() == [[1, 0, 1, 3]]
@@ -287,8 +287,8 @@ def test_a_gradient_that_is_nan_stays_so():
     t, r, grad = maps(), np.ones(SHAPE[:3], np.float32), np.ones(CELLS, np.float32)
     grad[0, 1, 1, 2] = np.nan
     pulled, pushed, by_gain = np.empty(SHAPE[:3], np.float32), np.empty(SHAPE, np.float32), np.zeros(5)
-    passes().pull(t, GAIN, True, grad, SIDE, pulled)
-    passes().push(t, GAIN, True, r, grad, SIDE, r, r, pushed, by_gain)
+    host_passes.pull(t, GAIN, True, grad, SIDE, pulled)
+    host_passes.push(t, GAIN, True, r, grad, SIDE, r, r, pushed, by_gain)
     inside = np.zeros(SHAPE[:3], bool)
     inside[0, 3:6, 3:6] = True
     assert np.array_equal(np.isnan(pulled), inside)
