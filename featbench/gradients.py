@@ -16,6 +16,7 @@ from featbench.ahead import Workers
 from featbench.augmentation import Augmentation
 from featbench.cuda.failures import is_out_of_memory
 from featbench.cuda.fusion import FusedNetwork
+from featbench.cuda.host import LARGE
 from featbench.cuda.reference import Precision
 from featbench.cuda.selection import select
 from featbench.cuda.trained import TrainedNetwork
@@ -23,6 +24,7 @@ from featbench.errors import DeviceError
 from featbench.head import Head
 from featbench.noise import drawing_from
 from featbench.seeds import derive_seed, seeded
+from featbench.sparse.memory import available_memory
 from featbench.types import IntArray
 
 log = logging.getLogger("featbench")
@@ -32,6 +34,9 @@ PART_VALUES = 2**21
 
 PARTS = 4
 """Parts of a batch, at least, where it has so many images: threads have something to share."""
+
+MAPS_KEPT = 2
+"""Times the largest maps that are kept of an image until its gradient is computed, about."""
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -182,8 +187,16 @@ class Gradients:
             with torch.no_grad():
                 self._largest = FusedNetwork(self.network.eval(), self._operations).largest(batch.maps[:1])
             self.network.train(training)
+        _require_room(len(batch), self._largest, self.device)
         fitting = max(1, PART_VALUES // self._largest)
         return min(len(batch), max(PARTS, -(-len(batch) // fitting)))
+
+
+def _require_room(images: int, values: int, device: torch.device) -> None:
+    """Raise `MemoryError` if the maps cannot fit: systems that promise more than they have kill who takes it."""
+    needed = MAPS_KEPT * 4 * values * images
+    if needed > LARGE and needed > available_memory(device):
+        raise MemoryError(f"{needed / 2**30:.1f} GiB are needed for the maps of {images} images")
 
 
 def _split(indices: Tensor, parts: int) -> list[Tensor]:

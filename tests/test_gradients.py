@@ -1,6 +1,7 @@
 """The gradient of a batch in parts and pieces against plain autograd over all of it in float64."""
 
 import copy
+import importlib
 import logging
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch.nn import functional
 
 from featbench.architecture import Architecture
 from featbench.augmentation import Augmentation
+from featbench.cuda.fusion import FusedNetwork
+from featbench.cuda.reference import Reference
 from featbench.cuda.trained import TrainedNetwork
 from featbench.errors import DeviceError
 from featbench.gradients import DivergedError, Examples, Gradients
@@ -244,6 +247,20 @@ def test_later_batches_are_divided_from_the_start(caplog):
         network[1].room = 10**9
         assert_near(found, plain(network, head, examples(n)))
         network[1].room = 3
+    assert gradients.pieces == 4
+    assert len(caplog.records) == 2
+
+
+def test_a_batch_that_cannot_fit_is_halved_before_anything_is_taken(monkeypatch, caplog):
+    # Systems that promise more memory than they have kill the process in place of an error.
+    network = random_network(ARCHITECTURE, SHAPE)
+    head, module = head_of(network), importlib.import_module("featbench.gradients")
+    expected = plain(network, head, examples(10))
+    monkeypatch.setattr(module, "LARGE", 0)
+    one = module.MAPS_KEPT * 4 * FusedNetwork(network, Reference()).largest(noise(1, *SHAPE))
+    monkeypatch.setattr(module, "available_memory", lambda _: 3 * one)
+    gradients = Gradients(network, head, CPU)
+    assert_near((gradients(examples(10), np.arange(10), 0), grads(network, head)), expected)
     assert gradients.pieces == 4
     assert len(caplog.records) == 2
 
