@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -137,7 +138,8 @@ class _Refiner:
                 descent.run(self.settings.epochs, training, score, self.checkpoint)
             except DivergedError:
                 rates = descent.settings.rate, descent.settings.head_rate
-                log.warning("refinement diverged at rate %g, head_rate %g", *rates)
+                then = "" if slowdown == SLOWDOWNS[-1] else ": it starts anew with smaller ones"
+                log.warning("refinement diverged at rate %g, head_rate %g%s", *rates, then)
                 continue
             self.network.load_state_dict(descent.kept)
             return {
@@ -154,9 +156,15 @@ class _Refiner:
         )
 
     def _refit(self, report: dict[str, Any], labelled: Examples, found: Found) -> None:
-        """Train on all images for as many epochs as were best; a refit that diverges leaves what the search found."""
+        """Train on all images, from the start, for as many epochs as were best."""
         descent = self._descent(REFIT, self.settings.rate / report["rate"], {"report": report}, found)
-        descent.run(report["best_epoch"], labelled, None, self.checkpoint)
+        with suppress(DivergedError):
+            descent.run(report["best_epoch"], labelled, None, self.checkpoint)
+        if not (descent.place.finished and all(bool(torch.isfinite(p).all()) for p in self.network.parameters())):
+            raise LearningError(
+                f"refinement diverged on all training images at rate {descent.settings.rate:g}, and had not without "
+                "those for validation: try a smaller one, clip=1, or none on all, as in --refine refit=false"
+            )
         report["train_loss"] = descent.loss
 
     def _descent(self, run: str, slowdown: float, about: dict[str, Any], found: Found) -> Descent:

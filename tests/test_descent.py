@@ -7,6 +7,8 @@ from torch import nn
 from torch.nn import functional
 
 from featbench import descent, refine
+from featbench.errors import LearningError
+from featbench.gradients import DivergedError
 from featbench.head import Head, fit
 from featbench.refine import refine as run_refinement
 from featbench.settings import Refinement
@@ -210,6 +212,22 @@ def test_refit_trains_on_all_images_from_the_start_for_as_many_epochs_as_were_be
     data = changed, labels, held_out
     report = train(Refinement(epochs=1, batch=7, refit=True), data=data)[1]
     assert report["best_epoch"] in (0, 1)
+
+
+@pytest.mark.parametrize("how", ["loss", "weights"])
+def test_a_refit_that_diverges_is_an_error_with_advice(how, monkeypatch):
+    step = descent.Descent._step
+
+    def astray(self, *arguments):
+        step(self, *arguments)
+        if self.place.run == refine.REFIT:
+            if how == "loss":
+                raise DivergedError
+            next(self.network.parameters()).data.fill_(float("nan"))
+
+    monkeypatch.setattr(descent.Descent, "_step", astray)
+    with pytest.raises(LearningError, match=r"diverged on all training images .* --refine refit=false"):
+        train(Refinement(epochs=1, batch=40, rate=0.01, refit=True))
 
 
 def test_a_hidden_layer_gives_the_features():
