@@ -90,9 +90,11 @@ def test_gradients_agree_with_finite_differences():
 
 def test_labels_refine_every_stage():
     labels = np.arange(48) % 2
-    images = (noise(48, 8, 8) + 0.5 * torch.from_numpy(labels).float().view(-1, 1, 1) * noise(1, 8, 8, seed=1)).numpy()
+    images = noise(48, 8, 8) + 0.5 * torch.from_numpy(labels).float().view(-1, 1, 1) * noise(1, 8, 8, seed=1)
     plain, refined = (
-        Extractor("4F3-Rabs-PA2/2 >+ 4F2-Rabs", device="cpu", refined=asked).fit(images, labels).network_.state_dict()
+        Extractor("4F3-Rabs-PA2/2 >+ 4F2-Rabs", device="cpu", refined=asked, refinement={"rate": 0.01})
+        .fit(images.numpy(), labels)
+        .network_.state_dict()
         for asked in (False, True)
     )
     changed = [name for name, value in plain.items() if not torch.equal(value, refined[name])]
