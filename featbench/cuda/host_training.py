@@ -26,7 +26,7 @@ class PooledResponse:
     """y = |g tanh(w ∗ x + b)| (with `rectified`), normalised by `norm` if there is one, and averaged as `spec` says.
 
     Called with maps x [n, maps, h, w] float32 it returns what the modules one after another return, and autograd
-    follows it. The maps are gone over five times, there and back, and only tanh is kept.
+    follows it. The maps are gone over twice, and twice on the way back; only tanh is kept.
     """
 
     bank: FilterBank
