@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featbench.augmentation import Augmentation
 from featbench.datasets.mnist import Mnist
+from featbench.refinement.augmentation import Augmentation
 
 EVERYTHING = Augmentation(shift=2, rotate=15, scale=0.15, shear=0.2, elastic=34)
 

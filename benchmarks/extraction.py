@@ -19,14 +19,14 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
-from featbench.bench import machine
-from featbench.caching import CachedSteps
-from featbench.cell import Cell
 from featbench.comparison import Workbench
-from featbench.cuda.reference import PRECISIONS
-from featbench.extraction import extract
-from featbench.grid import Request
-from featbench.report.bench import machine_lines
+from featbench.experiment.cell import Cell
+from featbench.experiment.request import Request
+from featbench.features.extraction import extract
+from featbench.operations.precision import PRECISIONS
+from featbench.speed.bench import machine
+from featbench.speed.report import machine_lines
+from featbench.store.cached_steps import CachedSteps
 
 STAGES = {"one stage": "one:Rabs-N-PA", "two stages": "two:Rabs-N-PA"}
 

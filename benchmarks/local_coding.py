@@ -26,8 +26,8 @@ from sklearn.decomposition import sparse_encode
 from tabulate import tabulate
 from torch import Tensor
 
-from featbench.intersection import intersection_gram
-from featbench.sift import dense_sift
+from featbench.classification.intersection_kernel import intersection_gram
+from featbench.features.descriptors import dense_sift
 from featbench.sparse import active_descent, feature_sign
 from featbench.sparse.dictionary import first_atoms
 

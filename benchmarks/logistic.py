@@ -27,13 +27,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from tabulate import tabulate
 
-from featbench.architecture import Architecture
+from featbench.classification.row_space import Standardiser, TrainingRows, product
+from featbench.classification.softmax_regression import TOLERANCE, Ridge, Solution
 from featbench.comparison import Workbench
-from featbench.extraction import extract
-from featbench.network import assemble, learn_stages
-from featbench.row_space import Standardiser, TrainingRows, product
-from featbench.softmax_regression import TOLERANCE, Ridge, Solution
-from featbench.split import draw_split
+from featbench.evaluation.split import draw_split
+from featbench.features.extraction import extract
+from featbench.learning.networks import assemble, learn_stages
+from featbench.stages.architecture import Architecture
 from featbench.types import FloatArray, IntArray
 
 STRENGTHS = [float(strength) for strength in np.logspace(-1, -6, 8)]

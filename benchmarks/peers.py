@@ -29,12 +29,12 @@ from tabulate import tabulate
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from featbench.architecture import Architecture
-from featbench.cuda.batches import Batches
-from featbench.network import assemble, learn_stages
+from featbench.devices.batches import Batches
+from featbench.features.descriptors import dense_sift
+from featbench.learning.networks import assemble, learn_stages
 from featbench.plugins.random import Random
-from featbench.sift import dense_sift
 from featbench.sparse import feature_sign, fista, learn_dictionary
+from featbench.stages.architecture import Architecture
 
 BATCHES = (32, 1)
 """Images at once."""

@@ -22,19 +22,19 @@ from tabulate import tabulate
 from torch import Tensor
 from torch.nn import functional
 
-from featbench.ahead import Workers
-from featbench.architecture import Architecture
-from featbench.bare_convolutions import Convolution, convolutions_of
-from featbench.bench import Case, machine, plain_torch, random_network
-from featbench.clock import Clock
-from featbench.cuda.reference import HALVES, PRECISIONS
-from featbench.descent import Descent, NoCheckpoint
-from featbench.gradients import Examples, Gradients
-from featbench.head import Head
-from featbench.memory_peak import with_peak
-from featbench.network import resolve_device
-from featbench.report.bench import machine_lines
-from featbench.settings import Refinement
+from featbench.devices.selection import resolve_device
+from featbench.operations.precision import HALVES, PRECISIONS
+from featbench.refinement.classifier_layer import Head
+from featbench.refinement.descent import Descent, NoCheckpoint
+from featbench.refinement.gradients import Examples, Gradients
+from featbench.refinement.settings import Refinement
+from featbench.speed.bench import Case, machine, plain_torch, random_network
+from featbench.speed.convolutions import Convolution, convolutions_of
+from featbench.speed.peak_memory import with_peak
+from featbench.speed.report import machine_lines
+from featbench.stages.architecture import Architecture
+from featbench.system.clock import Clock
+from featbench.system.threads import Workers
 
 STAGES = "64F9-Rabs-N-PA10/5 > 256F9:16-Rabs-N-PA6/4"
 

@@ -19,18 +19,18 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
-from featbench.architecture import Architecture
 from featbench.comparison import Workbench
-from featbench.extraction import extract
-from featbench.filters import Bank, Filters
-from featbench.learner import FilterLearner
-from featbench.network import StageFilters, assemble, learn_stages
-from featbench.patches import PatchSource
-from featbench.preprocess import Maps
-from featbench.protocol import Protocol
-from featbench.provenance import describe_run
-from featbench.scoring import compute_score
-from featbench.split import draw_split
+from featbench.data.maps import Maps
+from featbench.evaluation.protocol import Protocol
+from featbench.evaluation.scoring import compute_score
+from featbench.evaluation.split import draw_split
+from featbench.features.extraction import extract
+from featbench.learning.learner import FilterLearner
+from featbench.learning.networks import StageFilters, assemble, learn_stages
+from featbench.learning.patches import PatchSource
+from featbench.stages.architecture import Architecture
+from featbench.stages.filters import Bank, Filters
+from featbench.store.provenance import describe_run
 from featbench.types import Images, IntArray
 
 CPU = torch.device("cpu")

@@ -23,7 +23,7 @@ from PIL import Image
 from tabulate import tabulate
 from torch import Tensor
 
-from featbench.sift import dense_hog, dense_sift
+from featbench.features.descriptors import dense_hog, dense_sift
 
 HEIGHT, WIDTH = 200, 300
 """The size of the images that are measured; many of Caltech-101 have it as they are."""

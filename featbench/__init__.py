@@ -6,55 +6,87 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from featbench.architecture import Architecture
-    from featbench.classifier import Classifier, Predictor
+    from featbench.built_in import Command
+    from featbench.classification.classifier import Classifier, MapClassifier, MapPredictor, Predictor
     from featbench.comparison import compare
-    from featbench.dataset import Dataset
+    from featbench.data.dataset import Dataset, FileDataset
+    from featbench.data.maps import Preprocessing
     from featbench.errors import FeatbenchError
+    from featbench.evaluation.protocol import Protocol
+    from featbench.evaluation.published import Claim, Contrast, PublishedRow, PublishedTable
     from featbench.extractor import Extractor
-    from featbench.filters import Bank, Filters
+    from featbench.features.rows import LocalMaps, LocalVectors
     from featbench.hookspecs import hookimpl
-    from featbench.learner import FilterLearner, NetworkLearner
-    from featbench.preprocess import Preprocessing
-    from featbench.protocol import Protocol
+    from featbench.learning.learner import FilterLearner, NetworkLearner
+    from featbench.refinement.augmentation import Augmentation
+    from featbench.refinement.random_numbers import generator
+    from featbench.refinement.settings import Refinement
+    from featbench.stages.architecture import Architecture
+    from featbench.stages.filters import Bank, Filters
     from featbench.types import Images
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Architecture": "architecture",
-    "Bank": "filters",
-    "Classifier": "classifier",
-    "Dataset": "dataset",
+    "Architecture": "stages.architecture",
+    "Augmentation": "refinement.augmentation",
+    "Bank": "stages.filters",
+    "Claim": "evaluation.published",
+    "Classifier": "classification.classifier",
+    "Command": "built_in",
+    "Contrast": "evaluation.published",
+    "Dataset": "data.dataset",
     "Extractor": "extractor",
     "FeatbenchError": "errors",
-    "FilterLearner": "learner",
-    "Filters": "filters",
+    "FileDataset": "data.dataset",
+    "FilterLearner": "learning.learner",
+    "Filters": "stages.filters",
     "Images": "types",
-    "NetworkLearner": "learner",
-    "Predictor": "classifier",
-    "Preprocessing": "preprocess",
-    "Protocol": "protocol",
+    "LocalMaps": "features.rows",
+    "LocalVectors": "features.rows",
+    "MapClassifier": "classification.classifier",
+    "MapPredictor": "classification.classifier",
+    "NetworkLearner": "learning.learner",
+    "Predictor": "classification.classifier",
+    "Preprocessing": "data.maps",
+    "Protocol": "evaluation.protocol",
+    "PublishedRow": "evaluation.published",
+    "PublishedTable": "evaluation.published",
+    "Refinement": "refinement.settings",
     "compare": "comparison",
+    "generator": "refinement.random_numbers",
     "hookimpl": "hookspecs",
 }
 """The public names, and the modules they are imported from when they are first used."""
 
 __all__ = [
     "Architecture",
+    "Augmentation",
     "Bank",
+    "Claim",
     "Classifier",
+    "Command",
+    "Contrast",
     "Dataset",
     "Extractor",
     "FeatbenchError",
+    "FileDataset",
     "FilterLearner",
     "Filters",
     "Images",
+    "LocalMaps",
+    "LocalVectors",
+    "MapClassifier",
+    "MapPredictor",
     "NetworkLearner",
     "Predictor",
     "Preprocessing",
     "Protocol",
+    "PublishedRow",
+    "PublishedTable",
+    "Refinement",
     "compare",
+    "generator",
     "hookimpl",
 ]
 

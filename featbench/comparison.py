@@ -11,18 +11,19 @@ from typing import Any
 
 import pandas as pd
 
-from featbench.architecture import Architecture
-from featbench.caching import CachedSteps
-from featbench.cell import Cell
-from featbench.grid import Request, enumerate_cells
-from featbench.hashing import content_hash
-from featbench.provenance import record_run
+from featbench.execution.listeners import Listener, Relay
+from featbench.execution.mlflow_mirror import Mirror
+from featbench.execution.runner import Run, result_key, run_cells
+from featbench.experiment.cell import Cell
+from featbench.experiment.grid import enumerate_cells
+from featbench.experiment.request import Request
 from featbench.registry import Registry
-from featbench.runner import Listener, Run, result_key, run_cells
-from featbench.statistics import summarise
-from featbench.store import Store
-from featbench.tracking import Mirror
-from featbench.types import Result
+from featbench.stages.architecture import Architecture
+from featbench.statistics.summary import summarise
+from featbench.store.cached_steps import CachedSteps
+from featbench.store.provenance import record_run
+from featbench.store.store import Store
+from featbench.system.hashing import content_hash
 
 
 @dataclass(frozen=True)
@@ -101,23 +102,6 @@ class Workbench:
         if mirror:
             mirror.close(rows)
         return Comparison(key, runs, rows)
-
-
-class Relay(Listener):
-    """A listener that tells several others."""
-
-    def __init__(self, listeners: Sequence[Listener]) -> None:
-        self.listeners = listeners
-
-    def started(self, index: int, total: int, cell: Cell) -> None:
-        """Pass it on."""
-        for listener in self.listeners:
-            listener.started(index, total, cell)
-
-    def finished(self, index: int, total: int, cell: Cell, result: Result, *, computed: bool) -> None:
-        """Pass it on."""
-        for listener in self.listeners:
-            listener.finished(index, total, cell, result, computed=computed)
 
 
 def cells_frame(runs: Sequence[Run], registry: Registry) -> pd.DataFrame:

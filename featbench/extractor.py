@@ -13,18 +13,19 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from featbench.architecture import Architecture
-from featbench.cuda.reference import check_precision
+from featbench.data.maps import Maps, Preprocessing, maps_of
+from featbench.devices.selection import resolve_device
 from featbench.errors import DataError, LearningError, UsageError
-from featbench.extraction import extract
-from featbench.learner import FeatureLearner, FilterLearner, NetworkLearner
-from featbench.network import assemble, learn_stages, network_of, refusal, resolve_device
-from featbench.preprocess import Maps, Preprocessing, maps_of
-from featbench.refine import refine
+from featbench.evaluation.split import hold_out
+from featbench.features.extraction import extract
+from featbench.learning.learner import FeatureLearner, FilterLearner, NetworkLearner
+from featbench.learning.networks import assemble, learn_stages, network_of, refusal
+from featbench.operations.precision import check_precision
+from featbench.refinement.refine import refine
+from featbench.refinement.settings import Refinement
 from featbench.registry import Registry
-from featbench.seeds import derive_seed
-from featbench.settings import Refinement
-from featbench.split import hold_out
+from featbench.stages.architecture import Architecture
+from featbench.system.seeds import derive_seed
 from featbench.types import FloatArray
 
 VALIDATION = 1 / 6

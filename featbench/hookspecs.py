@@ -9,12 +9,12 @@ import pluggy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from featbench.classifier import AnyClassifier
-    from featbench.command import Command
-    from featbench.dataset import Dataset
-    from featbench.learner import FeatureLearner
-    from featbench.protocol import Protocol
-    from featbench.published import PublishedTable
+    from featbench.built_in import Command
+    from featbench.classification.classifier import AnyClassifier
+    from featbench.data.dataset import Dataset
+    from featbench.evaluation.protocol import Protocol
+    from featbench.evaluation.published import PublishedTable
+    from featbench.learning.learner import FeatureLearner
 
 hookspec = pluggy.HookspecMarker("featbench")
 hookimpl = pluggy.HookimplMarker("featbench")

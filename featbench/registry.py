@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib
 import importlib.util
-import inspect
-import sys
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import CodeType, ModuleType
 from typing import Any
 
 import pluggy
 
 from featbench import hookspecs
-from featbench.built_in import BUILT_IN
-from featbench.classifier import AnyClassifier
-from featbench.command import BUILT_IN_COMMANDS, Command
-from featbench.dataset import Dataset
+from featbench.built_in import BUILT_IN, BUILT_IN_COMMANDS, Command
+from featbench.classification.classifier import AnyClassifier
+from featbench.data.dataset import Dataset
 from featbench.errors import PluginError, UnknownNameError, UsageError
-from featbench.learner import FeatureLearner, FilterLearner, NetworkLearner
+from featbench.evaluation.protocol import Protocol
+from featbench.evaluation.published import PublishedTable
+from featbench.learning.learner import FeatureLearner, FilterLearner, NetworkLearner
 from featbench.parameters import Choice
-from featbench.protocol import Protocol
-from featbench.published import PublishedTable
+from featbench.system.source_files import import_file
 
 KINDS: Mapping[str, Any] = {
     "learners": FeatureLearner,
@@ -77,7 +72,7 @@ class Registry:
         path = Path(plugin)
         if not path.is_file():
             raise UsageError(f"there is no plugin file {path}")
-        self._load(path.stem, str(path), lambda: _import_file(path))
+        self._load(path.stem, str(path), lambda: import_file(path))
 
     @property
     def broken(self) -> list[PluginRecord]:
@@ -184,61 +179,6 @@ class Registry:
                             )
                         gave[kind][thing_name] = thing
         return gave
-
-
-def module_source(thing: object) -> str:
-    """Return the source text of the modules that define a learner, classifier or data set and what it inherits from.
-
-    Raises `PluginError` where there is none (a class typed into a prompt): its results could not be told from those of
-    another version.
-    """
-    cls = thing if isinstance(thing, type) else type(thing)
-    bases = [base for base in cls.__mro__ if base.__module__ not in _CONTRACTS]
-    return "\n".join(dict.fromkeys(_source(base) for base in bases))
-
-
-_CONTRACTS = (
-    *("builtins", "abc", "typing"),
-    *("featbench.learner", "featbench.classifier", "featbench.dataset", "featbench.parameters"),
-)
-"""Modules of base classes that belong to Python or to featbench's own numerical code."""
-
-
-def _source(cls: type) -> str:
-    module = sys.modules.get(cls.__module__)
-    try:
-        if module is not None and getattr(module, "__file__", None):
-            return inspect.getsource(module)
-        return inspect.getsource(cls)
-    except (OSError, TypeError):
-        raise PluginError(
-            f"{cls.__name__} has no source file, so that its results could not be kept apart: put it into a .py file"
-        ) from None
-
-
-class _FreshLoader(SourceFileLoader):
-    """Compiles a plugin's source each time: an edit may keep the seconds and the length that tell bytecode apart."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self.get_data(self.path), self.path)
-
-
-def _import_file(path: Path) -> ModuleType:
-    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
-    name = f"featbench_plugin_{path.stem}_{digest}"
-    if path.suffix != ".py":
-        raise PluginError(f"{path} is not a Python file (.py)")
-    loader = _FreshLoader(name, str(path))
-    spec = importlib.util.spec_from_loader(name, loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 def _check_hook_names(plugin: object) -> None:

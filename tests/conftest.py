@@ -1,8 +1,6 @@
 """What tests share: a store of their own, and a data set so small that a comparison takes a fraction of a second."""
 
-import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 
@@ -16,122 +14,12 @@ if not torch.cuda.is_available():
     # Kernels run in Triton's interpreter; that is chosen before Triton is first imported.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+from helpers.images import image_folder
+from helpers.plugin_sources import LEARNER, TINY
+from helpers.runs import Log, Ran
+
 from featbench.cli.main import main
-from featbench.inventory import missing
-
-TINY = '''
-import os
-from pathlib import Path
-import numpy as np
-import featbench
-
-def log(line):
-    with open(os.environ["FEATBENCH_TEST_LOG"], "a") as file:
-        file.write(line + "\\n")
-
-class Tiny(featbench.Dataset):
-    """Three classes of 6x6 images, 12 each; data_dir/version, where it exists, is what they depend on."""
-    name = "tiny"
-    def fingerprint(self, data_dir):
-        path = None if data_dir is None else Path(data_dir) / "version"
-        return path.read_text() if path is not None and path.exists() else "0"
-    def load(self, data_dir):
-        log("load")
-        generator = np.random.default_rng(int(self.fingerprint(data_dir)))
-        labels = np.repeat(np.arange(3), 12)
-        patterns, noise = generator.normal(size=(3, 6, 6)), generator.normal(size=(36, 6, 6))
-        return featbench.Images((patterns[labels] + 1.5 * noise).astype(np.float32), labels, ("a", "b", "c"))
-
-class _Means(featbench.Predictor):
-    def __init__(self, means):
-        self.means, self.report = means, {"classes": len(means)}
-    def predict(self, features):
-        distances = ((features[:, None].astype(np.float64) - self.means) ** 2).sum(axis=2)
-        return distances.argmin(axis=1)
-
-class Nearest(featbench.Classifier):
-    """Nearest class mean."""
-    name = "nearest"
-    def fit(self, features, labels, validation, classes, seed):
-        return _Means(np.stack([features[labels == k].astype(np.float64).mean(axis=0) for k in range(classes)]))
-
-@featbench.hookimpl
-def featbench_datasets():
-    return [Tiny()]
-
-@featbench.hookimpl
-def featbench_classifiers():
-    return [Nearest()]
-
-@featbench.hookimpl
-def featbench_protocols():
-    return [featbench.Protocol(
-        name="tiny", summary="6x6 images", dataset="tiny", architecture="4F3-Rabs-PA2/2",
-        preprocessing=featbench.Preprocessing(), train_per_class=4, test="rest", features=("random",),
-        regimes=("R", "U", "R+", "U+", "fixed"), classifiers=("nearest",), draws=2,
-    )]
-'''
-
-LEARNER = '''
-import os
-from dataclasses import dataclass
-from typing import ClassVar
-import numpy as np
-import torch
-import featbench
-
-def log(line):
-    with open(os.environ["FEATBENCH_TEST_LOG"], "a") as file:
-        file.write(line + "\\n")
-
-@dataclass(frozen=True)
-class NAME(featbench.FilterLearner):
-    """A learner of the tests."""
-    name: ClassVar[str] = "NAME"
-    family: ClassVar[str] = "FAMILY"
-    scale: float = 1.0
-    def filters(self, bank, patches, seed):
-        log("NAME")
-        generator = torch.Generator().manual_seed(seed)
-        weight = self.scale * torch.randn(bank.shape, generator=generator)
-BODY
-
-@featbench.hookimpl
-def featbench_learners():
-    return [NAME]
-'''
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a call of the command line gave."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def rows(self):
-        """The rows of `--format json`; NaN and Infinity, which strict JSON does not know, are refused."""
-        return json.loads(self.out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-
-    def row(self, learner, regime=None):
-        """The one row of a learner."""
-        (found,) = [r for r in self.rows if r["learner"] == learner and regime in (None, r["regime"])]
-        return found
-
-
-class Log:
-    """Lines that plugins appended while they worked, in this process or another."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def lines(self):
-        return self.path.read_text().split() if self.path.exists() else []
-
-    def count(self, line):
-        return self.lines().count(line)
+from featbench.data.inventory import missing
 
 
 @pytest.fixture(autouse=True)
@@ -192,7 +80,7 @@ def error():
 
 @pytest.fixture
 def store(home):
-    from featbench.store import Store
+    from featbench.store.store import Store
 
     return Store(home)
 
@@ -253,36 +141,6 @@ def compare_tiny(run, tiny):
         return run("compare", "--protocol", "tiny", "--format", "json", "--device", "cpu", *named, *tracking, *options)
 
     return compare
-
-
-def image_folder(folder: Path, count: int, sides: tuple[int, int], seed: int = 0) -> Path:
-    """Fill a folder with grey noise images."""
-    import numpy as np
-    from PIL import Image
-
-    folder.mkdir(parents=True)
-    generator = np.random.default_rng(seed)
-    for number in range(count):
-        Image.fromarray(generator.integers(0, 256, size=sides, dtype=np.uint8)).save(folder / f"{number}.png")
-    return folder
-
-
-def noise(*shape, seed=0):
-    """Return normal numbers of a shape, float32."""
-    import numpy as np
-
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)).float()
-
-
-def random_network(text, shape):
-    """Return an architecture with random filters, on the CPU."""
-    from featbench.architecture import Architecture
-    from featbench.network import assemble, learn_stages
-    from featbench.plugins.random import Random
-
-    architecture, learner = Architecture.parse(text), Random()
-    learned = learn_stages(architecture, learner, shape, None, seed=0, device=torch.device("cpu"))
-    return assemble(architecture, learner, shape, learned).eval()
 
 
 @pytest.fixture

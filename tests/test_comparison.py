@@ -10,8 +10,8 @@ import pytest
 import featbench
 from featbench.comparison import Workbench, compare
 from featbench.errors import UnknownNameError, UsageError
-from featbench.grid import Request
-from featbench.statistics import ROW
+from featbench.experiment.request import Request
+from featbench.statistics.summary import ROW
 
 COLUMNS = [
     *(*ROW, "mean", "std", "unit", "n", "draws", "status"),

@@ -10,10 +10,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
+from featbench.data.maps import Preprocessing
 from featbench.errors import ArchitectureError, DataError, FeatureError, LearningError, UnknownNameError, UsageError
 from featbench.extractor import Extractor
-from featbench.learner import FilterLearner
-from featbench.preprocess import Preprocessing
+from featbench.learning.learner import FilterLearner
 
 SMALL = "6F3-Rabs-N3-PA2/2"
 

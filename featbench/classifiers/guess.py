@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from featbench.classifier import Classifier, Predictor
+from featbench.classification.classifier import Classifier, Predictor
 from featbench.hookspecs import hookimpl
 from featbench.types import FloatArray, IntArray
 

@@ -11,13 +11,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featbench import softmax_lasso, softmax_regression
-from featbench.classifier import Classifier, Predictor
+from featbench.classification import softmax_lasso, softmax_regression
+from featbench.classification.classifier import Classifier, Predictor
+from featbench.classification.row_space import (
+    Matrix,
+    Standardiser,
+    TrainingRows,
+    product,
+    require_finite,
+    require_training,
+)
+from featbench.classification.softmax_lasso import Lasso
+from featbench.classification.softmax_regression import Ridge, Solution
 from featbench.errors import LearningError
 from featbench.hookspecs import hookimpl
-from featbench.row_space import Matrix, Standardiser, TrainingRows, product, require_finite, require_training
-from featbench.softmax_lasso import Lasso
-from featbench.softmax_regression import Ridge, Solution
 from featbench.types import FloatArray, IntArray
 
 Marks = NDArray[np.bool_]

@@ -9,11 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from featbench.classifier import Classifier, Predictor
+from featbench.classification.classifier import Classifier, Predictor
+from featbench.classification.row_space import Standardiser, require_finite, require_training, standardised
 from featbench.errors import LearningError
-from featbench.feature_rows import standardised
 from featbench.hookspecs import hookimpl
-from featbench.row_space import Standardiser, require_finite, require_training
 from featbench.types import FloatArray, IntArray
 
 Rows = NDArray[np.float32]

@@ -9,14 +9,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featbench.classifier import MapClassifier, MapPredictor
-from featbench.coding import Codebook, Coding
+from featbench.classification.classifier import MapClassifier, MapPredictor
+from featbench.classification.intersection_kernel import intersection_gram
+from featbench.classification.kernel_machine import (
+    MULTICLASS,
+    KernelMachine,
+    require_gram_memory,
+    require_two_classes,
+    train,
+)
+from featbench.features.coding import Codebook, Coding
+from featbench.features.rows import LocalMaps, LocalVectors
+from featbench.features.spatial_pyramid import SpatialPyramid, encode_block, encode_images, learn_codebook
 from featbench.hookspecs import hookimpl
-from featbench.intersection import intersection_gram
-from featbench.kernel_machine import MULTICLASS, KernelMachine, require_gram_memory, require_two_classes, train
-from featbench.pyramid import SpatialPyramid, encode_block, encode_images, learn_codebook
-from featbench.seeds import derive_seed
-from featbench.types import FloatArray, IntArray, LocalMaps, LocalVectors
+from featbench.system.seeds import derive_seed
+from featbench.types import FloatArray, IntArray
 
 KERNELS = ("intersection", "linear")
 
@@ -28,9 +35,9 @@ class PmkSvm(MapClassifier):
     """Lazebnik's spatial pyramid of K-means words, histogram intersection, and a support vector machine.
 
     Local vectors of the last maps are coded over a codebook learned from those of the training images, the codes pooled
-    over 1, 4, 16 … cells, and the levels weighed ¼ ¼ ½ (for L = 2); `featbench.pyramid` and `featbench.coding` say what
-    the parameters mean. kernel: intersection or linear. weighted: false gives all levels the same weight. C: of the
-    SVM. multiclass: ovr or ovo.
+    over 1, 4, 16 … cells, and the levels weighed ¼ ¼ ½ (for L = 2); `features.spatial_pyramid` and `features.coding`
+    say what the parameters mean. kernel: intersection or linear. weighted: false gives all levels the same weight. C:
+    of the SVM. multiclass: ovr or ovo.
     """
 
     name: ClassVar[str] = "pmk-svm"

@@ -8,12 +8,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from featbench.classifier import MapClassifier, MapPredictor
+from featbench.classification.classifier import MapClassifier, MapPredictor
+from featbench.classification.kernel_machine import MULTICLASS, KernelMachine, require_gram_memory, train
+from featbench.classification.pyramid_match import FeatureSpace, Histogram, TrainingBins, images_of, sample_vectors
+from featbench.features.rows import LocalMaps, LocalVectors
 from featbench.hookspecs import hookimpl
-from featbench.kernel_machine import MULTICLASS, KernelMachine, require_gram_memory, train
-from featbench.pyramid_match import FeatureSpace, Histogram, TrainingBins, images_of, sample_vectors
-from featbench.seeds import derive_seed
-from featbench.types import IntArray, LocalMaps, LocalVectors
+from featbench.system.seeds import derive_seed
+from featbench.types import IntArray
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from featbench.classifier import Classifier, Predictor
-from featbench.hookspecs import hookimpl
-from featbench.kernel_machine import (
+from featbench.classification.classifier import Classifier, Predictor
+from featbench.classification.kernel_machine import (
     MULTICLASS,
     TOLERANCE,
     KernelMachine,
@@ -21,7 +20,14 @@ from featbench.kernel_machine import (
     require_two_classes,
     train,
 )
-from featbench.row_space import Standardiser, TrainingRows, column_blocks, require_finite, require_training
+from featbench.classification.row_space import (
+    Standardiser,
+    TrainingRows,
+    column_blocks,
+    require_finite,
+    require_training,
+)
+from featbench.hookspecs import hookimpl
 from featbench.types import FloatArray, IntArray
 
 Matrix = NDArray[np.float64]

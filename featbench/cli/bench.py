@@ -49,9 +49,9 @@ def run(options: argparse.Namespace) -> int:
     output = shared.writable_file(options.output) if options.output else None
     precisions = shared.names(options.precision, "--precision") or []
     batches = _whole_numbers(options.batch) if options.batch is not None else None
-    from featbench.bench import ARCHITECTURES, Bench, Row, devices_of, machine, plan
     from featbench.cli.console import Console
-    from featbench.report.bench import render_json, render_table
+    from featbench.speed.bench import ARCHITECTURES, Bench, Row, devices_of, machine, plan
+    from featbench.speed.report import render_json, render_table
 
     devices = devices_of(options.device)
     cases = plan(options.stages or ARCHITECTURES, devices, batches, options.size, precisions)

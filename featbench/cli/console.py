@@ -12,8 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from featbench.cell import Cell
-from featbench.runner import Listener
+from featbench.execution.listeners import Listener
+from featbench.experiment.cell import Cell
 from featbench.types import Result
 
 INTERVAL = 30.0

@@ -11,7 +11,7 @@ from featbench.cli import options as shared
 from featbench.cli.main import FAILED
 
 if TYPE_CHECKING:
-    from featbench.dataset import Dataset
+    from featbench.data.dataset import Dataset
 
 ACTIONS = {
     "list": "name every data set, and say which are here",
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _list(datasets: dict[str, Dataset], data_dir: Path | None) -> int:
-    from featbench.inventory import missing, summary
+    from featbench.data.inventory import missing, summary
 
     width = max(map(len, datasets))
     for name, dataset in datasets.items():
@@ -57,7 +57,7 @@ def _list(datasets: dict[str, Dataset], data_dir: Path | None) -> int:
 
 
 def _info(name: str, dataset: Dataset, data_dir: Path | None) -> int:
-    from featbench.inventory import describe
+    from featbench.data.inventory import describe
 
     for label, text in describe(name, dataset, data_dir):
         print(f"{label:<10}{text}")
@@ -66,7 +66,7 @@ def _info(name: str, dataset: Dataset, data_dir: Path | None) -> int:
 
 def _verify(name: str, dataset: Dataset, data_dir: Path | None) -> int:
     from featbench.cli.console import Console
-    from featbench.inventory import verify
+    from featbench.data.inventory import verify
 
     with Console() as console:
         found = verify(name, dataset, data_dir, console.step)
@@ -80,7 +80,7 @@ def _verify(name: str, dataset: Dataset, data_dir: Path | None) -> int:
 
 def _fetch(name: str, dataset: Dataset, data_dir: Path | None) -> int:
     from featbench.cli.console import Console
-    from featbench.inventory import fetch
+    from featbench.data.inventory import fetch
 
     with Console() as console:
         fetch(name, dataset, data_dir, lambda line: print(line, flush=True), console.step)

@@ -56,9 +56,9 @@ def run(options: argparse.Namespace) -> int:
     options.features = options.features or "psd"
     request = shared.request_of(options)
     from featbench.cli.console import Console
-    from featbench.files import write_atomically
-    from featbench.gallery import folder_filters, protocol_filters, put_on_map, sort_filters
-    from featbench.picture import filters_png
+    from featbench.report.filters import filters_png
+    from featbench.studies.gallery import folder_filters, protocol_filters, put_on_map, sort_filters
+    from featbench.system.files import write_atomically
 
     name = "decoder" if options.decoder else "weight"
     with Console(quiet=options.quiet) as console:

@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _publish(options: argparse.Namespace) -> int:
-    from featbench.leaderboard import publish
+    from featbench.leaderboard.entries import publish
 
     workbench = shared.workbench_of(options)
     folder = Path(options.leaderboards)
@@ -45,7 +45,7 @@ def _publish(options: argparse.Namespace) -> int:
 
 
 def _render(options: argparse.Namespace) -> int:
-    from featbench.leaderboard import leaderboards, render
+    from featbench.leaderboard.entries import leaderboards, render
 
     folder = Path(options.leaderboards)
     wanted = [options.protocol] if options.protocol else leaderboards(folder)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from featbench import __version__
-from featbench.command import BUILT_IN_COMMANDS, Command
+from featbench.built_in import BUILT_IN_COMMANDS, Command
 from featbench.errors import FeatbenchError, UnknownNameError
 
 FAILED, WRONG, INTERRUPTED = 1, 2, 130

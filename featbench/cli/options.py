@@ -12,9 +12,9 @@ from featbench.errors import UsageError
 
 if TYPE_CHECKING:
     from featbench.comparison import Workbench
-    from featbench.grid import Request
+    from featbench.execution.listeners import Listener
+    from featbench.experiment.request import Request
     from featbench.registry import Registry
-    from featbench.runner import Listener
 
 
 def add_request(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +86,7 @@ def add_workbench(parser: argparse.ArgumentParser) -> None:
 
 def request_of(options: argparse.Namespace) -> Request:
     """Return the request that the options describe."""
-    from featbench.grid import Request
+    from featbench.experiment.request import Request
 
     return Request(
         protocol=options.protocol,
@@ -107,7 +107,7 @@ def variations_of(options: argparse.Namespace) -> dict[str, Any]:
 
 def names(text: str | None, option: str) -> list[str] | None:
     """Split the list of names that was given to an option; None if it was not given."""
-    from featbench.grid import split_list
+    from featbench.experiment.request import split_list
 
     if text is None:
         return None

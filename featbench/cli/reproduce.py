@@ -26,9 +26,9 @@ def run(options: argparse.Namespace) -> int:
     output = shared.writable_file(options.output) if options.output else None
     rows, columns = shared.names(options.rows, "--rows"), shared.names(options.columns, "--columns")
     from featbench.cli.console import Console
-    from featbench.grid import Request
-    from featbench.report.reproduction import render, render_claims
-    from featbench.reproduction import plan_table, reproduce
+    from featbench.experiment.request import Request
+    from featbench.reproduction.measure import plan_table, reproduce
+    from featbench.reproduction.report import render, render_claims
 
     request = Request(**shared.variations_of(options))
     with Console(quiet=options.quiet) as console:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from featbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from featbench.cell import Cell
     from featbench.comparison import Comparison
+    from featbench.experiment.cell import Cell
 
 BEGAN = time.monotonic()
 """When the command began."""
@@ -27,7 +27,7 @@ def plan_text(cells: Sequence[Cell], name_of: Callable[[Cell], str] = str) -> st
 
 def device_line(asked: str) -> str:
     """Say where it is computed, and why there."""
-    from featbench.network import resolve_device
+    from featbench.devices.selection import resolve_device
 
     device = resolve_device(asked).type
     found = "a CUDA device was found" if device == "cuda" else "no CUDA device was found"
@@ -62,7 +62,7 @@ def deliver(text: str, output: Path | None) -> None:
     if output is None:
         sys.stdout.write(text)
         return
-    from featbench.files import write_atomically
+    from featbench.system.files import write_atomically
 
     try:
         write_atomically(output, lambda file: file.write(text.encode()))

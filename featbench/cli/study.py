@@ -123,9 +123,9 @@ def _writable_folder(text: str) -> Path:
 
 def _write(folder: Path, name: str, findings: Findings, settings: Settings, plugins: list[str]) -> list[Path]:
     """Write the picture, the page and the numbers of a study; returns their paths."""
-    from featbench.files import write_atomically
     from featbench.report.figure import png
     from featbench.studies.page import describe, document, render_page, to_json
+    from featbench.system.files import write_atomically
 
     about = describe(name, settings, findings.data, plugins)
     texts = {

@@ -20,8 +20,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run MLflow's server on the store's database until it is interrupted."""
-    from featbench.store import Store
-    from featbench.tracking import ENVIRONMENT, artifact_folder, database
+    from featbench.execution.mlflow_mirror import ENVIRONMENT, artifact_folder, database
+    from featbench.store.store import Store
 
     store = Store(None if options.home is None else Path(options.home))
     if not database(store).is_file():

@@ -1,5 +1,1 @@
-"""The operations that extraction spends its time in: what they mean, and the fast paths of each device."""
-
-from featbench.cuda.selection import select
-
-__all__ = ["select"]
+"""Triton kernels, CUDA graphs, streams and the upload of images: what runs on a GPU alone."""

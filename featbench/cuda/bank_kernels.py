@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from featbench.cuda.kernel import blocks, contiguous, kernel, launch, power_of_two
-from featbench.cuda.reference import BankWeights, Responses
+from featbench.operations.reference import BankWeights, Responses
 
 MOST_MAPS = 128
 """Maps that a program holds at once: with 64 pixels, 64 sums in each of 128 threads."""

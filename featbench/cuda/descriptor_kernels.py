@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from featbench.cuda.kernel import kernel, launch, power_of_two, sent
-from featbench.oriented import Histograms, cell_weights
+from featbench.stages.oriented_gradients import Histograms, cell_weights
 
 
 def descriptors(images: Tensor, kind: Histograms, size: int, step: int) -> Tensor:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featbench.prepare import PackedImages
-from featbench.preprocess import Maps, Preprocessing
+from featbench.data.maps import Maps, Preprocessing
+from featbench.data.prepare import PackedImages
 from featbench.types import IntArray
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from featbench.cuda.kernel import blocks, kernel, launch, sent
 from featbench.errors import UsageError
-from featbench.normalization import TINY, WINDOW, gaussian_window
+from featbench.stages.normalization import TINY, WINDOW, gaussian_window
 from featbench.types import IntArray
 
 BLOCK = 256

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from featbench.cuda.bank_kernels import MOST_MAPS, VALUES, add_moments, store_moments
 from featbench.cuda.kernel import blocks, kernel, launch, maps_last, power_of_two
-from featbench.normalization import ROUNDING, TINY, LocalNormalisation
+from featbench.stages.normalization import ROUNDING, TINY, LocalNormalisation
 
 BLOCK = 256
 """Pixels of a program. Its window's rows stay in the first-level cache."""

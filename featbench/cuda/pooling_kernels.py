@@ -4,8 +4,8 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from featbench.architecture import PoolingSpec
 from featbench.cuda.kernel import blocks, contiguous, kernel, launch, maps_last, power_of_two
+from featbench.stages.architecture import PoolingSpec
 
 VALUES = 2048
 """Sums that a program holds: 16 in each of 128 threads, which leaves room for many loads at a time."""

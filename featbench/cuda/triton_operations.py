@@ -6,19 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from featbench.architecture import PoolingSpec
-from featbench.cuda import (
-    bank_kernels,
-    descriptor_kernels,
-    normalization_kernels,
-    pooling_kernels,
-    sparse_kernels,
-)
+from featbench.cuda import bank_kernels, descriptor_kernels, normalization_kernels, pooling_kernels, sparse_kernels
 from featbench.cuda.kernel import maps_last
-from featbench.cuda.reference import HALVES, BankWeights, Reference, Responses, bank_tensors, wants_gradient
 from featbench.errors import UsageError
-from featbench.normalization import LocalNormalisation
-from featbench.oriented import Histograms
+from featbench.operations.precision import HALVES
+from featbench.operations.reference import BankWeights, Reference, Responses, bank_tensors, wants_gradient
+from featbench.stages.architecture import PoolingSpec
+from featbench.stages.normalization import LocalNormalisation
+from featbench.stages.oriented_gradients import Histograms
 
 FUSED_FAN_IN = 4
 """Most maps that a bank may see to be convolved by a kernel of ours: a grey or a colour image. cuDNN does the rest."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from featbench.dataset import Dataset
+from featbench.data.dataset import Dataset
 from featbench.hookspecs import hookimpl
 from featbench.types import Images
 

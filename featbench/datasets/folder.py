@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from featbench.class_folders import ClassFolderDataset
-from featbench.dataset import Dataset
+from featbench.data.class_folders import ClassFolderDataset
+from featbench.data.dataset import Dataset
 from featbench.errors import DataError, UsageError
 from featbench.hookspecs import hookimpl
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from featbench.dataset import Dataset, FileDataset
+from featbench.data.dataset import Dataset, FileDataset
+from featbench.data.image_files import ImageFiles, image_files
 from featbench.errors import DataError
 from featbench.hookspecs import hookimpl
-from featbench.images import ImageFiles, image_files
 from featbench.types import Images, Pixels
 
 PLACES = ("bsds500/train", "bsds500", "BSDS500/data/images/train", "BSR/BSDS500/data/images/train")

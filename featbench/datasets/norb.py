@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from featbench.binary import check_counts, check_labels, read_bytes
-from featbench.dataset import Dataset, Download, FileDataset, find_file
+from featbench.data.binary_files import check_counts, check_labels, read_bytes
+from featbench.data.dataset import Dataset, Download, FileDataset, find_file
 from featbench.errors import DataError
 from featbench.hookspecs import hookimpl
 from featbench.types import Images

@@ -10,8 +10,8 @@ from typing import ClassVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from featbench.binary import check_counts, check_labels, map_records, read_names
-from featbench.dataset import Dataset, Download, FileDataset, find_file
+from featbench.data.binary_files import check_counts, check_labels, map_records, read_names
+from featbench.data.dataset import Dataset, Download, FileDataset, find_file
 from featbench.hookspecs import hookimpl
 from featbench.types import Images, Pixels
 

@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from featbench.architecture import Shape
+from featbench.evaluation.regimes import Family
 from featbench.hookspecs import hookimpl
-from featbench.learner import FeatureLearner, NetworkLearner
-from featbench.patches import MapSource
-from featbench.regimes import Family
+from featbench.learning.learner import FeatureLearner, NetworkLearner
+from featbench.learning.patches import MapSource
+from featbench.stages.architecture import Shape
 
 
 class _Constant(nn.Module):

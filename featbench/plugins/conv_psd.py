@@ -12,15 +12,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from featbench.connections import full_table
-from featbench.encoders import NONLINEARITIES, encoder_of
 from featbench.errors import LearningError
-from featbench.filters import Bank, Filters
+from featbench.evaluation.regimes import Family
 from featbench.hookspecs import hookimpl
-from featbench.learner import FeatureLearner, FilterLearner
-from featbench.patches import PatchSource
-from featbench.predictive import Decoder, Predictor, Schedule, Wiring, learn_predictive, random_atoms
-from featbench.regimes import Family
+from featbench.learning.learner import FeatureLearner, FilterLearner
+from featbench.learning.patches import PatchSource
+from featbench.learning.predictive_decomposition import (
+    Decoder,
+    Predictor,
+    Schedule,
+    Wiring,
+    learn_predictive,
+    random_atoms,
+)
+from featbench.stages.connection_table import full_table
+from featbench.stages.encoders import NONLINEARITIES, encoder_of
+from featbench.stages.filters import Bank, Filters
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from featbench.encoders import FilterBank, TanhGain
-from featbench.filters import Bank, Filters
+from featbench.evaluation.regimes import Family
 from featbench.hookspecs import hookimpl
-from featbench.learner import FeatureLearner, FilterLearner
-from featbench.noise import generator
-from featbench.patches import PatchSource
-from featbench.regimes import Family
+from featbench.learning.learner import FeatureLearner, FilterLearner
+from featbench.learning.patches import PatchSource
+from featbench.refinement.random_numbers import generator
+from featbench.stages.encoders import FilterBank, TanhGain
+from featbench.stages.filters import Bank, Filters
 from featbench.types import IntArray
 
 ACTIVATIONS = ("tanh", "relu")
@@ -25,7 +25,7 @@ class MapDropout(nn.Module):
     """While training, sets each map of each image to 0 with probability `rate`, and divides the rest by 1 - rate.
 
     A map of one value, as those of a fully connected layer, is a unit (Srivastava et al. 2014); of larger maps the
-    values stand or fall together (Tompson et al. 2015). The draws come from `featbench.noise`.
+    values stand or fall together (Tompson et al. 2015). The draws come from `featbench.refinement.random_numbers`.
     """
 
     def __init__(self, rate: float) -> None:

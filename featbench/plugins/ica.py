@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from featbench.errors import LearningError
-from featbench.filters import Bank, Filters
+from featbench.evaluation.regimes import Family
 from featbench.hookspecs import hookimpl
-from featbench.learner import FeatureLearner, FilterLearner
-from featbench.patch_matrix import PatchMatrix, PrincipalComponents
-from featbench.patches import PatchSource
-from featbench.regimes import Family
+from featbench.learning.learner import FeatureLearner, FilterLearner
+from featbench.learning.patch_matrix import PatchMatrix, PrincipalComponents
+from featbench.learning.patches import PatchSource
+from featbench.stages.filters import Bank, Filters
 
 METHODS = ("rica", "fastica")
 

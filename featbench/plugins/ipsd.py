@@ -12,15 +12,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from featbench.connections import full_table
-from featbench.encoders import tanh_encoder
-from featbench.filters import Bank, Filters
+from featbench.evaluation.regimes import Family
 from featbench.hookspecs import hookimpl
-from featbench.learner import FeatureLearner, FilterLearner
-from featbench.patch_matrix import PatchMatrix
-from featbench.patches import PatchSource
-from featbench.predictive import PatchDecoder, Predictor, Schedule, Wiring, learn_predictive, random_atoms
-from featbench.regimes import Family
+from featbench.learning.learner import FeatureLearner, FilterLearner
+from featbench.learning.patch_matrix import PatchMatrix
+from featbench.learning.patches import PatchSource
+from featbench.learning.predictive_decomposition import (
+    PatchDecoder,
+    Predictor,
+    Schedule,
+    Wiring,
+    learn_predictive,
+    random_atoms,
+)
+from featbench.stages.connection_table import full_table
+from featbench.stages.encoders import tanh_encoder
+from featbench.stages.filters import Bank, Filters
 
 FLOOR = 1e-6
 """Added to squares under a root: a pool without activity has a gradient."""

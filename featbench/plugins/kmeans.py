@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from featbench.filters import Bank, Filters
+from featbench.evaluation.regimes import Family
 from featbench.hookspecs import hookimpl
-from featbench.learner import FeatureLearner, FilterLearner
-from featbench.lloyd import lloyd
-from featbench.patch_matrix import PatchMatrix, PrincipalComponents
-from featbench.patches import PatchSource
-from featbench.regimes import Family
+from featbench.learning.kmeans import lloyd
+from featbench.learning.learner import FeatureLearner, FilterLearner
+from featbench.learning.patch_matrix import PatchMatrix, PrincipalComponents
+from featbench.learning.patches import PatchSource
+from featbench.stages.filters import Bank, Filters
 
 CLOSEST = 1e-6
 """Squared distances are no smaller, where the gradient of the distance would have no bound."""

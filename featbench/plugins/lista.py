@@ -12,15 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from featbench.encoders import FilterBank
-from featbench.filters import Bank, Filters
+from featbench.evaluation.regimes import Family
 from featbench.hookspecs import hookimpl
-from featbench.learner import FeatureLearner, FilterLearner
-from featbench.patch_matrix import PatchMatrix
-from featbench.patches import PatchSource
-from featbench.regimes import Family
-from featbench.sparse import feature_sign, learn_dictionary
-from featbench.unrolled import (
+from featbench.learning.learner import FeatureLearner, FilterLearner
+from featbench.learning.patch_matrix import PatchMatrix
+from featbench.learning.patches import PatchSource
+from featbench.learning.unrolled import (
     Lcod,
     Lista,
     LowRank,
@@ -33,6 +30,9 @@ from featbench.unrolled import (
     random_start,
     train_unrolled,
 )
+from featbench.sparse import feature_sign, learn_dictionary
+from featbench.stages.encoders import FilterBank
+from featbench.stages.filters import Bank, Filters
 
 
 @dataclass(frozen=True)

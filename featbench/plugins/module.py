@@ -17,13 +17,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from featbench.architecture import Shape
 from featbench.errors import UnknownNameError, UsageError
+from featbench.evaluation.regimes import Family
 from featbench.hookspecs import hookimpl
-from featbench.learner import FeatureLearner, NetworkLearner
-from featbench.patches import MapSource
-from featbench.regimes import Family
-from featbench.seeds import derive_seed, seeded
+from featbench.learning.learner import FeatureLearner, NetworkLearner
+from featbench.learning.patches import MapSource
+from featbench.stages.architecture import Shape
+from featbench.system.seeds import derive_seed, seeded
 
 TOLERANCE = 1e-4
 """Features that differ by less, relative to the largest of them, are the same but for rounding."""

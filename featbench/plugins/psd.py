@@ -9,16 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featbench.connections import full_table
-from featbench.encoders import NONLINEARITIES, encoder_of
-from featbench.filters import Bank, Filters
+from featbench.evaluation.regimes import Family
 from featbench.hookspecs import hookimpl
-from featbench.learner import FeatureLearner, FilterLearner
-from featbench.patch_matrix import PatchMatrix
-from featbench.patches import PatchSource
-from featbench.predictive import PatchDecoder, Predictor, Schedule, Wiring, learn_predictive, random_atoms
-from featbench.regimes import Family
+from featbench.learning.learner import FeatureLearner, FilterLearner
+from featbench.learning.patch_matrix import PatchMatrix
+from featbench.learning.patches import PatchSource
+from featbench.learning.predictive_decomposition import (
+    PatchDecoder,
+    Predictor,
+    Schedule,
+    Wiring,
+    learn_predictive,
+    random_atoms,
+)
 from featbench.sparse.steps import fista_steps, soft_threshold
+from featbench.stages.connection_table import full_table
+from featbench.stages.encoders import NONLINEARITIES, encoder_of
+from featbench.stages.filters import Bank, Filters
 from featbench.types import IntArray
 
 

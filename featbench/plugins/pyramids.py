@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from featbench.architecture import Shape
-from featbench.coding import Codebook, Coding
 from featbench.errors import UsageError
+from featbench.evaluation.regimes import Family
+from featbench.features.coding import Codebook, Coding
+from featbench.features.descriptors import SIFT, dense_sift
+from featbench.features.spatial_pyramid import SpatialPyramid, VectorSample
 from featbench.hookspecs import hookimpl
-from featbench.learner import FeatureLearner, NetworkLearner
-from featbench.patches import MapSource
-from featbench.pyramid import SpatialPyramid, VectorSample
-from featbench.regimes import Family
-from featbench.seeds import derive_seed
-from featbench.sift import SIFT, dense_sift
+from featbench.learning.learner import FeatureLearner, NetworkLearner
+from featbench.learning.patches import MapSource
+from featbench.stages.architecture import Shape
+from featbench.system.seeds import derive_seed
 
 IMAGES = 1000
 """Images whose descriptors the codebook is learned from, at most."""

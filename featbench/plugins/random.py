@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import torch
 
-from featbench.filters import Bank, Filters
+from featbench.evaluation.regimes import Family
 from featbench.hookspecs import hookimpl
-from featbench.learner import FeatureLearner, FilterLearner
-from featbench.patches import PatchSource
-from featbench.regimes import Family
+from featbench.learning.learner import FeatureLearner, FilterLearner
+from featbench.learning.patches import PatchSource
+from featbench.stages.filters import Bank, Filters
 
 DISTRIBUTIONS = ("uniform", "normal")
 

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from featbench.encoders import FilterBank
 from featbench.errors import LearningError
-from featbench.filters import Bank, Filters
+from featbench.evaluation.regimes import Family
 from featbench.hookspecs import hookimpl
-from featbench.learner import FeatureLearner, FilterLearner
-from featbench.patch_matrix import PatchMatrix, PrincipalComponents
-from featbench.patches import PatchSource
-from featbench.regimes import Family
+from featbench.learning.learner import FeatureLearner, FilterLearner
+from featbench.learning.patch_matrix import PatchMatrix, PrincipalComponents
+from featbench.learning.patches import PatchSource
+from featbench.stages.encoders import FilterBank
+from featbench.stages.filters import Bank, Filters
 
 RARE = -4.0
 """Hidden biases start at it: units that are rarely on become features of a few patches rather than of all."""

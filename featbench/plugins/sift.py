@@ -9,13 +9,13 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from featbench.architecture import Shape
 from featbench.errors import UsageError
+from featbench.evaluation.regimes import Family
+from featbench.features.descriptors import HOG, SIFT, dense_hog, dense_sift
 from featbench.hookspecs import hookimpl
-from featbench.learner import FeatureLearner, NetworkLearner
-from featbench.patches import MapSource
-from featbench.regimes import Family
-from featbench.sift import HOG, SIFT, dense_hog, dense_sift
+from featbench.learning.learner import FeatureLearner, NetworkLearner
+from featbench.learning.patches import MapSource
+from featbench.stages.architecture import Shape
 
 
 class _Descriptors(nn.Module):

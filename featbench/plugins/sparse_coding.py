@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featbench.encoders import FilterBank
-from featbench.filters import Bank, Filters
+from featbench.evaluation.regimes import Family
 from featbench.hookspecs import hookimpl
-from featbench.learner import FeatureLearner, FilterLearner
-from featbench.patch_matrix import PatchMatrix
-from featbench.patches import PatchSource
-from featbench.regimes import Family
+from featbench.learning.learner import FeatureLearner, FilterLearner
+from featbench.learning.patch_matrix import PatchMatrix
+from featbench.learning.patches import PatchSource
 from featbench.sparse import feature_sign, fista, learn_dictionary
+from featbench.stages.encoders import FilterBank
+from featbench.stages.filters import Bank, Filters
 
 SOLVERS = {"fista": fista, "feature-sign": feature_sign}
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from featbench.data.maps import Preprocessing
+from featbench.evaluation.protocol import Protocol
 from featbench.hookspecs import hookimpl
-from featbench.preprocess import Preprocessing
-from featbench.protocol import Protocol
 
 CALTECH101_SPM = Protocol(
     name="caltech101-spm",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from featbench.evaluation.published import Claim, Contrast, PublishedRow, PublishedTable
 from featbench.hookspecs import hookimpl
-from featbench.published import Claim, Contrast, PublishedRow, PublishedTable
 
 COLUMN = "M=200"
 

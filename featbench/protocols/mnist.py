@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from featbench.data.maps import Preprocessing
+from featbench.evaluation.protocol import Protocol
 from featbench.hookspecs import hookimpl
-from featbench.preprocess import Preprocessing
-from featbench.protocol import Protocol
 
 ARCHITECTURES = {
     "jarrett": "32F5-Rabs-N-PA2/2 > 64F5:16-Rabs-N-PA2/2",

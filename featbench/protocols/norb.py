@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from featbench.data.maps import Preprocessing
+from featbench.evaluation.protocol import Protocol
 from featbench.hookspecs import hookimpl
-from featbench.preprocess import Preprocessing
-from featbench.protocol import Protocol
 
 ARCHITECTURES = {
     "jarrett": "8F5-Rabs-N-PA4/4 > 24F6:4-Rabs-N-PA3/3",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from featbench.cuda.selection import select
+from featbench.devices.selection import select
 from featbench.sparse.descent import TOLERANCE, Descent, descend
 from featbench.sparse.inputs import Array, read_inputs
 from featbench.sparse.problem import Lasso, Point

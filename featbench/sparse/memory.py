@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import torch
 
 from featbench.errors import UsageError
+from featbench.system.memory import available_memory
 
 BLOCK = {"cpu": 2**18, "cuda": 2**26}
 """Codes of one block: few enough that a block stays in the cache of a CPU, enough to fill a GPU."""
@@ -33,18 +31,6 @@ def require_memory(patches: int, atoms: int, pixels: int, itemsize: int, device:
             f"Gram matrix {_gib(gram)}), and {_gib(available)} are available: code fewer patches a call, "
             "or use fewer atoms"
         )
-
-
-def available_memory(device: torch.device) -> int:
-    """Return the bytes that can be allocated on a device without swapping, as far as the system says."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        for line in meminfo.read_text("ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _gib(size: int) -> str:

@@ -187,11 +187,11 @@ def _speed_rows(settings: Settings, model: Model, rows: Tensor, lam: float) -> l
 
 def _trade_off(settings: Settings, model: Model, rows: Tensor, timed: Tensor) -> list[dict[str, Value]]:
     """Return cost and error on `timed` of the prediction, of LISTA trained on `rows`, and of solvers stopped early."""
+    from featbench.learning.unrolled import Lista, ista_start
     from featbench.sparse import coordinate_descent, fista
     from featbench.studies.coding import optimal_codes
     from featbench.studies.costs import Way, cost_rows
     from featbench.studies.regressor import train_encoder, unrolled_of
-    from featbench.unrolled import Lista, ista_start
 
     def stopped(solver: Callable[..., Solution], steps: int) -> Way:
         return lambda patches: solver(patches, model.atoms, settings.lam, iterations=steps, tolerance=0.0).codes

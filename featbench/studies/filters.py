@@ -71,11 +71,11 @@ def _learned(settings: Settings, workbench: Workbench, text: str) -> list[tuple[
     """Return a learner's encoder filters and its decoder's atoms [filters, size, size], with the map they lie on."""
     from torch import nn
 
-    from featbench.filters import Bank
-    from featbench.learner import fill_bank
-    from featbench.patches import MapSource, PatchSource
-    from featbench.seeds import derive_seed, seeded
+    from featbench.learning.learner import fill_bank
+    from featbench.learning.patches import MapSource, PatchSource
+    from featbench.stages.filters import Bank
     from featbench.studies import natural
+    from featbench.system.seeds import derive_seed, seeded
 
     learner = natural.create_learner(workbench, text)
     bank = Bank(settings.filters, settings.size, 1)
@@ -128,7 +128,7 @@ def _neighbours(weight: Weight, grid: tuple[int, int] | None) -> dict[str, Value
 
 
 def _draw(figure: Figure, pictures: dict[str, Weight]) -> None:
-    from featbench.picture import draw_filters
+    from featbench.report.filters import draw_filters
 
     axes = figure.subplots((len(pictures) + 1) // 2, 2, squeeze=False).flatten()
     for axis in axes:

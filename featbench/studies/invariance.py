@@ -134,9 +134,9 @@ def _descriptors(settings: Settings, workbench: Workbench) -> dict[str, Descript
     """Return every descriptor by its name; the learned ones are learned."""
     import torch
 
-    from featbench.filters import Bank
-    from featbench.grid import split_list
-    from featbench.sift import dense_sift
+    from featbench.experiment.request import split_list
+    from featbench.features.descriptors import dense_sift
+    from featbench.stages.filters import Bank
     from featbench.studies import natural
 
     def sift(patches: FloatArray) -> FloatArray:

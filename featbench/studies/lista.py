@@ -109,10 +109,10 @@ def _errors(
     settings: Settings, rows: Tensor, held_out: Tensor, atoms: int, workbench: Workbench
 ) -> Iterator[tuple[str, float, float]]:
     """Yield each way with its mean squared error, and the mean of ‖z*‖²."""
+    from featbench.learning.unrolled import Lcod, Lista, descent_start, ista_start
     from featbench.sparse import coordinate_descent, fista, learn_dictionary
     from featbench.studies.coding import optimal_codes
     from featbench.studies.regressor import predictor_of, train_encoder, unrolled_of
-    from featbench.unrolled import Lcod, Lista, descent_start, ista_start
 
     tell = workbench.listener.step
     tell(f"{atoms} atoms: dictionary", 0, 2)

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from featbench.comparison import Workbench
-from featbench.connections import full_table
-from featbench.dataset import reading
+from featbench.data.dataset import reading
+from featbench.data.image_files import folder_fingerprint
+from featbench.data.maps import Preprocessing
 from featbench.errors import UsageError
-from featbench.filters import Bank, Filters
-from featbench.grid import parse_choice
-from featbench.images import folder_fingerprint
-from featbench.learner import FilterLearner, fill_bank
-from featbench.patches import MapSource, PatchSource
-from featbench.preprocess import Preprocessing
-from featbench.seeds import derive_seed, seeded
+from featbench.experiment.request import parse_choice
+from featbench.learning.learner import FilterLearner, fill_bank
+from featbench.learning.patches import MapSource, PatchSource
+from featbench.stages.connection_table import full_table
+from featbench.stages.filters import Bank, Filters
+from featbench.system.seeds import derive_seed, seeded
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from featbench.provenance import describe_run
+from featbench.store.provenance import describe_run
 from featbench.studies.study import Findings, Settings, Table, flag
 
 FORMATS = ("table", "markdown", "csv", "json")

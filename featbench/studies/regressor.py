@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from featbench.predictive import Predictor
-from featbench.seeds import derive_seed
-from featbench.unrolled import Start, Unrolled
+from featbench.learning.predictive_decomposition import Predictor
+from featbench.learning.unrolled import Start, Unrolled
+from featbench.system.seeds import derive_seed
 
 BATCH, RATE = 256, 0.003
 """Patches in an update by Adam, and its first rate, which falls along half a cosine."""

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from featbench.comparison import Workbench
-    from featbench.grid import Request
-    from featbench.protocol import Protocol
+    from featbench.evaluation.protocol import Protocol
+    from featbench.experiment.request import Request
 
 ALL = "all"
 
@@ -107,7 +107,7 @@ def run(settings: Settings, workbench: Workbench) -> Findings:
 
 
 def _request(settings: Settings, size: int | str) -> Request:
-    from featbench.grid import Request, split_list
+    from featbench.experiment.request import Request, split_list
 
     return Request(
         protocol=settings.protocol,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featbench.comparison import Workbench
-    from featbench.grid import Request
+    from featbench.experiment.request import Request
 
 Row = dict[str, Any]
 """A row of a comparison, and the value it belongs to."""

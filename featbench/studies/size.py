@@ -40,7 +40,7 @@ class Settings(StudySettings):
 
 def run(settings: Settings, workbench: Workbench) -> Findings:
     """Run a comparison for each number of filters; what the store holds is read."""
-    from featbench.grid import Request, split_list
+    from featbench.experiment.request import Request, split_list
 
     request = Request(
         protocol=settings.protocol,
@@ -74,7 +74,7 @@ def run(settings: Settings, workbench: Workbench) -> Findings:
 
 def with_filters(stages: str, protocol: str, count: int, registry: Registry) -> str:
     """Return an architecture with `count` filters in its first stage; `stages` is one, or "" for the protocol's."""
-    from featbench.architecture import Architecture
+    from featbench.stages.architecture import Architecture
 
     declared = registry.protocol(protocol)
     text = declared.architectures.get(stages, stages) if stages else declared.architecture

@@ -7,7 +7,7 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from featbench import row_space
+from featbench.classification import row_space
 from featbench.classifiers.knn import NearestNeighbours
 from featbench.errors import FeatureError, LearningError, UsageError
 from featbench.registry import Registry

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from featbench import row_space, softmax_regression
+from featbench.classification import row_space, softmax_regression
+from featbench.classification.row_space import Standardiser, TrainingRows
+from featbench.classification.softmax_regression import Ridge
 from featbench.classifiers import logistic
 from featbench.classifiers.logistic import STRENGTHS, Logistic
 from featbench.registry import Registry
-from featbench.row_space import Standardiser, TrainingRows
-from featbench.softmax_regression import Ridge
 
 
 def toy(n=240, features=12, classes=4, spread=1.5, seed=0, dtype=np.float32):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from featbench import row_space, softmax_lasso, softmax_regression
+from featbench.classification import row_space, softmax_lasso, softmax_regression
 from featbench.classifiers.logistic import FRACTIONS, Logistic
 from featbench.errors import FeatureError, LearningError, UsageError
 

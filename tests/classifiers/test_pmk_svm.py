@@ -8,14 +8,14 @@ import torch
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC
 
+from featbench.classification.kernel_machine import TOLERANCE
 from featbench.classifiers.pmk_svm import PmkSvm
 from featbench.errors import FeatureError, LearningError, UsageError
-from featbench.kernel_machine import TOLERANCE
-from featbench.pyramid import encode_images, learn_codebook
+from featbench.features.rows import LocalVectors, PackedMaps, Rows
+from featbench.features.spatial_pyramid import encode_images, learn_codebook
 from featbench.registry import Registry
-from featbench.seeds import derive_seed
 from featbench.sparse import learn_dictionary
-from featbench.types import LocalVectors, PackedMaps, Rows
+from featbench.system.seeds import derive_seed
 
 WORDS = np.array([[4.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 4.0]])
 
@@ -26,7 +26,7 @@ ORDERS = np.array([[0, 1], [1, 0], [0, 0]])
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """So few updates that dictionaries take no time."""
-    monkeypatch.setattr("featbench.coding.learn_dictionary", partial(learn_dictionary, updates=30))
+    monkeypatch.setattr("featbench.features.coding.learn_dictionary", partial(learn_dictionary, updates=30))
 
 
 def images(n, classes=2, seed=0, grids=((6, 6),)):
@@ -121,8 +121,8 @@ def test_images_are_predicted_one_by_one_as_together(coding, monkeypatch):
     predictor = fit(classifier, maps, labels)
     together = predictor.predict(whole(new))
     assert np.array_equal(one_by_one(predictor, new), together)
-    monkeypatch.setattr("featbench.types.BLOCK_VALUES", 100)
-    monkeypatch.setattr("featbench.pyramid.BLOCK_CODES", 100)
+    monkeypatch.setattr("featbench.features.rows.BLOCK_VALUES", 100)
+    monkeypatch.setattr("featbench.features.spatial_pyramid.BLOCK_CODES", 100)
     assert np.array_equal(fit(classifier, maps, labels).predict(whole(new)), together)
 
 
@@ -187,7 +187,7 @@ def test_what_cannot_be_learned_from_is_refused(monkeypatch):
         fit(PmkSvm(), maps, labels)
     with pytest.raises(FeatureError, match="maps of 6×6 positions have no macrofeatures of 7×7"):
         fit(PmkSvm(codebook=4, macro=7), maps, labels)
-    monkeypatch.setattr("featbench.kernel_machine.available_memory", lambda device: 1000)
+    monkeypatch.setattr("featbench.classification.kernel_machine.available_memory", lambda device: 1000)
     with pytest.raises(UsageError, match=r"kernel values between 4 training images take .* train on fewer images"):
         fit(PmkSvm(codebook=4), maps, labels)
 

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from featbench import kernel_machine, row_space
+from featbench.classification import kernel_machine, row_space
 from featbench.classifiers import svm
 from featbench.classifiers.svm import GaussianSVM, LinearSVM
 from featbench.errors import FeatureError, LearningError, UsageError

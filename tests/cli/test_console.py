@@ -119,7 +119,7 @@ def test_quiet_says_only_what_went_wrong(said, clock):
 
 def test_warnings_are_said_as_long_as_the_console_is_there(said):
     with Console():
-        logging.getLogger("featbench.store").warning("take %s", "care")
+        logging.getLogger("featbench.store.store").warning("take %s", "care")
         logging.getLogger("featbench").info("no news")
     logging.getLogger("featbench").warning("nobody there")
     assert said() == "featbench: take care\n"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featbench.dataset import files_hash
+from featbench.data.dataset import files_hash
 from featbench.registry import Registry
 
 SHAPES = '''

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 import featbench
+from featbench.built_in import BUILT_IN_COMMANDS, Command
 from featbench.cli import main as cli
-from featbench.command import BUILT_IN_COMMANDS, Command
 from featbench.errors import DataError
 
 

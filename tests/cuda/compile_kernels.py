@@ -8,7 +8,6 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from featbench.architecture import PoolingSpec
 from featbench.cuda import (
     bank_kernels,
     descriptor_kernels,
@@ -17,10 +16,11 @@ from featbench.cuda import (
     pooling_kernels,
     sparse_kernels,
 )
-from featbench.cuda.reference import BankWeights, Responses
 from featbench.cuda.triton_operations import TritonOperations
-from featbench.normalization import LocalNormalisation
-from featbench.sift import HOG, SIFT
+from featbench.features.descriptors import HOG, SIFT
+from featbench.operations.reference import BankWeights, Responses
+from featbench.stages.architecture import PoolingSpec
+from featbench.stages.normalization import LocalNormalisation
 
 TARGET = GPUTarget("cuda", 90, 32)
 TYPES = {

@@ -10,9 +10,9 @@ import triton.language as tl
 
 from featbench.cuda.bank_kernels import tanh
 from featbench.cuda.kernel import kernel, launch
-from featbench.cuda.reference import BankWeights, Reference
 from featbench.cuda.triton_operations import TritonOperations
 from featbench.errors import UsageError
+from featbench.operations.reference import BankWeights, Reference
 
 BOUNDS = {"float32": 1e-5, "tf32": 1e-3, "bf16": 1e-2, "fp16": 2e-3}
 

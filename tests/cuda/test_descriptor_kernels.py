@@ -5,10 +5,10 @@ import torch
 
 pytest.importorskip("triton", reason="the kernels need triton")
 
-from featbench.cuda.reference import Reference
 from featbench.cuda.triton_operations import TritonOperations
-from featbench.oriented import Histograms
-from featbench.sift import HOG, SIFT
+from featbench.features.descriptors import HOG, SIFT
+from featbench.operations.reference import Reference
+from featbench.stages.oriented_gradients import Histograms
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from conftest import noise, random_network
+from helpers.networks import noise, random_network
 from torch import nn
 
-from featbench.cuda.batches import Batches
 from featbench.cuda.graphs import Graphed
-from featbench.extraction import extract, feature_blocks
-from featbench.preprocess import Preprocessing, maps_of
+from featbench.data.maps import Preprocessing, maps_of
+from featbench.devices.batches import Batches
+from featbench.features.extraction import extract, feature_blocks
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
@@ -34,8 +34,8 @@ def test_a_gpu_gives_the_features_of_float64(text, precision, bound):
 def test_a_graph_gives_what_its_kernels_give_in_batches_of_any_size(text):
     network = random_network(text, (1, 65, 65)).to(GPU).eval()
     with torch.no_grad():
-        from featbench.cuda import select
-        from featbench.cuda.fusion import FusedNetwork
+        from featbench.devices.selection import select
+        from featbench.operations.fused_network import FusedNetwork
 
         fused = FusedNetwork(network, select(GPU))
         graphed = Graphed(fused)

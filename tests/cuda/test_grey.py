@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from conftest import random_network
+from helpers.networks import random_network
 
 pytest.importorskip("triton", reason="the kernels need triton")
 
-from featbench.cuda.batches import Batches
 from featbench.cuda.grey import GreyImages
-from featbench.preprocess import Preprocessing, maps_of
+from featbench.data.maps import Preprocessing, maps_of
+from featbench.devices.batches import Batches
 
 CPU = torch.device("cpu")
 SHAPES = [(20, 14), (14, 20), (20, 20), (20, 14), (17, 20)]

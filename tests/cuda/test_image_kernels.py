@@ -5,9 +5,9 @@ import torch
 pytest.importorskip("triton", reason="the kernels need triton")
 
 from featbench.cuda.image_kernels import normalise_images
+from featbench.data.maps import Preprocessing, preprocess
+from featbench.data.prepare import PackedImages
 from featbench.errors import UsageError
-from featbench.prepare import PackedImages
-from featbench.preprocess import Preprocessing, preprocess
 
 
 def noise(*shapes):

@@ -6,9 +6,9 @@ import torch
 pytest.importorskip("triton", reason="the kernels need triton")
 
 from featbench.cuda.normalization_kernels import moments
-from featbench.cuda.reference import Reference, Responses
 from featbench.cuda.triton_operations import TritonOperations
-from featbench.normalization import LocalNormalisation
+from featbench.operations.reference import Reference, Responses
+from featbench.stages.normalization import LocalNormalisation
 
 HALVES = {"subtractive": {"divisive": False}, "divisive": {"subtractive": False}, "both": {}}
 

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 pytest.importorskip("triton", reason="the kernels need triton")
 
-from featbench.architecture import PoolingSpec
-from featbench.cuda.reference import Reference, Responses
 from featbench.cuda.triton_operations import TritonOperations
 from featbench.errors import ArchitectureError
+from featbench.operations.reference import Reference, Responses
+from featbench.stages.architecture import PoolingSpec
 
 
 def drawn(device, *shape):

@@ -5,8 +5,8 @@ import torch
 
 pytest.importorskip("triton", reason="the kernels need triton")
 
-from featbench.cuda.reference import Reference
 from featbench.cuda.triton_operations import TritonOperations
+from featbench.operations.reference import Reference
 
 
 @pytest.mark.parametrize(("rows", "groups", "units"), [(5, 1, 16), (3, 4, 7), (1, 1, 1), (2, 3, 1030), (70, 2, 33)])

@@ -3,12 +3,12 @@ import torch
 
 pytest.importorskip("triton", reason="the kernels need triton")
 
-from featbench.architecture import PoolingSpec
-from featbench.cuda.reference import BankWeights, Reference, Responses
 from featbench.cuda.triton_operations import TritonOperations
 from featbench.errors import UsageError
-from featbench.normalization import LocalNormalisation
-from featbench.sift import HOG, SIFT
+from featbench.features.descriptors import HOG, SIFT
+from featbench.operations.reference import BankWeights, Reference, Responses
+from featbench.stages.architecture import PoolingSpec
+from featbench.stages.normalization import LocalNormalisation
 
 POOLINGS = [PoolingSpec("A", 4, 2), PoolingSpec("M", 3, 3), PoolingSpec("L", 3, 2, 2.0)]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import image_folder
+from helpers.images import image_folder
 from PIL import Image
 
 from featbench.datasets.caltech101 import FOLDER, PLACES, Caltech101, Caltech101Objects

@@ -1,7 +1,7 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
-from featbench.dataset import check_images
+from featbench.data.dataset import check_images
 from featbench.datasets.digits import Digits
 from featbench.registry import Registry
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import image_folder
+from helpers.images import image_folder
 from PIL import Image
 
 from featbench.datasets.folder import Folder

@@ -3,14 +3,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import image_folder
+from helpers.images import image_folder
 from PIL import Image
 
+from featbench.data.inventory import verify
+from featbench.data.maps import Preprocessing
 from featbench.datasets.natural import PLACES, Berkeley
 from featbench.errors import DataError
-from featbench.experiment import Steps, unlabelled_images
-from featbench.inventory import verify
-from featbench.preprocess import Preprocessing
+from featbench.experiment.steps import Steps
+from featbench.experiment.unlabelled import unlabelled_images
 from featbench.registry import Registry
 
 REAL = Path(os.environ.get("FEATBENCH_DATA") or "nowhere")

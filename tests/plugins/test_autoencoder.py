@@ -5,12 +5,12 @@ from torch import nn
 
 import featbench
 from featbench.errors import LearningError, UsageError
-from featbench.filters import Bank
-from featbench.learner import fill_bank
-from featbench.patch_matrix import PatchMatrix
-from featbench.patches import MapSource, PatchSource
+from featbench.learning.learner import fill_bank
+from featbench.learning.patch_matrix import PatchMatrix
+from featbench.learning.patches import MapSource, PatchSource
 from featbench.plugins.autoencoder import ACTIVATIONS, KINDS, Autoencoder, Model, corrupt
 from featbench.registry import Registry
+from featbench.stages.filters import Bank
 
 CPU = torch.device("cpu")
 QUICK = {"patches": 500, "updates": 60, "batch": 32}

@@ -5,16 +5,16 @@ from sklearn.linear_model import Lasso
 from torch import nn
 
 import featbench
-from featbench.architecture import Architecture
-from featbench.encoders import encoder_of
 from featbench.errors import LearningError, UsageError
-from featbench.extraction import extract
-from featbench.filters import Bank
-from featbench.learner import fill_bank
-from featbench.network import assemble, learn_stages
-from featbench.patches import MapSource, PatchSource
+from featbench.features.extraction import extract
+from featbench.learning.learner import fill_bank
+from featbench.learning.networks import assemble, learn_stages
+from featbench.learning.patches import MapSource, PatchSource
 from featbench.plugins.conv_psd import ConvPsd, WindowDecoder
 from featbench.registry import Registry
+from featbench.stages.architecture import Architecture
+from featbench.stages.encoders import encoder_of
+from featbench.stages.filters import Bank
 
 CPU = torch.device("cpu")
 QUICK = {"lam": 0.3, "positions": 5, "windows": 100, "updates": 10, "batch": 8}

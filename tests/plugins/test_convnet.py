@@ -4,25 +4,25 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from conftest import noise
+from helpers.networks import noise
 from scipy import stats
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
 
 import featbench
-from featbench.architecture import Architecture
-from featbench.connections import connection_table, full_table
-from featbench.encoders import FilterBank, TanhGain
 from featbench.errors import FeatbenchError
-from featbench.extraction import extract
-from featbench.filters import Bank, Filters
-from featbench.learner import fill_bank
-from featbench.network import assemble, learn_stages
-from featbench.noise import drawing_from
+from featbench.evaluation.regimes import REGIMES
+from featbench.features.extraction import extract
+from featbench.learning.learner import fill_bank
+from featbench.learning.networks import assemble, learn_stages
 from featbench.plugins.convnet import ConvNet, MapDropout
-from featbench.regimes import REGIMES
+from featbench.refinement.random_numbers import drawing_from
 from featbench.registry import Registry
+from featbench.stages.architecture import Architecture
+from featbench.stages.connection_table import connection_table, full_table
+from featbench.stages.encoders import FilterBank, TanhGain
+from featbench.stages.filters import Bank, Filters
 
 CPU = torch.device("cpu")
 BANK = Bank(filters=200, size=5, fan_in=4)

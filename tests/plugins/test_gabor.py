@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 import torch
 
-from featbench.architecture import Architecture
 from featbench.comparison import Workbench
-from featbench.filters import Bank
-from featbench.grid import Request
-from featbench.learner import fill_bank
-from featbench.network import assemble, learn_stages
-from featbench.patches import MapSource, PatchSource
+from featbench.data.maps import Preprocessing, maps_of
+from featbench.experiment.request import Request
+from featbench.learning.learner import fill_bank
+from featbench.learning.networks import assemble, learn_stages
+from featbench.learning.patches import MapSource, PatchSource
 from featbench.plugins.gabor import Gabor, GaborTemplates
-from featbench.preprocess import Preprocessing, maps_of
 from featbench.registry import Registry
+from featbench.stages.architecture import Architecture
+from featbench.stages.filters import Bank
 
 BANK = Bank(filters=64, size=9, fan_in=1)
 CPU = torch.device("cpu")

@@ -7,11 +7,11 @@ from torch import nn
 
 import featbench
 from featbench.errors import LearningError, UsageError
-from featbench.filters import Bank
-from featbench.learner import fill_bank
-from featbench.patches import MapSource, PatchSource
+from featbench.learning.learner import fill_bank
+from featbench.learning.patches import MapSource, PatchSource
 from featbench.plugins.ica import SMOOTHING, Ica, rica, rica_cost, unit_rows
 from featbench.registry import Registry
+from featbench.stages.filters import Bank
 
 CPU = torch.device("cpu")
 

@@ -7,16 +7,16 @@ from scipy.optimize import minimize
 from torch import nn
 
 import featbench
-from featbench.architecture import Architecture
 from featbench.errors import LearningError, UsageError
-from featbench.extraction import extract
-from featbench.filters import Bank
-from featbench.learner import fill_bank
-from featbench.network import assemble, learn_stages, refusal
-from featbench.patches import MapSource, PatchSource
+from featbench.features.extraction import extract
+from featbench.learning.learner import fill_bank
+from featbench.learning.networks import assemble, learn_stages, refusal
+from featbench.learning.patches import MapSource, PatchSource
 from featbench.plugins.ipsd import FLOOR, GroupPooling, Ipsd, infer_groups
 from featbench.registry import Registry
 from featbench.sparse.steps import largest_eigenvalue
+from featbench.stages.architecture import Architecture
+from featbench.stages.filters import Bank
 
 CPU = torch.device("cpu")
 SMALL = {"pool": 3, "patches": 400, "updates": 15, "batch": 64}

@@ -5,12 +5,12 @@ from torch import nn
 
 import featbench
 from featbench.errors import LearningError, UsageError
-from featbench.filters import Bank, Filters
-from featbench.learner import fill_bank
-from featbench.lloyd import lloyd, nearest_centroids, spread
-from featbench.patches import MapSource, PatchSource
+from featbench.learning.kmeans import lloyd, nearest_centroids, spread
+from featbench.learning.learner import fill_bank
+from featbench.learning.patches import MapSource, PatchSource
 from featbench.plugins.kmeans import KMeans, KMeansHard
 from featbench.registry import Registry
+from featbench.stages.filters import Bank, Filters
 
 CPU = torch.device("cpu")
 QUICK = {"patches": 500, "iterations": 10}
@@ -184,7 +184,7 @@ def test_empty_clusters_start_again(monkeypatch):
     rows = clusters()
     # Four of five centroids start so far away that no patch is theirs.
     start = torch.full((5, 5), 1e3, dtype=torch.float64) * torch.arange(5.0)[:, None]
-    monkeypatch.setattr("featbench.lloyd.spread", lambda *_: start.clone())
+    monkeypatch.setattr("featbench.learning.kmeans.spread", lambda *_: start.clone())
     sides = nearest_centroids(rows, lloyd(rows, 5, 50, 0))[1]
     assert sorted(set(sides.tolist())) == [0, 1, 2, 3, 4]
 

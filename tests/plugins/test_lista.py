@@ -4,19 +4,19 @@ import torch
 from torch import nn
 
 import featbench
-from featbench.architecture import Architecture
-from featbench.encoders import FilterBank
 from featbench.errors import LearningError, UsageError
-from featbench.extraction import extract
-from featbench.filters import Bank
-from featbench.learner import fill_bank
-from featbench.network import assemble, learn_stages, refusal
-from featbench.patch_matrix import PatchMatrix
-from featbench.patches import MapSource, PatchSource
+from featbench.features.extraction import extract
+from featbench.learning.learner import fill_bank
+from featbench.learning.networks import assemble, learn_stages, refusal
+from featbench.learning.patch_matrix import PatchMatrix
+from featbench.learning.patches import MapSource, PatchSource
+from featbench.learning.unrolled import descent_start, ista_start
 from featbench.plugins.lista import LcodLearner, ListaLearner
 from featbench.registry import Registry
 from featbench.sparse import feature_sign
-from featbench.unrolled import descent_start, ista_start
+from featbench.stages.architecture import Architecture
+from featbench.stages.encoders import FilterBank
+from featbench.stages.filters import Bank
 
 CPU = torch.device("cpu")
 QUICK = {"patches": 300, "dictionary_updates": 5, "updates": 10, "batch": 32}

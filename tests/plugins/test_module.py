@@ -7,16 +7,16 @@ from textwrap import dedent
 import numpy as np
 import pytest
 import torch
-from conftest import noise
+from helpers.networks import noise
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
 import featbench
 from featbench.errors import UsageError
-from featbench.extraction import extract
 from featbench.extractor import Extractor
-from featbench.network import network_of
+from featbench.features.extraction import extract
+from featbench.learning.networks import network_of
 from featbench.plugins.module import Module, RepeatedMap
 from featbench.registry import Registry
 

@@ -4,15 +4,15 @@ import torch
 from torch import nn
 
 import featbench
-from featbench.encoders import encoder_of
 from featbench.errors import LearningError, UsageError
-from featbench.filters import Bank, Filters
-from featbench.learner import fill_bank, fill_table
-from featbench.patches import MapSource, PatchSource
+from featbench.learning.learner import fill_bank, fill_table
+from featbench.learning.patches import MapSource, PatchSource
+from featbench.learning.predictive_decomposition import Wiring, random_atoms
 from featbench.plugins import psd
 from featbench.plugins.psd import Psd
-from featbench.predictive import Wiring, random_atoms
 from featbench.registry import Registry
+from featbench.stages.encoders import encoder_of
+from featbench.stages.filters import Bank, Filters
 
 CPU = torch.device("cpu")
 QUICK = {"lam": 0.2, "patches": 600, "updates": 60, "batch": 64}

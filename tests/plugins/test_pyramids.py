@@ -8,13 +8,13 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from featbench.coding import Codebook
 from featbench.errors import FeatureError, LearningError, UsageError
 from featbench.extractor import Extractor
-from featbench.patches import MapSource
+from featbench.features.coding import Codebook
+from featbench.features.descriptors import dense_sift
+from featbench.learning.patches import MapSource
 from featbench.plugins.pyramids import Llc, Macrofeatures, ScSpm
 from featbench.registry import Registry
-from featbench.sift import dense_sift
 from featbench.sparse import learn_dictionary
 
 CPU = torch.device("cpu")
@@ -27,7 +27,7 @@ EVERY = pytest.mark.parametrize("name", ["scspm", "llc", "macrofeatures"])
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """So few updates that dictionaries take no time."""
-    monkeypatch.setattr("featbench.coding.learn_dictionary", partial(learn_dictionary, updates=30))
+    monkeypatch.setattr("featbench.features.coding.learn_dictionary", partial(learn_dictionary, updates=30))
 
 
 def digits(first, count):

@@ -2,10 +2,10 @@ import pytest
 import torch
 from scipy import stats
 
-from featbench.filters import Bank
-from featbench.learner import fill_bank
+from featbench.learning.learner import fill_bank
 from featbench.plugins.random import Random
 from featbench.registry import Registry
+from featbench.stages.filters import Bank
 
 BANK = Bank(filters=64, size=9, fan_in=16)
 

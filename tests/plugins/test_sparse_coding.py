@@ -5,16 +5,16 @@ from sklearn.decomposition import sparse_encode
 from torch import nn
 
 import featbench
-from featbench.architecture import Architecture
 from featbench.errors import LearningError, UsageError
-from featbench.extraction import extract
-from featbench.filters import Bank, Filters
-from featbench.learner import fill_bank
-from featbench.network import assemble, learn_stages
-from featbench.patch_matrix import PatchMatrix
-from featbench.patches import MapSource, PatchSource
+from featbench.features.extraction import extract
+from featbench.learning.learner import fill_bank
+from featbench.learning.networks import assemble, learn_stages
+from featbench.learning.patch_matrix import PatchMatrix
+from featbench.learning.patches import MapSource, PatchSource
 from featbench.plugins.sparse_coding import SparseCoding
 from featbench.registry import Registry
+from featbench.stages.architecture import Architecture
+from featbench.stages.filters import Bank, Filters
 
 CPU = torch.device("cpu")
 QUICK = {"lam": 0.3, "patches": 300, "updates": 5, "batch": 64, "tolerance": 1e-6}

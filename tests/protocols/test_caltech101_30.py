@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from featbench.architecture import Architecture
+from featbench.data.maps import Maps, Preprocessing
+from featbench.data.prepare import PackedImages
 from featbench.errors import SplitError
-from featbench.prepare import PackedImages
-from featbench.preprocess import Maps, Preprocessing
+from featbench.evaluation.split import Census
 from featbench.protocols.caltech101 import ARCHITECTURES, CALTECH101_30
 from featbench.registry import Registry
-from featbench.split import Census
+from featbench.stages.architecture import Architecture
 
 COLUMNS = ("Rabs-N-PA", "Rabs-PA", "N-PM", "N-PA", "PA")
 

@@ -1,11 +1,11 @@
 import pytest
 
-from featbench.architecture import Architecture
 from featbench.comparison import Workbench, regime_label
-from featbench.grid import Request
+from featbench.evaluation.split import Census, Survey
+from featbench.experiment.request import Request
 from featbench.registry import Registry
-from featbench.reproduction import plan_table
-from featbench.split import Census, Survey
+from featbench.reproduction.measure import plan_table
+from featbench.stages.architecture import Architecture
 
 # Table 1 of the paper, column by column, typed in from the paper. The deviations that it shows are after a "±".
 ONE = ("U+", "R+", "U", "R", "G")

@@ -1,11 +1,11 @@
 import pytest
 
 from featbench.comparison import Workbench
-from featbench.grid import Request
+from featbench.evaluation.split import Census, Survey
+from featbench.experiment.request import Request
 from featbench.parameters import Choice
 from featbench.registry import Registry
-from featbench.reproduction import plan_table
-from featbench.split import Census, Survey
+from featbench.reproduction.measure import plan_table
 
 # Table 2 of the paper, strong features, M = 200, typed in from the paper: level, single level, pyramid.
 PRINTED = {

@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 
-from featbench.architecture import Architecture
-from featbench.network import refusal
+from featbench.data.maps import Maps, Preprocessing
+from featbench.data.prepare import PackedImages
+from featbench.learning.networks import refusal
 from featbench.plugins.convnet import ConvNet
-from featbench.prepare import PackedImages
-from featbench.preprocess import Maps, Preprocessing
 from featbench.protocols.caltech101 import CALTECH101_30
 from featbench.protocols.caltech101_83 import CALTECH101_83
 from featbench.protocols.mnist import MNIST
 from featbench.protocols.norb import NORB
 from featbench.registry import Registry
+from featbench.stages.architecture import Architecture
 
 INPUTS = {"mnist": (28, 28), "norb": (96, 96), "caltech101-83": (91, 60)}
 

@@ -1,11 +1,11 @@
 import pytest
 
 from featbench.comparison import Workbench
-from featbench.grid import Request
+from featbench.evaluation.split import Census, Survey
+from featbench.experiment.request import Request
 from featbench.parameters import Choice
 from featbench.registry import Registry
-from featbench.reproduction import plan_table
-from featbench.split import Census, Survey
+from featbench.reproduction.measure import plan_table
 
 # Table 1 of Yang et al. 2009 with its deviations, and of Wang et al. 2010, which gives none; 30 images per class.
 PRINTED = {"KSPM": "63.99±0.88", "ScSPM": "73.2±0.54", "LLC": "73.44"}

@@ -6,7 +6,7 @@ import torch
 
 from featbench.errors import LearningError, UsageError
 from featbench.sparse import coordinate_descent, feature_sign, fista, ista
-from featbench.sparse.memory import available_memory
+from featbench.system.memory import available_memory
 
 PATCHES, DICTIONARY = torch.ones(4, 6), torch.eye(6)[:, :5]
 
@@ -71,7 +71,7 @@ def test_two_devices_are_refused():
 
 
 def test_what_does_not_fit_into_memory_is_refused_before_it_is_allocated(monkeypatch):
-    monkeypatch.setattr("featbench.sparse.memory.available_memory", lambda device: 10**6)
+    monkeypatch.setattr("featbench.system.memory.available_memory", lambda device: 10**6)
     with pytest.raises(UsageError, match=r"100 patches over 1000 atoms need .* GiB .* fewer atoms"):
         fista(torch.ones(100, 2), torch.ones(2, 1000), 1.0)
 

@@ -1,0 +1,1 @@
+"""The contract of classifiers, and the solvers behind them."""

@@ -1,0 +1,1 @@
+"""From files to maps: the contract of data sets, readers, downloads, preprocessing."""

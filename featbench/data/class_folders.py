@@ -1,0 +1,78 @@
+"""Data sets that are folders of images with one folder a class."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from featbench.data.dataset import FileDataset, files_hash
+from featbench.data.image_files import ENDINGS, ImageFiles, listing, require_distinct
+from featbench.errors import DataError
+from featbench.types import Images
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """What lies in a folder with one folder a class: image files, sorted, the class of each, and all other files."""
+
+    classes: tuple[str, ...]
+    files: list[Path]
+    labels: list[int]
+    others: list[Path]
+
+
+class ClassFolderDataset(FileDataset):
+    """A folder with one folder a class, less the classes named in `without`; other files are ignored and counted."""
+
+    without: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def root(self, data_dir: Path | None) -> Path:
+        """Return the folder that holds the classes; a `DataError` says where it was looked for."""
+
+    def files(self, data_dir: Path | None) -> list[Path]:
+        """Return the image files, class by class."""
+        return class_folders(self.root(data_dir), self.without).files
+
+    def fingerprint(self, data_dir: Path | None) -> str:
+        """Return a hash of the images' contents and of their paths below the folder."""
+        return files_hash(self.files(data_dir), self.root(data_dir))
+
+    def load(self, data_dir: Path | None) -> Images:
+        """Return the images, each read when it is asked for."""
+        found = class_folders(self.root(data_dir), self.without)
+        return Images(ImageFiles(found.files), np.array(found.labels, dtype=np.int64), found.classes)
+
+    def remarks(self, data_dir: Path | None) -> list[str]:
+        """Say which files were ignored."""
+        others = class_folders(self.root(data_dir), self.without).others
+        return [f"{len(others)} other files ignored, as {others[0]}"] if others else []
+
+
+def class_folders(root: Path, without: tuple[str, ...] = ()) -> ClassFolders:
+    """List a folder with one folder a class; hidden folders are no classes.
+
+    Raises `DataError` if there is no such folder or no class in it, if a class holds no images, or if two files or
+    folders have one name but for the case.
+    """
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}")
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+    require_distinct(folders)
+    classes = [folder for folder in folders if folder.name not in without]
+    if not classes:
+        raise DataError(f"{root} holds no folders: a data set of images has one folder a class")
+    files, labels = [], []
+    others = [path for path in root.iterdir() if path.is_file()]
+    for label, folder in enumerate(classes):
+        images, rest = listing(folder)
+        if not images:
+            raise DataError(f"class {folder.name!r} is empty: {folder} holds no images ({', '.join(ENDINGS)})")
+        files += images
+        others += rest
+        labels += [label] * len(images)
+    return ClassFolders(tuple(folder.name for folder in classes), files, labels, sorted(others))

@@ -1,0 +1,78 @@
+"""Image files: read one, list those below a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from featbench.data.dataset import files_hash
+from featbench.errors import DataError
+from featbench.types import Pixels
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".pgm", ".bmp")
+
+
+class ImageFiles(Sequence[Pixels]):
+    """Images that are read from their files when they are asked for, each [height, width] or [height, width, 3]."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Pixels:  # type: ignore[override]
+        return read_image(self.paths[index])
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the image files below a folder, sorted; a `DataError` if there are none."""
+    if not folder.is_dir():
+        raise DataError(f"there is no folder of images {folder}")
+    found, _ = listing(folder)
+    if not found:
+        raise DataError(f"the folder {folder} holds no images ({', '.join(ENDINGS)})")
+    return found
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """Return a hash of the names and contents of a folder's images."""
+    return files_hash(image_files(folder), folder)
+
+
+def read_image(path: Path) -> Pixels:
+    """Read one image as uint8, [height, width] grey or [height, width, 3] RGB; a `DataError` names a damaged file."""
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's own conversion cuts off what 8 bits cannot hold
+                return (np.asarray(image) >> 8).astype(np.uint8)
+            return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{path} cannot be read as an image ({error}): it is damaged, or not what its name says"
+        ) from error
+
+
+def listing(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the image files below a folder, sorted, and all other files."""
+    files = [Path(place) / name for place, _, names in os.walk(folder) for name in names]
+    images = sorted(path for path in files if path.suffix.lower() in ENDINGS and not _is_hidden(path, folder))
+    require_distinct(images)
+    return images, sorted(set(files) - set(images))
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def require_distinct(paths: Iterable[Path]) -> None:
+    """Raise a `DataError` if two paths differ in case alone: other machines take them for one."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        twin = seen.setdefault(str(path).lower(), path)
+        if twin is not path:
+            raise DataError(f"{twin} and {path} have one name but for the case: rename one of them")

@@ -1,0 +1,1 @@
+"""How features are judged: protocols, regimes, draws, published tables, scores."""

@@ -1,0 +1,1 @@
+"""Cells run and watched: the runner, its listeners, the mirror in MLflow."""

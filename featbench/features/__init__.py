@@ -1,0 +1,1 @@
+"""Features as rows or local vectors: their extraction, dense descriptors, codes, spatial pyramids."""

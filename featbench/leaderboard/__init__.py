@@ -1,0 +1,1 @@
+"""The store's results as entries, and entries as pages."""

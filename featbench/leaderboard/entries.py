@@ -1,0 +1,197 @@
+"""Leaderboards: the store's complete results as entries, and entries as pages."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from featbench.comparison import Workbench, regime_label
+from featbench.errors import FeatbenchError, LeaderboardError, UnknownNameError
+from featbench.evaluation.protocol import Protocol
+from featbench.execution.runner import result_key
+from featbench.experiment.cell import Cell
+from featbench.leaderboard.pages import render_csv, render_page
+from featbench.refinement.settings import Refinement
+from featbench.system.files import write_atomically
+from featbench.system.hashing import content_hash
+
+Entry = dict[str, Any]
+
+Record = dict[str, Any]
+
+
+@dataclass
+class Publication:
+    """What was published: the entries written, and the rows that were left out, each with its reason."""
+
+    written: list[Path] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def publish(workbench: Workbench, protocol: str, folder: Path, *, allow_dirty: bool = False) -> Publication:
+    """Write the store's complete results of a protocol to `folder`/<protocol>/entries, one file a row.
+
+    Complete means that every draw that the protocol declares is there, ok, and what the present code and data would
+    give. Results of code that is not committed are left out unless `allow_dirty`. Raises a `LeaderboardError` if
+    nothing can be published.
+    """
+    declared = workbench.registry.protocol(protocol)
+    publication = Publication()
+    for first, records in _rows(workbench, protocol):
+        name = entry_name(first, declared)
+        wanted = 1 if first.train_per_class is None else declared.draws
+        try:
+            entry = _entry(workbench, first, records, wanted, allow_dirty)
+        except FeatbenchError as error:
+            publication.left_out.append(f"{name}: {error}")
+            continue
+        path = folder / protocol / "entries" / f"{name}.json"
+        _write(path, json.dumps(entry, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+        publication.written.append(path)
+    if not publication.written:
+        reasons = "".join(f"\n  {line}" for line in publication.left_out)
+        raise LeaderboardError(f"the store {workbench.store.home} holds no complete results of {protocol}{reasons}")
+    return publication
+
+
+def render(folder: Path, protocol: str) -> list[Path]:
+    """Write README.md and results.csv of a leaderboard from its entries; the same entries give the same bytes."""
+    entries = read_entries(folder, protocol)
+    paths = [folder / protocol / "README.md", folder / protocol / "results.csv"]
+    for path, text in zip(paths, (render_page(protocol, entries), render_csv(entries)), strict=True):
+        _write(path, text)
+    return paths
+
+
+def leaderboards(folder: Path) -> list[str]:
+    """Return the protocols that have a leaderboard."""
+    return sorted(path.parent.name for path in folder.glob("*/entries") if path.is_dir())
+
+
+def read_entries(folder: Path, protocol: str) -> list[Entry]:
+    """Return the entries of a leaderboard, best first; a `LeaderboardError` names a damaged one."""
+    if protocol not in leaderboards(folder):
+        raise UnknownNameError("leaderboard", protocol, leaderboards(folder) or ["none"], f" (in {folder})")
+    entries = []
+    for path in sorted((folder / protocol / "entries").glob("*.json")):
+        try:
+            entry = json.loads(path.read_text("utf-8"))
+            checksum = entry.pop("checksum")
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise LeaderboardError(f"{path} is no leaderboard entry ({error}): publish it again") from error
+        if checksum != content_hash(entry):
+            raise LeaderboardError(f"{path} was changed after it was published: publish it again")
+        entries.append(entry)
+    if not entries:
+        raise LeaderboardError(f"{folder / protocol} has no entries: publish some first")
+    return sorted(entries, key=lambda entry: (-entry["mean"], content_hash(entry)))
+
+
+def entry_name(cell: Cell, protocol: Protocol) -> str:
+    """Return the file name of a row, less .json: what tells it from the others of its protocol, readably."""
+    parts = [
+        str(cell.learner),
+        cell.regime.name,
+        cell.classifier,
+        f"{cell.train_per_class or 'all'} per class",
+        f"seed {cell.seed}",
+    ]
+    if cell.dataset != protocol.dataset:
+        parts.append(_without_folders(cell.dataset))
+    if cell.architecture not in ("", protocol.architecture):
+        parts.append(cell.architecture)
+    if cell.unlabelled:
+        parts.append(f"on {_without_folders(cell.unlabelled)}")
+    if cell.test_per_class is not None:
+        parts.append(f"at most {cell.test_per_class} tested")
+    if cell.device != "cpu":
+        parts.append(cell.device)
+    if cell.precision != "float32":
+        parts.append(cell.precision)
+    if refined_with(cell, protocol):
+        parts.append(f"refined with {refined_with(cell, protocol)}")
+    return "_".join(re.sub(r"[^\w+.=,():-]+", "-", part) for part in parts).replace(":", "of")
+
+
+def refined_with(cell: Cell, protocol: Protocol) -> str:
+    """Return the settings of refinement in which a cell differs from its protocol."""
+    return "" if cell.refinement is None else cell.refinement.beside(Refinement.read(protocol.refinement))
+
+
+def _without_folders(name: str) -> str:
+    """Return the name of a data set, or of a folder, without the folders that it lies in."""
+    base, colon, path = name.rpartition(":")
+    return f"{base}{colon}{Path(path).name}"
+
+
+def _rows(workbench: Workbench, protocol: str) -> list[tuple[Cell, dict[int, Record]]]:
+    """Return the first cell of each row of a protocol, and the sound records of its draws."""
+    rows: dict[Cell, dict[int, Record]] = {}
+    for _, record in workbench.store.records("results"):
+        if record["cell"]["protocol"] != protocol:
+            continue
+        cell = Cell.restore(record["cell"])
+        records = rows.setdefault(replace(cell, draw=0), {})
+        if _is_present(workbench, cell, record):
+            records[cell.draw] = record
+    return sorted(rows.items(), key=lambda row: str(row[0]))
+
+
+def _is_present(workbench: Workbench, cell: Cell, record: Record) -> bool:
+    """Tell whether the present code, plugins and data would look for this result."""
+    try:
+        return bool(result_key(cell, workbench.steps) == record["key"])
+    except FeatbenchError:
+        return False
+
+
+def _entry(workbench: Workbench, first: Cell, records: Mapping[int, Record], wanted: int, allow_dirty: bool) -> Entry:
+    missing = [draw for draw in range(wanted) if records.get(draw, {"status": "not run"})["status"] != "ok"]
+    if missing:
+        states = ", ".join(f"draw {draw} {records.get(draw, {'status': 'not run'})['status']}" for draw in missing)
+        raise LeaderboardError(f"incomplete under the present code and data: {states}")
+    chosen = [records[draw] for draw in range(wanted)]
+    provenance = _provenance(workbench, chosen)
+    if not allow_dirty and any(document["dirty"] for document in provenance):
+        raise LeaderboardError("computed by code that was not committed; commit and run again, or --allow-dirty")
+    scores = [record["score"]["value"] for record in chosen]
+    described = {name: value for name, value in first.describe().items() if name != "draw"}
+    entry = {
+        **described,
+        "dataset": _without_folders(first.dataset),
+        "unlabelled": None if first.unlabelled is None else _without_folders(first.unlabelled),
+        "label": regime_label(first, workbench.registry),
+        "refined_with": refined_with(first, workbench.registry.protocol(first.protocol)),
+        "features": str(first.learner),
+        "mean": fmean(scores),
+        "std": stdev(scores) if len(scores) > 1 else None,
+        "n": len(scores),
+        "scores": scores,
+        "seconds": {name: fmean(r["seconds"][name] for r in chosen) for name in chosen[0]["seconds"]},
+        "chosen": [record["report"] for record in chosen],
+        "results": [record["key"] for record in chosen],
+        "provenance": provenance,
+    }
+    return {"checksum": content_hash(entry), **entry}
+
+
+def _provenance(workbench: Workbench, records: Sequence[Record]) -> list[dict[str, Any]]:
+    found = []
+    for key in dict.fromkeys(record["provenance"] for record in records):
+        document = workbench.store.read_record("provenance", key)
+        if document is None:
+            raise LeaderboardError("its provenance is missing from the store; run it again with --retry")
+        found.append(document)
+    return found
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_atomically(path, lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise LeaderboardError(f"cannot write {path}: {error.strerror or error}") from error

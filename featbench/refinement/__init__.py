@@ -1,0 +1,1 @@
+"""R+ and U+: back-propagation through the whole network."""

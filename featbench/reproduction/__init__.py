@@ -1,0 +1,1 @@
+"""A published table measured anew, judged and printed."""

@@ -1,0 +1,175 @@
+"""A published table measured anew: its cells are run as any comparison, and set beside the published numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from featbench.comparison import Comparison, Workbench, cells_frame
+from featbench.errors import PluginError, UnknownNameError, UsageError
+from featbench.evaluation.published import PublishedRow, PublishedTable
+from featbench.experiment.cell import Cell
+from featbench.experiment.grid import BASELINES
+from featbench.experiment.request import Request
+from featbench.reproduction.claims import judge_claims
+from featbench.statistics.summary import summarise
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A table measured anew.
+
+    rows: a row for each cell of the table, baselines first, with the columns of a comparison and: row, column,
+    published, published_std, difference (measured less published), tolerance, verdict. claims: a row for each contrast
+    of a claim: claim, contrast, published, mean, std, n, p (one-sided, Holm), verdict.
+    """
+
+    table: PublishedTable
+    comparison: Comparison
+    rows: pd.DataFrame
+    claims: pd.DataFrame
+
+
+def reproduce(
+    workbench: Workbench,
+    name: str,
+    request: Request,
+    *,
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    retry: bool = False,
+    track: str | bool = True,
+) -> Reproduction:
+    """Measure a published table, or some `rows` and `columns` of it.
+
+    Of `request` count draws, seed, device, precision, refine, unlabelled, dataset and test_per_class. Cells that the
+    store holds are read.
+    """
+    table = workbench.registry.table(name)
+    plan = plan_table(workbench, table, request, rows, columns)
+    asked = {"reproduce": name, "rows": rows, "columns": columns, **_variations(request)}
+    comparison = workbench.run(list(plan), asked, retry=retry, track=track)
+    places = list(plan.values())
+    frame = cells_frame(comparison.runs, workbench.registry)
+    frame["row"], frame["column"] = [row for row, _ in places], [column for _, column in places]
+    measured = _measured_rows(table, frame)
+    ratio = _test_over_train(workbench, next(iter(plan)))
+    return Reproduction(table, comparison, measured, judge_claims(table.claims, table, measured, ratio))
+
+
+def plan_table(
+    workbench: Workbench,
+    table: PublishedTable,
+    request: Request,
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+) -> dict[Cell, tuple[str, str]]:
+    """Return the cells of a table, each with its row and column ("" for baselines), those first."""
+    _require_sound(table)
+    wanted = _chosen("row", rows, [row.name for row in table.rows])
+    shown = _chosen("column", columns, table.columns)
+    plan: dict[Cell, tuple[str, str]] = {}
+    for row in table.rows:
+        for column in shown:
+            if row.name in wanted and column in row.values:
+                for cell in _cells(workbench, table, request, row, column):
+                    place = (cell.learner.name, "") if cell.learner.name in BASELINES else (row.name, column)
+                    if plan.setdefault(cell, place) != place:
+                        raise PluginError(
+                            f"table {table.name}: {' '.join(place)} runs what {' '.join(plan[cell])} does"
+                        )
+    if not plan:
+        raise UsageError(f"{table.name} has no numbers for rows {', '.join(wanted)} in columns {', '.join(shown)}")
+    return plan
+
+
+def _require_sound(table: PublishedTable) -> None:
+    """Raise a `PluginError` for what a table declares wrongly, before anything is computed."""
+    names = [row.name for row in table.rows]
+    cells = {(row.name, column) for row in table.rows for column in row.values}
+    used = {column for _, column in cells}
+    claimed = {(row, column) for claim in table.claims for line in claim.contrasts for _, row, column in line.terms}
+    problems = [
+        *(f"two rows are named {name}" for name in sorted({name for name in names if names.count(name) > 1})),
+        *(f"a row is named {name}, as a baseline is" for name in names if name in BASELINES),
+        *(f"row {row.name} measures a baseline" for row in table.rows if row.learner in BASELINES),
+        *(f"there are numbers for {column}, which is no column" for column in sorted(used - set(table.columns))),
+        *(f"column {column} has no tolerance" for column in sorted(used - set(table.tolerance))),
+        *(f"a claim speaks of {row} {column}, which has no number" for row, column in sorted(claimed - cells)),
+    ]
+    if problems:
+        raise PluginError(f"table {table.name}: {'; '.join(problems)}")
+
+
+def _chosen(what: str, asked: Sequence[str] | None, known: Sequence[str]) -> list[str]:
+    for name in asked or ():
+        if name not in known:
+            raise UnknownNameError(what, name, known)
+    return list(dict.fromkeys(asked or known))
+
+
+def _cells(workbench: Workbench, table: PublishedTable, request: Request, row: PublishedRow, column: str) -> list[Cell]:
+    asked = replace(
+        request,
+        protocol=table.protocol,
+        features=[row.learner],
+        regimes=[row.regime],
+        classifiers=[row.classifier],
+        stages=f"{row.stages}:{column}" if row.stages else None,
+        train_per_class=None,
+    )
+    return workbench.plan(asked)
+
+
+def _variations(request: Request) -> dict[str, Any]:
+    kept = ("dataset", "draws", "seed", "device", "precision", "refine", "unlabelled", "test_per_class")
+    return {name: value for name, value in asdict(request).items() if name in kept}
+
+
+def _measured_rows(table: PublishedTable, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for all draws of a cell of the table, with what was published."""
+    published = {row.name: row for row in table.rows}
+    rows = []
+    for (row, column), cells in frame.groupby(["row", "column"], sort=False):
+        measured = summarise(cells).iloc[0].to_dict()
+        source = published.get(str(row))
+        value = None if source is None else source.values[str(column)]
+        deviation = None if source is None else source.deviations.get(str(column))
+        tolerance = None if source is None else table.tolerance[str(column)]
+        mean = measured["mean"]
+        difference = None if value is None or pd.isna(mean) else mean - value
+        rows.append(
+            {
+                "row": row,
+                "column": column,
+                "published": value,
+                "published_std": deviation,
+                **measured,
+                "difference": difference,
+                "tolerance": tolerance,
+                "verdict": _verdict(difference, tolerance, str(measured["status"])),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _verdict(difference: float | None, tolerance: float | None, status: str) -> str:
+    if status != "ok":
+        return status
+    if difference is None or tolerance is None:
+        return ""
+    return "within" if abs(difference) <= tolerance else "above" if difference > 0 else "below"
+
+
+def _test_over_train(workbench: Workbench, cell: Cell) -> float:
+    """Return how many images are tested on for each that is trained on."""
+    census = workbench.steps.survey(cell.dataset, cell.preprocessing).census
+    own = census.own_test if cell.test == "fixed" else (0,) * len(census.images)
+    rest = [count - test for count, test in zip(census.images, own, strict=True)]
+    trained = [count if cell.train_per_class is None else cell.train_per_class for count in rest]
+    left = own if cell.test == "fixed" else [count - used for count, used in zip(rest, trained, strict=True)]
+    tested = [count if cell.test_per_class is None else min(count, cell.test_per_class) for count in left]
+    return sum(tested) / sum(trained)

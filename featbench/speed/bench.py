@@ -1,0 +1,278 @@
+"""Feature extraction measured on this machine, beside its convolutions alone and plain torch."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import pairwise, product
+from math import prod
+from statistics import median
+from textwrap import shorten
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from featbench.devices.batches import Batches
+from featbench.devices.failures import is_out_of_memory
+from featbench.devices.selection import resolve_device, select
+from featbench.errors import UsageError
+from featbench.learning.learner import FilterLearner
+from featbench.learning.networks import assemble, learn_stages
+from featbench.operations.precision import HALVES, Precision, check_precision
+from featbench.registry import Registry
+from featbench.speed.convolutions import Call, convolutions_of, fastest
+from featbench.speed.peak_memory import with_peak
+from featbench.stages.architecture import Architecture, Shape
+from featbench.store.provenance import describe_run
+from featbench.system.clock import Clock
+
+ARCHITECTURES = ("64F9-Rabs-N-PA10/5", "64F9-Rabs-N-PA10/5 > 256F9:16-Rabs-N-PA6/4")
+"""What is measured if no architecture is given: the two of Jarrett et al. 2009."""
+
+BATCHES = {"cpu": (1, 32), "cuda": (1, 256)}
+"""Images at once if nothing else is asked for."""
+
+COMPARED = 2
+"""Images of which the features are compared with those in float64."""
+
+EMULATED = (
+    "on a CPU tf32, bf16 and fp16 are emulated by rounding float32; "
+    "there the convolutions, the reference and torch.compile run in float32"
+)
+
+NOT_COMPILED = "torch.compile was left out: --no-compile"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one row measures: batch images of size×size pixels through an architecture, on a device."""
+
+    architecture: Architecture
+    device: str
+    precision: Precision
+    batch: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.architecture} on {self.device} in {self.precision}, batch {self.batch}"
+
+    @property
+    def shape(self) -> Shape:
+        """The maps that one image comes as."""
+        return 1, self.size, self.size
+
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes of maps that stages read and write at least: what comes in and goes out once, the bank's maps twice.
+
+        What goes in and out is float32; bf16 and fp16 keep the bank's maps in 16 bits.
+        """
+        width = 2 if self.precision in HALVES else 4
+        shapes = pairwise([self.shape, *self.architecture.shapes(self.shape)])
+        return self.batch * sum(
+            4 * (prod(before) + prod(after)) + 2 * width * prod(stage.bank.output_shape(stage.bank_input(before)))
+            for stage, (before, after) in zip(self.architecture.stages, shapes, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a case gave.
+
+    seconds: medians for the whole batch, of ours, convolution, reference and compiled; what was left out is not there.
+    peak_bytes: of ours, None where the system does not tell. error: relative, of the features, against float64.
+    """
+
+    case: Case
+    seconds: Mapping[str, float]
+    peak_bytes: int | None
+    error: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Images a second, ours."""
+        return self.case.batch / self.seconds["ours"]
+
+    @property
+    def gigabytes_per_second(self) -> float:
+        """The bytes that have to move, in 10^9 a second."""
+        return self.case.moved_bytes / self.seconds["ours"] / 1e9
+
+    @property
+    def times_convolution(self) -> float | None:
+        """How many times as long as its convolutions alone."""
+        alone = self.seconds.get("convolution")
+        return None if alone is None else self.seconds["ours"] / alone
+
+    def times_as_fast_as(self, other: str) -> float | None:
+        """How many times as fast as `reference` or `compiled`, if that was measured."""
+        theirs = self.seconds.get(other)
+        return None if theirs is None else theirs / self.seconds["ours"]
+
+
+def devices_of(name: str) -> list[str]:
+    """Return the devices to measure: of `auto` the CPU and, where there is one, the CUDA device."""
+    found = resolve_device(name).type
+    return ["cpu", "cuda"] if name == "auto" and found == "cuda" else [found]
+
+
+def plan(
+    stages: Sequence[str], devices: Sequence[str], batches: Sequence[int] | None, size: int, precisions: Sequence[str]
+) -> list[Case]:
+    """Return every case, in the order of the table, or raise a `UsageError`: nothing is computed.
+
+    batches: images at once, None for `BATCHES`.
+    """
+    architectures = [Architecture.parse(text) for text in dict.fromkeys(stages)]
+    for architecture in architectures:
+        architecture.shapes((1, size, size))
+    for batch in batches or ():
+        if batch < 1:
+            raise UsageError(f"a batch holds at least 1 image, not {batch}")
+    known = [check_precision(name) for name in dict.fromkeys(precisions)]
+    for device, precision in product(devices, known):
+        select(device, precision)
+    return [
+        Case(architecture, device, precision, batch, size)
+        for architecture, device in product(architectures, devices)
+        for batch, precision in product(dict.fromkeys(batches or BATCHES[device]), known)
+    ]
+
+
+class Bench:
+    """Measures cases; each time is the median of `repeats`. `notes` says what was left out of rows, and why."""
+
+    def __init__(self, repeats: int, *, compiles: bool = True) -> None:
+        if repeats < 1:
+            raise UsageError(f"each time is the median of at least 1 run, not {repeats}")
+        self.repeats, self.compiles = repeats, compiles
+        self._notes: dict[str, None] = {}
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out so far, and why."""
+        return list(self._notes)
+
+    @torch.no_grad()
+    def measure(self, case: Case) -> Row:
+        """Measure one case; a `DeviceError` if one image alone is too large for the memory."""
+        device, maps, network = torch.device(case.device), noise(case), random_network(case)
+
+        def fresh() -> tuple[Batches, Tensor]:
+            batches = Batches(deepcopy(network), device, case.precision)
+            return batches, batches.launch(maps)()
+
+        # Libraries are loaded and kernels compiled by the first call, which is no memory that extraction takes.
+        fresh()
+        (batches, features), peak = with_peak(device, fresh)
+        exact = deepcopy(network).double()(maps[:COMPARED].double())
+        error = float((features[:COMPARED] - exact).norm() / exact.norm())
+        calls: dict[str, Call] = {"ours": lambda: batches.launch(maps)()}
+        for name, make in self._others(case, network, maps).items():
+            call = self._warmed_up(case, name, make)
+            if call is not None:
+                calls[name] = call
+        return Row(case, self._medians(case, calls), peak, error)
+
+    def _others(self, case: Case, network: nn.Module, maps: Tensor) -> dict[str, Callable[[], Call]]:
+        """Return how each of what we stand beside is made."""
+        device = torch.device(case.device)
+        dtype = _half(case) or torch.float32
+        plain = deepcopy(network).to(device).eval()
+        others: dict[str, Callable[[], Call]] = {
+            "convolution": lambda: fastest(convolutions_of(network, maps[:1]), case.batch, device, dtype),
+            "reference": lambda: lambda: plain(maps.to(device)).cpu(),
+        }
+        if case.device == "cpu" and case.precision != "float32":
+            self._notes[EMULATED] = None
+        if self.compiles:
+            others["compiled"] = lambda: _compiled(plain, maps, device)
+        else:
+            self._notes[NOT_COMPILED] = None
+        return others
+
+    def _warmed_up(self, case: Case, name: str, make: Callable[[], Call]) -> Call | None:
+        """Make what is measured and call it once; None, and a note, if it cannot run here."""
+        try:
+            with plain_torch(case):
+                call = make()
+                call()
+        except Exception as error:  # a compiler that is not there fails in many ways
+            if name != "compiled" and not is_out_of_memory(error):
+                raise
+            title = "torch.compile" if name == "compiled" else name
+            self._notes[f"{title} was left out: {type(error).__name__}: {shorten(str(error), 200)}"] = None
+            return None
+        return call
+
+    def _medians(self, case: Case, calls: Mapping[str, Call]) -> dict[str, float]:
+        """Return median seconds; the calls take turns, so that a drift of the machine meets all alike."""
+        seconds: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in range(self.repeats):
+            for name, call in calls.items():
+                with nullcontext() if name == "ours" else plain_torch(case):
+                    clock = Clock(torch.device(case.device))
+                    call()
+                    seconds[name].append(clock.seconds())
+        return {name: median(times) for name, times in seconds.items()}
+
+
+def noise(case: Case) -> Tensor:
+    """Return maps [batch, 1, size, size] of normal noise, the same images first in every batch."""
+    generator = np.random.default_rng(0)
+    return torch.from_numpy(generator.standard_normal((case.batch, *case.shape), dtype=np.float32))
+
+
+def random_network(case: Case) -> nn.Module:
+    """Return the architecture with random filters, on the CPU."""
+    learner = Registry().learner("random")()
+    assert isinstance(learner, FilterLearner)
+    stages = learn_stages(case.architecture, learner, case.shape, None, seed=0, device=torch.device("cpu"))
+    return assemble(case.architecture, learner, case.shape, stages).eval()
+
+
+@contextmanager
+def plain_torch(case: Case) -> Iterator[None]:
+    """Have torch compute in the precision of a case, as fast as its own settings allow; on a CPU that is float32."""
+    if case.device == "cpu":
+        yield
+        return
+    half = _half(case)
+    cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=case.precision == "tf32")
+    with cudnn, torch.autocast("cuda", half, enabled=half is not None):
+        yield
+
+
+def machine() -> dict[str, Any]:
+    """Return the provenance of a run, with the driver of the GPU if there is one that says so."""
+    return {**describe_run(), "driver": _driver()}
+
+
+def _half(case: Case) -> torch.dtype | None:
+    """Return the type of 16 bits that torch itself computes a case in, if it does."""
+    return HALVES.get(case.precision) if case.device == "cuda" else None
+
+
+def _compiled(network: nn.Module, maps: Tensor, device: torch.device) -> Call:
+    # Every case starts anew: what was compiled for another batch would be made general, and slower, for this one.
+    torch.compiler.reset()
+    compiled = torch.compile(network, dynamic=False)
+    return lambda: compiled(maps.to(device)).cpu()
+
+
+def _driver() -> str | None:
+    program = shutil.which("nvidia-smi")
+    if program is None or not torch.cuda.is_available():
+        return None
+    asked = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.partition("\n")[0].strip() or None

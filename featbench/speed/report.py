@@ -1,0 +1,110 @@
+"""The table of measured extraction, as text or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from featbench.speed.bench import Row
+
+HEADERS = (
+    "architecture",
+    "device",
+    "precision",
+    "batch",
+    "images/s",
+    "ms/image",
+    "GB/s",
+    "× convolution",
+    "× reference",
+    "× compiled",
+    "peak memory",
+    "error",
+)
+
+CONTENDERS = ("ours", "convolution", "reference", "compiled")
+
+EXPLANATION = """\
+images/s, ms/image: from maps in the machine's memory to features there; each time is the median of {repeats}.
+GB/s: the maps that each stage reads and writes at least, over the time: its input read, its filter bank's maps written
+and read, its output written.
+× convolution: our time over that of the convolutions alone (torch, on the device, no bias): smaller is better.
+× reference, × compiled: how many times as fast as the same network in plain torch, and under torch.compile.
+peak memory, in MiB: on CUDA all that was allocated; on a CPU by how much the process grew.
+error: ‖a - b‖/‖b‖ of the features against float64, on at most 2 images."""
+
+
+def render_json(rows: Sequence[Row]) -> str:
+    """Return the rows as a JSON array, ending with a newline; null is what was not measured."""
+    return json.dumps([json_row(row) for row in rows], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def render_table(rows: Sequence[Row], repeats: int, notes: Sequence[str], machine: Mapping[str, Any]) -> str:
+    """Return the rows as a table, with what its columns mean, the notes, and what it was measured on."""
+    table = tabulate(
+        [_line(row) for row in rows],
+        headers=HEADERS,
+        colalign=("left", "left", "left", *("right",) * (len(HEADERS) - 3)) if rows else (),
+        disable_numparse=True,
+    )
+    said = [table, EXPLANATION.format(repeats=repeats), "\n".join(notes), "\n".join(machine_lines(machine))]
+    return "\n\n".join(part for part in said if part) + "\n"
+
+
+def json_row(row: Row) -> dict[str, Any]:
+    """Return a row by the names of its columns; milliseconds are those of the whole batch."""
+    return {
+        "architecture": str(row.case.architecture),
+        "device": row.case.device,
+        "precision": row.case.precision,
+        "batch": row.case.batch,
+        "size": row.case.size,
+        "images_per_second": row.images_per_second,
+        "gigabytes_per_second": row.gigabytes_per_second,
+        "times_convolution": row.times_convolution,
+        "times_reference": row.times_as_fast_as("reference"),
+        "times_compiled": row.times_as_fast_as("compiled"),
+        "peak_bytes": row.peak_bytes,
+        "error": row.error,
+        "milliseconds": {name: _times(1e3, row.seconds.get(name)) for name in CONTENDERS},
+    }
+
+
+def machine_lines(machine: Mapping[str, Any]) -> list[str]:
+    """Return what it was measured on, from the provenance of the run."""
+    versions = machine["versions"]
+    lines = [f"{machine['cpu']}, {machine['cores']} cores; {machine['threads']} threads"]
+    if machine["gpu"]:
+        driver = f"driver {machine['driver']}, " if machine["driver"] else ""
+        lines.append(f"{machine['gpu']}; {driver}CUDA {machine['cuda']}")
+    commit = f" ({machine['commit'][:10]}{', edited' if machine['dirty'] else ''})" if machine["commit"] else ""
+    lines.append(f"torch {versions['torch']}, Python {machine['python']}, featbench {versions['featbench']}{commit}")
+    return lines
+
+
+def _line(row: Row) -> list[str]:
+    return [
+        str(row.case.architecture),
+        row.case.device,
+        row.case.precision,
+        str(row.case.batch),
+        f"{row.images_per_second:.4g}",
+        f"{1e3 / row.images_per_second:.3f}",
+        f"{row.gigabytes_per_second:.3g}",
+        _number(row.times_convolution),
+        _number(row.times_as_fast_as("reference")),
+        _number(row.times_as_fast_as("compiled")),
+        "" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.1f}",
+        f"{row.error:.1e}",
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _times(factor: float, value: float | None) -> float | None:
+    return None if value is None else factor * value

@@ -1,0 +1,113 @@
+"""What `F` stands for: a filter bank and the non-linearity that belongs to its learner, as torch modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from featbench.stages.connection_table import full_table
+from featbench.stages.filters import Filters
+
+
+class FilterBank(nn.Module):
+    """Valid correlation with a bank of filters, plus a bias: y_j = b_j + Σ_i k_ij ∗ x_i.
+
+    `table` [groups, fan_in] names the maps that each of the equal groups of filters sees.
+    """
+
+    table: Tensor
+
+    def __init__(self, filters: Filters, table: NDArray[np.int64]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(filters.weight.clone())
+        self.bias = nn.Parameter(filters.bias.clone())
+        self.groups = len(table)
+        self.in_order = np.array_equal(table, full_table(table.shape[1]))
+        self.register_buffer("table", torch.from_numpy(table.copy()))
+
+    def sees_all(self, maps: int) -> bool:
+        """Whether every filter sees each of so many maps, in their order, so that the table says nothing."""
+        return self.in_order and self.table.shape[1] == maps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Filter x [n, maps, h, w] into [n, filters, h - size + 1, w - size + 1]."""
+        seen = x if self.sees_all(x.shape[1]) else x[:, self.table.flatten()]
+        return functional.conv2d(seen, self.weight, self.bias, groups=self.groups)
+
+
+class TanhGain(nn.Module):
+    """F_CSG's non-linearity: y_j = g_j tanh(x_j), one gain per map (Jarrett et al. 2009, eq. 1)."""
+
+    def __init__(self, gain: Tensor) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(gain.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply tanh and the gain of each map to x [n, maps, ...]."""
+        return torch.tanh(x) * per_map(self.gain, x)
+
+
+class Shrinkage(nn.Module):
+    """Soft threshold, y_j = sign(x_j) max(|x_j| - θ_j, 0), one θ per map (Gregor, LeCun 2010)."""
+
+    def __init__(self, threshold: Tensor) -> None:
+        super().__init__()
+        self.threshold = nn.Parameter(threshold.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shrink x [n, maps, ...] towards zero."""
+        return x.sign() * functional.relu(x.abs() - per_map(self.threshold, x))
+
+
+class SmoothShrinkage(nn.Module):
+    """y = sign(x) (log(e^{βθ} + e^{β|x|} - 1)/β - θ), one β and one θ per map (Kavukcuoglu et al. 2010, eq. 5).
+
+    It passes through 0, and tends to the soft threshold as β grows.
+    """
+
+    def __init__(self, threshold: Tensor, sharpness: Tensor) -> None:
+        super().__init__()
+        self.threshold = nn.Parameter(threshold.clone())
+        self.sharpness = nn.Parameter(sharpness.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shrink x [n, maps, ...] smoothly towards zero."""
+        # For θ < 0 or β < 0, where training may stray, the formula has no meaning.
+        threshold = per_map(self.threshold.clamp_min(0), x)
+        sharpness = per_map(self.sharpness.clamp_min(1e-3), x)
+        size = x.abs()
+        # log(e^a + e^b - 1) = m + log1p(e^{-|a-b|} - e^{-m}), m the larger: nothing overflows.
+        larger = sharpness * torch.maximum(size, threshold)
+        rest = torch.exp(-sharpness * (size - threshold).abs()) - torch.exp(-larger)
+        return x.sign() * ((larger + torch.log1p(rest)) / sharpness - threshold)
+
+
+def per_map(values: Tensor, x: Tensor) -> Tensor:
+    """View values [maps] so that they broadcast over x [n, maps, ...]."""
+    return values.view(-1, *(1,) * (x.ndim - 2))
+
+
+NONLINEARITIES: dict[str, Callable[[Filters], nn.Module]] = {
+    "tanh": lambda filters: TanhGain(filters.gain),
+    "shrink": lambda filters: Shrinkage(filters.extras["threshold"]),
+    "smooth-shrink": lambda filters: SmoothShrinkage(filters.extras["threshold"], filters.extras["sharpness"]),
+}
+"""Non-linearities of learned encoders; each finds its parameters, by their names, among the filters' tensors."""
+
+Encoder = Callable[[Filters, NDArray[np.int64]], nn.Module]
+"""Builds what `F` stands for from a learner's filters and the connection table."""
+
+
+def encoder_of(nonlinearity: str, filters: Filters, table: NDArray[np.int64]) -> nn.Module:
+    """Build a filter bank with bias and one of `NONLINEARITIES`."""
+    return nn.Sequential(FilterBank(filters, table), NONLINEARITIES[nonlinearity](filters))
+
+
+def tanh_encoder(filters: Filters, table: NDArray[np.int64]) -> nn.Module:
+    """F_CSG: filter bank, bias, tanh, gain per map. What `F` means unless the learner says otherwise."""
+    return encoder_of("tanh", filters, table)

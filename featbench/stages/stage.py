@@ -1,0 +1,112 @@
+"""The operations of a stage as differentiable torch modules, and the stage that chains them.
+
+Every operation maps [n, maps, height, width] to the same with other sizes (DESIGN: docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from featbench.stages.architecture import NormalisationSpec, OperationSpec, PointwiseSpec, PoolingSpec, StageSpec
+from featbench.stages.connection_table import full_table
+from featbench.stages.encoders import Encoder, FilterBank, Shrinkage, tanh_encoder
+from featbench.stages.filters import Filters
+from featbench.stages.normalization import LocalNormalisation
+from featbench.stages.pooling import Pooling
+
+SHRINKAGE = 0.5
+"""Threshold that `shrink` starts from in every map."""
+
+
+class Rectification(nn.Module):
+    """R_abs: y = |x|."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the absolute value."""
+        return x.abs()
+
+
+class WinnerTakesAll(nn.Module):
+    """At each position the map of largest magnitude keeps its value, the others become zero; the first wins a tie."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep the winners of x."""
+        winner = x.abs().argmax(dim=1, keepdim=True)
+        return torch.zeros_like(x).scatter(1, winner, x.gather(1, winner))
+
+
+class Stage(nn.Sequential):
+    """One stage: the operations of its spec from left to right, around the filters of its bank.
+
+    `maps` is the number of maps that enter the stage, `table` the connection table of its bank (None: every filter
+    sees every map), `encoder` what `F` stands for.
+    """
+
+    def __init__(
+        self,
+        spec: StageSpec,
+        maps: int,
+        filters: Filters,
+        table: NDArray[np.int64] | None = None,
+        encoder: Encoder = tanh_encoder,
+    ) -> None:
+        before, after = spec.around_bank()
+        table = full_table(filters.weight.shape[1]) if table is None else table
+        bank = encoder(filters, table) if spec.bank.encoder else FilterBank(filters, table)
+        super().__init__(*operations(before, maps), bank, *operations(after, spec.bank.filters))
+        self.spec = spec
+
+
+class MultiStage(nn.Sequential):
+    """Stages of which several give features: their maps, flattened and joined in the order of the stages.
+
+    kept: the numbers, from 1, of the stages before the last whose maps are features as well. Maps [n, ...] become rows
+    [n, d]. Source: multi-stage features of Sermanet, Kavukcuoglu, Chintala, LeCun 2013.
+    """
+
+    def __init__(self, stages: Sequence[nn.Module], kept: Collection[int]) -> None:
+        super().__init__(*stages)
+        self.kept = frozenset(kept)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features [n, d] of maps x."""
+        rows: list[Tensor] = []
+        for number, stage in enumerate(self, start=1):
+            x = stage(x)
+            if number in self.kept:
+                rows.append(x.flatten(1))
+        return torch.cat([*rows, x.flatten(1)], dim=1)
+
+
+def operations(specs: Sequence[OperationSpec], maps: int) -> nn.Sequential:
+    """Build operations that need no filters, for `maps` incoming maps."""
+    modules: list[nn.Module] = []
+    for spec in specs:
+        modules.append(_operation(spec, maps))
+        if isinstance(spec, PoolingSpec):
+            maps = spec.output_maps(maps)
+    return nn.Sequential(*modules)
+
+
+def _operation(spec: OperationSpec, maps: int) -> nn.Module:
+    match spec:
+        case NormalisationSpec(kind, size, zeros):
+            return LocalNormalisation(size, subtractive=kind != "Ndiv", divisive=kind != "Nsub", zeros=zeros)
+        case PoolingSpec():
+            return Pooling(spec)
+        case PointwiseSpec("Rabs"):
+            return Rectification()
+        case PointwiseSpec("tanh"):
+            return nn.Tanh()
+        case PointwiseSpec("relu"):
+            return nn.ReLU()
+        case PointwiseSpec("wta"):
+            return WinnerTakesAll()
+        case PointwiseSpec("shrink"):
+            return Shrinkage(torch.full((maps,), SHRINKAGE))
+    raise TypeError(f"{spec} needs filters")

@@ -1,0 +1,1 @@
+"""A data frame in, numbers out: means over draws, tests of differences."""

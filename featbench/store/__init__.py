@@ -1,0 +1,1 @@
+"""Results and artifacts under content hashes, and the steps of a cell that look there first."""

@@ -1,0 +1,158 @@
+"""Filters to look at: those that a learner finds under a protocol, or on a folder of images alone; and their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from featbench.comparison import Workbench
+from featbench.data.maps import Preprocessing
+from featbench.devices.selection import resolve_device
+from featbench.errors import UsageError
+from featbench.experiment.request import Request, parse_choice
+from featbench.learning.learner import FilterLearner
+from featbench.learning.networks import StageFilters, learn_stages, refusal
+from featbench.stages.architecture import Architecture
+from featbench.stages.filters import Bank
+from featbench.stages.stage import Stage
+
+NATURAL = Preprocessing(standardise=True, lcn=1.0)
+"""How natural images are preprocessed where no protocol says it: local contrast normalisation, as in the papers."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Filters to be drawn: weight [filters, maps, size, size], and rows and columns of their map if they have one."""
+
+    weight: NDArray[Any]
+    grid: tuple[int, int] | None = None
+
+
+def protocol_filters(workbench: Workbench, request: Request, stage: int, name: str) -> Shown:
+    """Return the filters of one stage for the first draw of a request's only learner.
+
+    `name` is what is shown: `weight`, or another tensor that the learner keeps with its filters, as `decoder` of PSD.
+    """
+    learner = _only_learner(workbench, request)
+    cell = next(cell for cell in workbench.plan(replace(request, draws=1)) if cell.architecture)
+    if cell.skip:
+        raise UsageError(cell.skip)
+    steps = workbench.steps
+    images, maps = steps.load(cell.dataset, cell.preprocessing)
+    split = steps.split(cell, images)
+    if not cell.regime.refined or name != "weight":
+        stages, _ = steps.learn_filters(cell, split, learner, maps)
+        weight = _tensor(stages, stage, name)
+    else:
+        network, _ = steps.learn(cell, split, maps)
+        steps.refine(cell, split, network, maps, images)
+        weight = _refined_weight(network, stage)
+    return Shown(weight, _grid(learner, Architecture.parse(cell.architecture), stage, weight.shape[1]))
+
+
+def folder_filters(workbench: Workbench, request: Request, stage: int, name: str) -> Shown:
+    """Return the filters of one stage that the request's only learner finds on its folder of unlabelled images."""
+    assert request.unlabelled is not None and request.stages is not None
+    learner = _only_learner(workbench, request)
+    architecture, device = Architecture.parse(request.stages), resolve_device(request.device)
+    maps = workbench.steps.pool(request.unlabelled, NATURAL)
+    smallest = (1, min(height for height, _ in maps.sizes), min(width for _, width in maps.sizes))
+    reason = refusal(architecture, learner, smallest)
+    if reason:
+        raise UsageError(reason)
+    stages = learn_stages(architecture, learner, smallest, maps, seed=request.seed, device=device)
+    weight = _tensor(stages, stage, name)
+    return Shown(weight, _grid(learner, architecture, stage, weight.shape[1]))
+
+
+def sort_filters(shown: Shown, by: str) -> Shown:
+    """Return the filters in the order of one of `ORDERS`, off their map."""
+    keys = ORDERS[by](shown.weight.astype(np.float64))
+    return Shown(shown.weight[np.argsort(keys, kind="stable")])
+
+
+def put_on_map(shown: Shown, rows: int, columns: int) -> Shown:
+    """Return the filters on a map of so many rows and columns; raises `UsageError` if they do not fill it."""
+    filters, maps = shown.weight.shape[:2]
+    if maps > 1:
+        raise UsageError(f"these filters see {maps} maps each: only those that see one are drawn on a map")
+    if rows * columns != filters:
+        raise UsageError(f"{filters} filters do not fill a map of {rows}×{columns}")
+    return replace(shown, grid=(rows, columns))
+
+
+def _variance(weight: NDArray[Any]) -> NDArray[Any]:
+    return -np.asarray(weight.var(axis=(1, 2, 3)))
+
+
+def _frequency(weight: NDArray[Any]) -> NDArray[Any]:
+    """Return the mean distance from 0 of the filters' power spectra, in cycles per pixel."""
+    power, down, right = _spectra(weight)
+    total = power.sum(axis=(1, 2))
+    return np.asarray((power * np.hypot(down, right)).sum(axis=(1, 2)) / np.where(total > 0, total, 1))
+
+
+def _orientation(weight: NDArray[Any]) -> NDArray[Any]:
+    """Return the direction across the filters' bars, the axis of their power spectra, in radians from 0 to π."""
+    power, down, right = _spectra(weight)
+    across = (power * 2 * down * right).sum(axis=(1, 2))
+    along = (power * (right**2 - down**2)).sum(axis=(1, 2))
+    # An angle of a hair's breadth below 0 is one of 0, not of nearly π.
+    return np.asarray((np.arctan2(across, along) / 2 + 1e-9) % np.pi)
+
+
+def _spectra(weight: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return power spectra [filters, n, n], summed over maps, and the frequencies down [n, 1] and right [n]."""
+    points = 4 * weight.shape[-1]
+    power = (np.abs(np.fft.fft2(weight, s=(points, points))) ** 2).sum(axis=1)
+    frequencies = np.fft.fftfreq(points)
+    return power, frequencies[:, None], frequencies
+
+
+ORDERS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "variance": _variance,
+    "frequency": _frequency,
+    "orientation": _orientation,
+}
+"""What filters may be sorted by: the variance of their weights, largest first; frequency, lowest first; orientation."""
+
+
+def _grid(learner: FilterLearner, architecture: Architecture, stage: int, maps: int) -> tuple[int, int] | None:
+    """Return the map of a learner's filters, which those of a connection table's several groups do not share."""
+    bank = architecture.stages[stage - 1].bank
+    return learner.grid(Bank(bank.filters, bank.size, maps)) if bank.fan_in is None else None
+
+
+def _only_learner(workbench: Workbench, request: Request) -> FilterLearner:
+    if request.features is None or len(request.features) != 1:
+        raise UsageError("filters are drawn of one learner at a time: give one to --features")
+    choice = parse_choice(request.features[0], workbench.registry)
+    learner = workbench.registry.learner(choice.name).create(dict(choice.parameters))
+    if not isinstance(learner, FilterLearner):
+        raise UsageError(f"{choice.name} has no filters to draw")
+    return learner
+
+
+def _tensor(stages: list[StageFilters], stage: int, name: str) -> NDArray[Any]:
+    tensors = stages[_index(stage, len(stages))].filters.tensors()
+    if name not in tensors or tensors[name].ndim != 4:
+        drawable = ", ".join(key for key, tensor in tensors.items() if tensor.ndim == 4)
+        raise UsageError(f"this learner has no {name!r} to draw: it has {drawable}")
+    return tensors[name].numpy()
+
+
+def _refined_weight(network: nn.Module, stage: int) -> NDArray[Any]:
+    stages = [module for module in network.modules() if isinstance(module, Stage)]
+    parameters = stages[_index(stage, len(stages))].parameters()
+    return next(parameter for parameter in parameters if parameter.ndim == 4).detach().cpu().numpy()
+
+
+def _index(stage: int, count: int) -> int:
+    if not 1 <= stage <= count:
+        raise UsageError(f"there is no stage {stage}: the architecture has {count}")
+    return stage - 1

@@ -1,0 +1,315 @@
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from featbench.classification.classifier import Classifier, MapClassifier, MapPredictor, Predictor
+from featbench.classification.training import HELD_OUT, Classified, Training, train, validation_accuracy
+from featbench.errors import FeatureError, PluginError, SplitError
+from featbench.evaluation.split import hold_out
+from featbench.features.rows import LocalMaps, PackedMaps, Rows
+
+CLASSES, EACH = 3, 8
+LABELS = np.repeat(np.arange(CLASSES), EACH)
+VALIDATION = np.tile(np.arange(EACH) >= 6, CLASSES)
+
+
+def rows():
+    """Return rows of which the first number says which row it is, the second its class."""
+    return Rows(
+        np.stack([np.arange(len(LABELS)), LABELS], axis=1).astype(np.float32), np.arange(len(LABELS)), (2, 1, 1)
+    )
+
+
+def training(labels=LABELS, features=None, seed=5):
+    return Training(rows() if features is None else features, labels, VALIDATION, CLASSES, seed)
+
+
+@dataclass
+class Fit:
+    """What a classifier was trained on, and later asked."""
+
+    seen: list[int]
+    labels: list[int]
+    validation: list[bool]
+    seed: int
+    asked: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Partly(Classifier):
+    """Right about the rows whose number is below `below`; of the others it says the next class. Knows the truth."""
+
+    name: ClassVar[str] = "partly"
+    fits: ClassVar[list[tuple[int, Fit]]] = []
+
+    below: int = 0
+    reports: bool = False
+
+    def fit(self, features, labels, validation, classes, seed):
+        fit = Fit(features[:, 0].astype(int).tolist(), labels.tolist(), validation.tolist(), seed)
+        Partly.fits.append((self.below, fit))
+        return _PartlyRight(self, fit, {"validation_accuracy": 12.5} if self.reports else {"below": self.below})
+
+
+@dataclass
+class _PartlyRight(Predictor):
+    classifier: Partly
+    fit: Fit
+    report: dict[str, Any]
+
+    def predict(self, features):
+        self.fit.asked += features[:, 0].astype(int).tolist()
+        return (features[:, 1].astype(int) + (features[:, 0] >= self.classifier.below)) % CLASSES
+
+
+@pytest.fixture(autouse=True)
+def _forget():
+    Partly.fits.clear()
+
+
+def alternatives(*belows, **options):
+    return {f"partly(below={below})": Partly(below, **options) for below in belows}
+
+
+def accuracy(below, labels=LABELS):
+    """Return what a classifier gets right on the images that validate, counted one by one."""
+    truth = [(int(LABELS[i]) + (i >= below)) % CLASSES == labels[i] for i in np.flatnonzero(VALIDATION)]
+    return 100 * sum(truth) / len(truth)
+
+
+# The choice.
+
+
+@pytest.mark.parametrize("belows", [(0, 9, 24), (24, 9, 0), (9, 0, 10)])
+def test_the_classifier_that_does_best_on_validation_images_is_taken(belows):
+    found = train(alternatives(*belows), training())
+    best = max(belows, key=accuracy)
+    assert len({accuracy(below) for below in belows}) > 1
+    assert found.name == f"partly(below={best})"
+    expected = {"below": best, "classifier": found.name, "validation_accuracy": pytest.approx(accuracy(best))}
+    assert found.report == expected
+    assert found.predict(rows()).tolist() == [(int(k) + (i >= best)) % CLASSES for i, k in enumerate(LABELS)]
+
+
+def test_of_equals_the_first_is_taken():
+    assert accuracy(8) == accuracy(14) > accuracy(0)
+    for belows in ((0, 8, 14), (0, 14, 8)):
+        assert train(alternatives(*belows), training()).name == f"partly(below={belows[1]})"
+
+
+def test_those_that_are_judged_are_trained_without_the_images_they_are_judged_on():
+    train(alternatives(3, 20, 11), training())
+    held_out, others = np.flatnonzero(VALIDATION).tolist(), np.flatnonzero(~VALIDATION).tolist()
+    *judged, (last, final) = Partly.fits
+    assert [below for below, _ in judged] == [3, 20, 11]
+    for _, fit in judged:
+        assert fit.seen == others
+        assert fit.labels == LABELS[others].tolist()
+        assert fit.asked == held_out
+        # A part of what they are trained on is held out for choices of their own, as `hold_out` has it.
+        assert fit.validation == hold_out(LABELS[others], HELD_OUT, 5).tolist()
+        assert all(0 < np.sum(np.array(fit.validation)[LABELS[others] == label]) < 6 for label in range(CLASSES))
+        assert fit.seed == 5
+    assert last == 20
+    assert (final.seen, final.labels) == (list(range(24)), LABELS.tolist())
+    assert (final.validation, final.asked) == (VALIDATION.tolist(), [])
+
+
+def test_labels_of_validation_images_change_what_is_chosen_and_not_what_is_judged():
+    corrupted = np.where(VALIDATION, (LABELS + 1) % CLASSES, LABELS)
+    names, fits = [], []
+    for labels in (LABELS, corrupted):
+        Partly.fits.clear()
+        found = train(alternatives(0, 24), training(labels))
+        names.append((found.name, found.report["validation_accuracy"]))
+        fits.append([fit for _, fit in Partly.fits[:-1]])
+    assert names == [("partly(below=24)", 100), ("partly(below=0)", 100)]
+    assert fits[0] == fits[1]
+
+
+def test_labels_of_the_other_images_do_not_judge():
+    corrupted = np.where(VALIDATION, LABELS, (LABELS + 1) % CLASSES)
+    assert train(alternatives(0, 9, 24), training(corrupted)).name == "partly(below=24)"
+
+
+def test_the_choice_is_made_again_with_the_same_seed():
+    one, same, other = (training(seed=seed).select(~VALIDATION) for seed in (1, 1, 2))
+    assert np.array_equal(one.validation, same.validation)
+    assert not np.array_equal(one.validation, other.validation)
+    assert np.array_equal(one.features.read(), rows().read()[~VALIDATION])
+
+
+def test_a_class_of_which_one_image_is_left_to_train_on_is_named():
+    labels, validation = np.array([0, 0, 0, 1, 1]), np.array([True, False, False, True, False])
+    few = Training(rows().select(np.arange(5)), labels, validation, 2, 0)
+    with pytest.raises(SplitError, match="class 1 has a single training image"):
+        train(alternatives(0, 9), few)
+    assert train(alternatives(0), few).name == "partly(below=0)"
+
+
+# What is reported.
+
+
+def test_a_single_classifier_is_trained_once_on_everything():
+    found = train(alternatives(9), training())
+    assert (found.name, found.report) == ("partly(below=9)", {"below": 9})
+    ((_, fit),) = Partly.fits
+    assert fit.seen == list(range(24))
+
+
+def test_a_rate_that_is_asked_for_is_come_by_as_a_choice_would():
+    found = train(alternatives(9), training(), rate=True)
+    assert found.report == {"below": 9, "validation_accuracy": pytest.approx(accuracy(9))}
+    assert validation_accuracy("one", Partly(9), training()) == found.report["validation_accuracy"]
+    assert Partly.fits[0][1].seen == list(range(24))
+    assert Partly.fits[1][1].seen == np.flatnonzero(~VALIDATION).tolist()
+
+
+def test_a_rate_that_the_classifier_knows_is_taken_from_it():
+    found = train(alternatives(9, reports=True), training(), rate=True)
+    assert found.report == {"validation_accuracy": 12.5}
+    assert len(Partly.fits) == 1
+
+
+@pytest.mark.parametrize("rate", [False, True])
+def test_rates_of_alternatives_are_all_come_by_in_the_same_way(rate):
+    classifiers = {**alternatives(9, reports=True), **alternatives(24)}
+    found = train(classifiers, training(), rate=rate)
+    assert found.name == "partly(below=24)"
+    assert found.report["validation_accuracy"] == 100
+    only = train(alternatives(9, 0, reports=True), training(), rate=rate)
+    assert only.report["validation_accuracy"] == pytest.approx(accuracy(9))
+
+
+def test_the_chosen_parameters_of_a_built_in_classifier_are_what_scikit_learn_finds():
+    from sklearn.neighbors import KNeighborsClassifier
+
+    from featbench.registry import Registry
+
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(CLASSES), 20)
+    values = (generator.normal(size=(CLASSES, 5))[labels] + 1.5 * generator.normal(size=(60, 5))).astype(np.float32)
+    validation = hold_out(labels, 1 / 3, 0)
+    features = Rows(values, np.arange(60), (5, 1, 1))
+    names = [f"knn(k={k},standardise=False)" for k in (1, 3, 9)]
+    found = train({name: Registry().classifier(name) for name in names}, Training(features, labels, validation, 3, 0))
+    scores = {}
+    for name, k in zip(names, (1, 3, 9), strict=True):
+        reference = KNeighborsClassifier(k).fit(values[~validation], labels[~validation])
+        scores[name] = 100 * reference.score(values[validation], labels[validation])
+    assert found.report["validation_accuracy"] == pytest.approx(max(scores.values()))
+    assert scores[found.name] == max(scores.values())
+    assert len(set(scores.values())) > 1
+
+
+# Features of both kinds.
+
+
+@dataclass(frozen=True)
+class Counting(MapClassifier):
+    """Says how many local vectors an image has, less one."""
+
+    name: ClassVar[str] = "counting"
+    given: ClassVar[list[LocalMaps]] = []
+
+    def fit(self, features, labels, validation, classes, seed):
+        Counting.given.append(features)
+        return _Counts()
+
+
+class _Counts(MapPredictor):
+    report: ClassVar[dict[str, Any]] = {}
+
+    def predict(self, features):
+        return features.grids.prod(axis=1) - 1
+
+
+def several_sizes():
+    """Return local vectors of images, those of class k in k + 1 positions."""
+    grids = np.array([(1, label + 1) for label in LABELS])
+    return PackedMaps.of(np.ones((int(grids.prod(axis=1).sum()), 2), dtype=np.float32), grids)
+
+
+def test_images_of_several_sizes_are_classified_by_their_local_vectors():
+    for value in ({"counting": Counting()}, {"first": Counting(), "second": Counting()}):
+        found = train(value, training(features=several_sizes()), rate=True)
+        assert found.report["validation_accuracy"] == 100
+        assert np.array_equal(found.predict(several_sizes()), LABELS)
+
+
+def test_rows_are_local_vectors_to_a_classifier_of_those():
+    features = Rows(np.zeros((24, 12), dtype=np.float32), np.arange(24), (2, 3, 2))
+    Counting.given.clear()
+    found = train({"counting": Counting()}, training(features=features))
+    (given,) = Counting.given
+    assert given.grids.tolist() == [[3, 2]] * 24
+    assert found.predict(features.select(np.arange(4))).tolist() == [5] * 4
+
+
+REFUSAL = "images of several sizes have features of several lengths, of which partly can make nothing: take a "
+
+
+def test_a_classifier_of_rows_refuses_images_of_several_sizes():
+    for classifiers in ({"partly": Partly()}, {"partly": Partly(), "other": Partly(3)}):
+        with pytest.raises(FeatureError, match=REFUSAL + "classifier of local vectors"):
+            train(classifiers, training(features=several_sizes()))
+    with pytest.raises(FeatureError, match=REFUSAL):
+        replace(train({"partly": Partly()}, training())).predict(several_sizes())
+    assert Partly.fits[0][1].seen == list(range(24))
+
+
+@pytest.mark.parametrize("limit", [1, 5, 7, 1000])
+def test_predictions_are_in_order_however_many_images_are_asked_for_at_once(monkeypatch, limit):
+    monkeypatch.setattr("featbench.features.rows.BLOCK_VALUES", limit)
+    order = np.random.default_rng(0).permutation(24)
+    found = train({"partly": Partly(24)}, training())
+    assert np.array_equal(found.predict(rows().select(order)), LABELS[order])
+    assert Partly.fits[0][1].asked == order.tolist()
+    counted = train({"counting": Counting()}, training(features=several_sizes()))
+    assert np.array_equal(counted.predict(several_sizes().select(order)), LABELS[order])
+
+
+# Predictions of a wrong shape.
+
+
+@dataclass
+class _Giving(Predictor):
+    gives: Any
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def predict(self, features):
+        return self.gives(len(features))
+
+
+@dataclass
+class _GivingOfMaps(MapPredictor):
+    gives: Any
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def predict(self, features):
+        return self.gives(len(features.grids))
+
+
+@pytest.mark.parametrize(
+    ("gives", "shape"),
+    [
+        (lambda n: np.zeros(n - 1, dtype=int), r"\(23,\)"),
+        (lambda n: np.zeros(n + 1, dtype=int), r"\(25,\)"),
+        (lambda n: np.zeros((n, 1), dtype=int), r"\(24, 1\)"),
+        (lambda n: np.zeros((n, CLASSES)), r"\(24, 3\)"),
+        (lambda n: 0, r"\(\)"),
+        (lambda n: None, r"\(\)"),
+    ],
+)
+def test_predictions_of_another_shape_are_the_classifiers_fault(gives, shape):
+    message = f"classifier odd gave predictions of shape {shape} for 24 images"
+    for predictor, features in ((_Giving(gives), rows()), (_GivingOfMaps(gives), several_sizes())):
+        with pytest.raises(PluginError, match=message):
+            Classified("odd", predictor, {}).predict(features)
+
+
+def test_a_list_of_predictions_is_as_good_as_an_array():
+    found = Classified("listing", _Giving(lambda n: [1] * n), {}).predict(rows())
+    assert found.tolist() == [1] * 24
