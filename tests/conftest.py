@@ -22,6 +22,11 @@ from featbench.cli.main import main
 from featbench.data.inventory import missing
 
 
+def pytest_collection_modifyitems(items):
+    """Put the pages of the docs first: the longest tests must not be what the other worker waits for at the end."""
+    items.sort(key=lambda item: item.path.name != "test_docs.py")
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     """The store's folder; nothing that a test does may end up in the working folder."""
