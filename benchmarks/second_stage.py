@@ -21,6 +21,7 @@ from torch import nn
 
 from featbench.comparison import Workbench
 from featbench.data.maps import Maps
+from featbench.data.prepare import PreparedImages
 from featbench.evaluation.protocol import Protocol
 from featbench.evaluation.scoring import compute_score
 from featbench.evaluation.split import draw_split
@@ -31,7 +32,7 @@ from featbench.learning.patches import PatchSource
 from featbench.stages.architecture import Architecture
 from featbench.stages.filters import Bank, Filters
 from featbench.store.provenance import describe_run
-from featbench.types import Images, IntArray
+from featbench.types import IntArray
 
 CPU = torch.device("cpu")
 
@@ -119,7 +120,13 @@ def measure(draws: int, test_per_class: int) -> Iterator[dict[str, str]]:
 
 
 def score(
-    bench: Workbench, network: nn.Module, images: Images, maps: Maps, protocol: Protocol, draw: int, test_per_class: int
+    bench: Workbench,
+    network: nn.Module,
+    images: PreparedImages,
+    maps: Maps,
+    protocol: Protocol,
+    draw: int,
+    test_per_class: int,
 ) -> float:
     """Train logistic regression on one draw, and return the mean accuracy over classes on its test images."""
     split = draw_split(

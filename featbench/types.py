@@ -23,14 +23,12 @@ class Images:
     pixels: n images, each [height, width] grey or [height, width, 3] RGB, uint8 or floating point; one array where all
     have one size, else a sequence, which may read an image when it is asked for it. labels: [n], indices into
     `classes`. `test` marks the images of the set's own test split, [n] bool, or is None where the set has none.
-    left_out: what --skip-bad-images took away, one line each.
     """
 
     pixels: Sequence[Pixels] | Pixels
     labels: IntArray
     classes: tuple[str, ...]
     test: NDArray[np.bool_] | None = None
-    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -144,9 +144,8 @@ def maps_of(pixels: Sequence[Pixels] | Pixels, preprocessing: Preprocessing) -> 
     if len(pixels) == 0:
         raise DataError("there are no images to preprocess")
     unlabelled = Images(pixels, np.zeros(len(pixels), dtype=np.int64), ("",))
-    prepared = prepare(unlabelled, preprocessing.size, least=preprocessing.least).pixels
-    assert isinstance(prepared, PackedImages)
-    return Maps(prepared, preprocessing)
+    prepared = prepare(unlabelled, preprocessing.size, least=preprocessing.least)
+    return Maps(prepared.pixels, preprocessing)
 
 
 def map_shape(maps: Maps | Tensor) -> Shape:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,21 @@ class PackedImages(Sequence[Pixels]):
         return self.flat[self._ends[index] - height * width : self._ends[index]].reshape(height, width)
 
 
+@dataclass(frozen=True)
+class PreparedImages:
+    """Labelled images after `prepare`: grey, at the protocol's size, packed into one array.
+
+    labels, classes and test are those of the raw `Images`, for the images that could be used. left_out: one line for
+    each image that could not, as `--skip-bad-images` allows.
+    """
+
+    pixels: PackedImages
+    labels: IntArray
+    classes: tuple[str, ...]
+    test: NDArray[np.bool_] | None = None
+    left_out: tuple[str, ...] = ()
+
+
 def prepare(
     images: Images,
     size: int | None,
@@ -52,7 +67,7 @@ def prepare(
     least: int = 1,
     skip_bad: bool = False,
     progress: Progress | None = None,
-) -> Images:
+) -> PreparedImages:
     """Return the images grey, their longest side `size` pixels (None: as it is), `PackedImages` of uint8 or float32.
 
     Images are read in parallel; the result does not depend on it. Those that cannot be read, or have a side shorter
@@ -75,7 +90,7 @@ def prepare(
     kept = np.array([not isinstance(image, DataError) for image in made])
     pixels = PackedImages.pack([image for image in made if not isinstance(image, DataError)])
     test = None if images.test is None else images.test[kept]
-    return replace(images, pixels=pixels, labels=images.labels[kept], test=test, left_out=tuple(bad))
+    return PreparedImages(pixels, images.labels[kept], images.classes, test, left_out=tuple(bad))
 
 
 def _complaint(bad: Sequence[str], count: int) -> str:

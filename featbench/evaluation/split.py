@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from featbench.data.prepare import PreparedImages
 from featbench.errors import SplitError
 from featbench.system.seeds import derive_seed
 from featbench.types import Images, IntArray, Split
@@ -24,7 +25,7 @@ class Census:
     has_test: bool
 
     @classmethod
-    def of(cls, images: Images) -> Census:
+    def of(cls, images: Images | PreparedImages) -> Census:
         """Count the images of a data set."""
         test = np.zeros(len(images.labels), dtype=bool) if images.test is None else images.test
         count = len(images.classes)
@@ -82,7 +83,7 @@ class Survey:
 
 
 def draw_split(
-    images: Images,
+    images: Images | PreparedImages,
     *,
     train_per_class: int | None,
     validation_fraction: float,

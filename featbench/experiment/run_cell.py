@@ -8,11 +8,12 @@ from typing import Any
 
 from featbench.classification.training import Classified
 from featbench.data.maps import Maps
+from featbench.data.prepare import PreparedImages
 from featbench.evaluation.scoring import compute_score
 from featbench.experiment.cell import Cell
 from featbench.experiment.steps import Steps
 from featbench.features.rows import Features
-from featbench.types import Images, IntArray, Score, Seconds, Split
+from featbench.types import IntArray, Score, Seconds, Split
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class _Trained:
     seconds: Seconds
 
 
-def _train(cell: Cell, steps: Steps, split: Split, images: Images, maps: Maps, rate: bool) -> _Trained:
+def _train(cell: Cell, steps: Steps, split: Split, images: PreparedImages, maps: Maps, rate: bool) -> _Trained:
     network, learning = steps.learn(cell, split, maps)
     refinement, refining = None, 0.0
     if cell.regime.refined:

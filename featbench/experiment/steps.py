@@ -16,7 +16,7 @@ from torch import nn
 from featbench.classification.training import Classified, Training, train
 from featbench.data.dataset import blaming, check_images, reading
 from featbench.data.maps import JoinedMaps, Maps, Preprocessing, map_shape, maps_of
-from featbench.data.prepare import PackedImages, prepare
+from featbench.data.prepare import PreparedImages, prepare
 from featbench.evaluation.split import draw_split
 from featbench.experiment.cell import Cell
 from featbench.experiment.unlabelled import joins_training, pool_name, unlabelled_images
@@ -31,7 +31,7 @@ from featbench.registry import Registry
 from featbench.stages.architecture import Architecture
 from featbench.system.clock import Clock
 from featbench.system.seeds import derive_seed
-from featbench.types import FloatArray, Images, Split
+from featbench.types import FloatArray, Split
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is finished, and out of how much."""
@@ -53,22 +53,21 @@ class Steps:
     ) -> None:
         self.registry, self.data_dir, self.skip_bad_images = registry, data_dir, skip_bad_images
         self.progress: Progress = progress or (lambda *_: None)
-        self._images: dict[tuple[str, Preprocessing], Images] = {}
+        self._images: dict[tuple[str, Preprocessing], PreparedImages] = {}
 
-    def load(self, dataset: str, preprocessing: Preprocessing) -> tuple[Images, Maps]:
+    def load(self, dataset: str, preprocessing: Preprocessing) -> tuple[PreparedImages, Maps]:
         """Make a data set ready: its images, grey and at the protocol's size, and their maps."""
         images = self.prepared(dataset, preprocessing)
-        assert isinstance(images.pixels, PackedImages)
         return images, Maps(images.pixels, preprocessing)
 
-    def prepared(self, dataset: str, preprocessing: Preprocessing) -> Images:
+    def prepared(self, dataset: str, preprocessing: Preprocessing) -> PreparedImages:
         """Read a data set once; the one before it is let go."""
         key = (dataset, preprocessing)
         if key not in self._images:
             self._images = {key: self.prepare(dataset, preprocessing)}
         return self._images[key]
 
-    def prepare(self, dataset: str, preprocessing: Preprocessing) -> Images:
+    def prepare(self, dataset: str, preprocessing: Preprocessing) -> PreparedImages:
         """Read a data set's images, grey and at one size."""
         self.progress("reading images", 0, 1)
         with reading(dataset):
@@ -89,7 +88,7 @@ class Steps:
         with blaming(f"unlabelled images {unlabelled}"):
             return maps_of(images, alike)
 
-    def split(self, cell: Cell, images: Images) -> Split:
+    def split(self, cell: Cell, images: PreparedImages) -> Split:
         """Draw training, validation and test images."""
         return draw_split(
             images,
@@ -129,7 +128,7 @@ class Steps:
         return stages, clock.seconds()
 
     def refine(
-        self, cell: Cell, split: Split, network: nn.Module, maps: Maps, images: Images
+        self, cell: Cell, split: Split, network: nn.Module, maps: Maps, images: PreparedImages
     ) -> tuple[nn.Module, dict[str, Any], float]:
         """Refine the network with the labels of the training images; returns it with what was done."""
         device = torch.device(cell.device)
@@ -184,7 +183,7 @@ class Steps:
         return Extracted.of(array, grids)
 
     def classify(
-        self, cell: Cell, split: Split, features: Features, images: Images, rate: bool = False
+        self, cell: Cell, split: Split, features: Features, images: PreparedImages, rate: bool = False
     ) -> tuple[Classified, float]:
         """Train the classifier on the training images; `rate` asks for its accuracy on those that validate."""
         self.progress("training the classifier", 0, 1)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from featbench.data.maps import Maps, Preprocessing, map_shape
-from featbench.data.prepare import PackedImages
+from featbench.data.prepare import PackedImages, PreparedImages
 from featbench.errors import DataError
 from featbench.evaluation.split import Census, Survey
 from featbench.experiment.cell import Cell
@@ -29,7 +29,7 @@ from featbench.store.keys import Document, Keys, code_version
 from featbench.store.store import Store
 from featbench.system.clock import Clock
 from featbench.system.hashing import content_hash
-from featbench.types import FloatArray, Images, Split
+from featbench.types import FloatArray, Split
 
 log = logging.getLogger("featbench")
 
@@ -62,7 +62,7 @@ class CachedSteps(Steps):
         channels, height, width = known["least"]
         return Survey((channels, height, width), bool(known["one_size"]), Census.restore(known["census"]))
 
-    def prepare(self, dataset: str, preprocessing: Preprocessing) -> Images:
+    def prepare(self, dataset: str, preprocessing: Preprocessing) -> PreparedImages:
         """Read a data set's images once; afterwards by memory map."""
         key = content_hash(self.keys.prepared(dataset, preprocessing))
         found = _read_images(self.store, key)
@@ -117,7 +117,7 @@ class CachedSteps(Steps):
         return stages, seconds
 
     def refine(
-        self, cell: Cell, split: Split, network: nn.Module, maps: Maps, images: Images
+        self, cell: Cell, split: Split, network: nn.Module, maps: Maps, images: PreparedImages
     ) -> tuple[nn.Module, dict[str, Any], float]:
         """Refine the network, or give it the weights of the refinement that the store holds."""
         document = self.keys.network(cell)
@@ -214,9 +214,8 @@ def _stages_of(arrays: dict[str, np.ndarray[Any, Any]]) -> list[StageFilters]:
     return stages
 
 
-def _write_images(store: Store, key: str, images: Images) -> None:
+def _write_images(store: Store, key: str, images: PreparedImages) -> None:
     """Keep prepared images; the pixels go first, so that what is said of them is never without them."""
-    assert isinstance(images.pixels, PackedImages)
     store.write_array("images", key, images.pixels.flat, {})
     test = {} if images.test is None else {"test": images.test}
     tensors = {"shapes": images.pixels.shapes, "labels": images.labels, **test}
@@ -224,12 +223,12 @@ def _write_images(store: Store, key: str, images: Images) -> None:
     store.write_tensors("labels", key, tensors, about)
 
 
-def _read_images(store: Store, key: str) -> Images | None:
+def _read_images(store: Store, key: str) -> PreparedImages | None:
     labels, flat = store.read_tensors("labels", key), store.read_array("images", key)
     if labels is None or flat is None:
         return None
     tensors, about = labels
-    return Images(
+    return PreparedImages(
         pixels=PackedImages(flat[0], tensors["shapes"]),
         labels=tensors["labels"],
         classes=tuple(about["classes"]),
