@@ -24,8 +24,8 @@ from featbench.experiment.cell import Cell
 from featbench.experiment.request import Request
 from featbench.features.extraction import extract
 from featbench.operations.precision import PRECISIONS
-from featbench.speed.bench import machine
-from featbench.speed.report import machine_lines
+from featbench.speed.bench import describe_machine
+from featbench.speed.report import format_machine
 from featbench.store.cached_steps import CachedSteps
 
 STAGES = {"one stage": "one:Rabs-N-PA", "two stages": "two:Rabs-N-PA"}
@@ -110,7 +110,7 @@ def errors(cases: dict[str, Case]) -> str:
 
 def heading(count: int) -> str:
     """Return what was measured where."""
-    about: Sequence[str] = machine_lines(machine())
+    about: Sequence[str] = format_machine(describe_machine())
     return (
         "# Extraction, measured\n\n"
         f"Caltech-101, {count} images, 151 pixels, random filters. {'; '.join(about)}; {date.today()}.\n"

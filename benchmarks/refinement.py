@@ -23,15 +23,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from featbench.devices.selection import resolve_device
-from featbench.operations.precision import HALVES, PRECISIONS
+from featbench.operations.precision import HALF_DTYPES, PRECISIONS
 from featbench.refinement.classifier_layer import Head
 from featbench.refinement.descent import Descent, NoCheckpoint
 from featbench.refinement.gradients import Examples, Gradients
 from featbench.refinement.settings import Refinement
-from featbench.speed.bench import Case, machine, plain_torch, random_network
-from featbench.speed.convolutions import Convolution, convolutions_of
-from featbench.speed.peak_memory import with_peak
-from featbench.speed.report import machine_lines
+from featbench.speed.bench import Case, describe_machine, make_random_network, plain_torch
+from featbench.speed.convolutions import Convolution, find_convolutions
+from featbench.speed.peak_memory import measure_peak
+from featbench.speed.report import format_machine
 from featbench.stages.architecture import Architecture
 from featbench.system.clock import Clock
 from featbench.system.threads import Workers
@@ -91,7 +91,7 @@ def measure(case: Case, repeats: int) -> Measured:
     training = Training(case)
     training.epoch()
     before = peak_bytes()
-    _, step_bytes = with_peak(training.device, training.epoch)  # which has the peak count from its start
+    _, step_bytes = measure_peak(training.device, training.epoch)  # which has the peak count from its start
     process_bytes = max(before, peak_bytes())
     ways = fastest_ways(training)
     contenders: dict[str, Callable[[], int]] = {
@@ -119,7 +119,7 @@ class Training:
     """Refinement as it is: an epoch of `Descent` over a few batches of the training images."""
 
     def __init__(self, case: Case) -> None:
-        self.case, self.device, self.network = case, torch.device(case.device), random_network(case)
+        self.case, self.device, self.network = case, torch.device(case.device), make_random_network(case)
         generator = torch.Generator().manual_seed(0)
         self.examples = Examples(
             torch.randn(IMAGES, *case.shape, generator=generator), torch.arange(IMAGES) * 7 % CLASSES
@@ -167,7 +167,7 @@ class PlainTorch:
         return sum(map(len, batches))
 
     def _autocast(self) -> AbstractContextManager[object]:
-        half = HALVES.get(self.case.precision)
+        half = HALF_DTYPES.get(self.case.precision)
         return torch.autocast("cuda", half) if half and self.device.type == "cuda" else nullcontext()
 
 
@@ -185,12 +185,12 @@ def repeated(calls: list[Call], batch: int) -> int:
 def fastest_ways(training: Training) -> list[tuple[Call, Call]]:
     """Return for each layer, there and back, the way that was fastest in a trial."""
     case, device, generator = training.case, training.device, torch.Generator().manual_seed(0)
-    dtype = HALVES.get(case.precision, torch.float32) if device.type == "cuda" else torch.float32
+    dtype = HALF_DTYPES.get(case.precision, torch.float32) if device.type == "cuda" else torch.float32
     count = torch.get_num_threads()
     workers = Workers(count) if device.type == "cpu" and count > 1 else None
     found = []
     with torch.no_grad(), plain_torch(case):
-        for number, layer in enumerate(convolutions_of(training.network, training.examples.maps[:1])):
+        for number, layer in enumerate(find_convolutions(training.network, training.examples.maps[:1])):
             maps = torch.randn(case.batch, *layer.maps, generator=generator).to(device, dtype)
             weight = layer.weight.to(device, dtype)
             grad = torch.randn_like(functional.conv2d(maps, weight, groups=layer.groups))
@@ -225,7 +225,7 @@ def _in_parts(
             one(part)
 
     def side_by_side(workers: Workers) -> None:
-        for _ in workers.ahead(one, parts):
+        for _ in workers.map(one, parts):
             pass
 
     yield in_turn
@@ -274,7 +274,7 @@ def page(case: Case, repeats: int, measured: Measured) -> str:
     return (
         "# Supervised refinement, measured\n\n"
         f"{case}, {case.size}×{case.size} pixels, {CLASSES} classes.\n"
-        f"{'; '.join(machine_lines(machine()))}; {torch.get_num_threads()} threads used; {date.today()}.\n"
+        f"{'; '.join(format_machine(describe_machine()))}; {torch.get_num_threads()} threads used; {date.today()}.\n"
         "Made by `python benchmarks/refinement.py --output FILE`.\n\n"
         "A step is forward, classifier layer, backward and SGD with momentum. The convolutions alone are those of\n"
         "each layer and their gradients, by the weights and, but for the first layer, by the maps; connection tables\n"

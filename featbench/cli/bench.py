@@ -50,10 +50,10 @@ def run(options: argparse.Namespace) -> int:
     precisions = shared.names(options.precision, "--precision") or []
     batches = _whole_numbers(options.batch) if options.batch is not None else None
     from featbench.cli.console import Console
-    from featbench.speed.bench import ARCHITECTURES, Bench, Row, devices_of, machine, plan
+    from featbench.speed.bench import ARCHITECTURES, Bench, Row, describe_machine, find_devices, plan
     from featbench.speed.report import render_json, render_table
 
-    devices = devices_of(options.device)
+    devices = find_devices(options.device)
     cases = plan(options.stages or ARCHITECTURES, devices, batches, options.size, precisions)
     bench = Bench(options.repeats, compiles=not options.no_compile)
     rows: list[Row] = []
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         if options.json:
             for note in bench.notes:
                 console.inform(note)
-    text = render_json(rows) if options.json else render_table(rows, options.repeats, bench.notes, machine())
+    text = render_json(rows) if options.json else render_table(rows, options.repeats, bench.notes, describe_machine())
     running.deliver(text, output)
     return INTERRUPTED if interrupted else 0
 

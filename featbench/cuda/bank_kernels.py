@@ -7,7 +7,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from featbench.cuda.kernel import blocks, contiguous, kernel, launch, power_of_two
+from featbench.cuda.kernel import ceil_div, kernel, launch, make_contiguous, next_power_of_two
 from featbench.operations.reference import BankWeights, Responses
 
 MOST_MAPS = 128
@@ -30,15 +30,15 @@ def convolve(
     filters, size = weight.shape[0], weight.shape[3]
     rows, columns = height - size + 1, width - size + 1
     last = x.new_empty(n, rows, columns, filters, dtype=kept)
-    mean, square = _moment_maps(last) if moments else (None, None)
-    block_maps = power_of_two(min(filters, MOST_MAPS), 16)
+    mean, square = _allocate_moments(last) if moments else (None, None)
+    block_maps = next_power_of_two(min(filters, MOST_MAPS), 16)
     # 64 sums a thread, as a good matrix product has; on tensor cores half, for the registers that addresses take.
     pixels = 128 if block_maps <= 64 else 64
-    tiles = blocks(rows * columns, pixels)
+    tiles = ceil_div(rows * columns, pixels)
     taps = weight.reshape(filters, -1).T.contiguous()
     launch(
-        _convolve, n * tiles, x.contiguous(), taps, bank.bias.contiguous(), contiguous(bank.gain), last, mean, square,
-        height, width, rows, columns, tiles, taps=taps.shape[0], size=size, maps=filters, block_pixels=pixels,
+        _convolve, n * tiles, x.contiguous(), taps, bank.bias.contiguous(), make_contiguous(bank.gain), last, mean,
+        square, height, width, rows, columns, tiles, taps=taps.shape[0], size=size, maps=filters, block_pixels=pixels,
         block_maps=block_maps, block_taps=16 if ieee else 32, rectified=bank.rectified,
         precision="ieee" if ieee else "tf32", num_warps=4 if ieee else 8, num_stages=2,
     )  # fmt: skip
@@ -47,19 +47,19 @@ def convolve(
 
 def activate(last: Tensor, bank: BankWeights, *, moments: bool) -> Responses:
     """Add the bias to bare responses [n, h, w, maps], contiguous, and apply the non-linearity, in place."""
-    mean, square = _moment_maps(last) if moments else (None, None)
+    mean, square = _allocate_moments(last) if moments else (None, None)
     n, height, width, maps = last.shape
-    block_maps = power_of_two(min(maps, MOST_MAPS), 16)
+    block_maps = next_power_of_two(min(maps, MOST_MAPS), 16)
     block_pixels = VALUES // block_maps
-    tiles = blocks(height * width, block_pixels)
+    tiles = ceil_div(height * width, block_pixels)
     launch(
-        _activate, n * tiles, last, bank.bias.contiguous(), contiguous(bank.gain), mean, square, height * width, tiles,
-        maps=maps, block_pixels=block_pixels, block_maps=block_maps, rectified=bank.rectified,
+        _activate, n * tiles, last, bank.bias.contiguous(), make_contiguous(bank.gain), mean, square, height * width,
+        tiles, maps=maps, block_pixels=block_pixels, block_maps=block_maps, rectified=bank.rectified,
     )  # fmt: skip
     return Responses(last.permute(0, 3, 1, 2), mean, square, own=True)
 
 
-def _moment_maps(last: Tensor) -> tuple[Tensor, Tensor]:
+def _allocate_moments(last: Tensor) -> tuple[Tensor, Tensor]:
     n, rows, columns, _ = last.shape
     mean = last.new_empty(n, 1, rows, columns, dtype=torch.float32)
     return mean, torch.empty_like(mean)

@@ -6,11 +6,11 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from featbench.cuda.kernel import kernel, launch, power_of_two, sent
-from featbench.stages.oriented_gradients import Histograms, cell_weights
+from featbench.cuda.kernel import kernel, launch, next_power_of_two, send
+from featbench.stages.oriented_gradients import Histograms, compute_cell_weights
 
 
-def descriptors(images: Tensor, kind: Histograms, size: int, step: int) -> Tensor:
+def describe(images: Tensor, kind: Histograms, size: int, step: int) -> Tensor:
     """Return dense histograms [n, rows, columns, kind.length] of float32 images [n, h, w], as `Histograms.pool` does.
 
     A pixel's gradient is computed anew for each patch that it lies in: cheaper than to store and load its shares.
@@ -19,21 +19,21 @@ def descriptors(images: Tensor, kind: Histograms, size: int, step: int) -> Tenso
     rows, columns = ((side - size) // step + 1 for side in (height, width))
     found = images.new_empty(n, rows, columns, kind.length)
     # One warp where a row of the patch is as short as in SIFT: there are enough patches, and it waits for no other.
-    block_size = power_of_two(size, 16)
+    block_size = next_power_of_two(size, 16)
     launch(
-        _describe, n * rows * columns, images.contiguous(), _weights(size, kind.cells, images.device), found,
+        _describe, n * rows * columns, images.contiguous(), _upload_weights(size, kind.cells, images.device), found,
         height, width, rows, columns, (height - size) % step // 2, (width - size) % step // 2, size, step,
         first=float(kind.first), signed=kind.signed, cells=kind.cells, bins=kind.orientations, block_size=block_size,
-        block_cells=power_of_two(kind.cells), block_bins=power_of_two(kind.orientations),
+        block_cells=next_power_of_two(kind.cells), block_bins=next_power_of_two(kind.orientations),
         num_warps=1 if block_size <= 16 else 4,
     )  # fmt: skip
     return found
 
 
 @cache
-def _weights(size: int, cells: int, device: torch.device) -> Tensor:
+def _upload_weights(size: int, cells: int, device: torch.device) -> Tensor:
     # Kept, since a CUDA graph cannot be recorded while the CPU sends something.
-    return sent(cell_weights(size, cells).float(), device)
+    return send(compute_cell_weights(size, cells).float(), device)
 
 
 @kernel
@@ -64,7 +64,7 @@ def _describe(
         down = tl.load(images + below * width + column, within, other=0.0)
         down -= tl.load(images + above * width + column, within, other=0.0)
         right, down = right / (after - before), down / (below - above)
-        shares = _shares(right, down, slot, first, signed, bins)
+        shares = _share_between_bins(right, down, slot, first, signed, bins)
         band = tl.sum(across[:, :, None] * shares[None, :, :], axis=1)
         along = tl.load(weights + cell * size + offset, kept, other=0.0)
         histogram += along[:, None, None] * band[None, :, :]
@@ -74,11 +74,14 @@ def _describe(
 
 
 @kernel
-def _shares(
+def _share_between_bins(
     right: tl.tensor, down: tl.tensor, slot: tl.tensor, first: tl.constexpr, signed: tl.constexpr, bins: tl.constexpr
 ) -> tl.tensor:
-    """Return the share [pixels, bins] of each gradient's magnitude in each bin, as `Histograms.oriented_gradients`."""
-    magnitude, angle = _polar(tl.abs(right), tl.abs(down))
+    """Return the share [pixels, bins] of each gradient's magnitude in each bin.
+
+    As `Histograms.compute_oriented_gradients` does.
+    """
+    magnitude, angle = _to_polar(tl.abs(right), tl.abs(down))
     if signed:
         angle = tl.where(right < 0.0, 3.141592653589793 - angle, angle)
         angle = tl.where(down > 0.0, -angle, angle)
@@ -97,7 +100,7 @@ def _shares(
 
 
 @kernel
-def _polar(x: tl.tensor, y: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
+def _to_polar(x: tl.tensor, y: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
     """Return the length of (x, y) ≥ 0 and its angle from 0 to π/2, both to some units in the last place.
 
     The arc tangent of the smaller by the larger is a polynomial of least relative error (3e-9 before rounding).

@@ -22,7 +22,7 @@ class GreyImages:
         self.shape = (len(images), 1, *size)
 
     @classmethod
-    def of(cls, maps: Maps, chosen: IntArray) -> GreyImages:
+    def from_maps(cls, maps: Maps, chosen: IntArray) -> GreyImages:
         """Return images of maps; they come out in one size."""
         height, width = maps.image_sizes[chosen[0]]
         images = PackedImages.pack([maps.pixels[int(index)] for index in maps.chosen[chosen]])
@@ -30,8 +30,8 @@ class GreyImages:
 
     @staticmethod
     def can_hold(maps: Tensor | Maps) -> bool:
-        """Whether maps are made of bytes."""
-        return isinstance(maps, Maps) and maps.pixels.flat.dtype == np.uint8
+        """Whether maps are made of bytes, one channel an image: those of colour images are made on the CPU."""
+        return isinstance(maps, Maps) and maps.pixels.channels == 1 and maps.pixels.flat.dtype == np.uint8
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -40,7 +40,7 @@ class GreyImages:
         chosen = [self._images[index] for index in range(len(self))[part]]
         return GreyImages(PackedImages.pack(chosen), self._preprocessing, self._size)
 
-    def on(self, device: torch.device) -> Tensor:
+    def make_maps(self, device: torch.device) -> Tensor:
         """Return the maps [n, 1, height, width], float32, on a device; the copy does not wait for what runs there."""
         from featbench.cuda.image_kernels import normalise_images
 

@@ -7,7 +7,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from featbench.cuda.kernel import blocks, kernel, launch, sent
+from featbench.cuda.kernel import ceil_div, kernel, launch, send
 from featbench.errors import UsageError
 from featbench.stages.normalization import TINY, WINDOW, gaussian_window
 from featbench.types import IntArray
@@ -31,21 +31,21 @@ def normalise_images(
     maps = torch.empty(n, 1, rows, columns, device=flat.device)
     moments = torch.ones(n, 2, device=flat.device)
     moments[:, 0] = 0
-    places = sent(torch.from_numpy(np.column_stack([offsets, shapes]).astype(np.int64)), flat.device)
+    places = send(torch.from_numpy(np.column_stack([offsets, shapes]).astype(np.int64)), flat.device)
     if standardise:
         launch(_measure, n, flat, places, moments, block=1024)
-    tiles = blocks(rows * columns, BLOCK)
+    tiles = ceil_div(rows * columns, BLOCK)
     least = None if lcn is None else max(lcn**2, TINY) ** 0.5
     launch(
-        _normalise, n * tiles, flat, places, moments, _profile(flat.device), maps, rows, columns, tiles,
+        _normalise, n * tiles, flat, places, moments, _upload_profile(flat.device), maps, rows, columns, tiles,
         least=least, window=1 if lcn is None else WINDOW, block=BLOCK,
     )  # fmt: skip
     return maps
 
 
 @cache
-def _profile(device: torch.device) -> Tensor:
-    return sent(gaussian_window(WINDOW, torch.float64).sum(dim=0).float(), device)
+def _upload_profile(device: torch.device) -> Tensor:
+    return send(gaussian_window(WINDOW, torch.float64).sum(dim=0).float(), device)
 
 
 def _check(flat: Tensor, offsets: IntArray, shapes: IntArray, size: tuple[int, int], lcn: float | None) -> None:
@@ -101,22 +101,22 @@ def _normalise(
     column = pixel % columns - (columns - (width - window + 1)) // 2
     there = inside & (row >= 0) & (row <= height - window) & (column >= 0) & (column <= width - window)
     corner = flat + start + row * width + column
-    value = _standardised(corner + window // 2 * (width + 1), mean, scale, there)
+    value = _load_standardised(corner + window // 2 * (width + 1), mean, scale, there)
     if least is not None:
         around = tl.zeros((block,), tl.float32)
         for tap in range(window * window):
             weight = tl.load(profile + tap // window) * tl.load(profile + tap % window)
-            around += weight * _standardised(corner + tap // window * width + tap % window, mean, scale, there)
+            around += weight * _load_standardised(corner + tap // window * width + tap % window, mean, scale, there)
         variance = tl.zeros((block,), tl.float32)
         for tap in range(window * window):
             weight = tl.load(profile + tap // window) * tl.load(profile + tap % window)
-            apart = _standardised(corner + tap // window * width + tap % window, mean, scale, there) - around
+            apart = _load_standardised(corner + tap // window * width + tap % window, mean, scale, there) - around
             variance += weight * apart * apart
         value = (value - around) / tl.maximum(tl.sqrt(variance), least)
     tl.store(maps + image * rows * columns + pixel, tl.where(there, value, 0.0), inside)
 
 
 @kernel
-def _standardised(place: tl.tensor, mean: tl.tensor, scale: tl.tensor, there: tl.tensor) -> tl.tensor:
+def _load_standardised(place: tl.tensor, mean: tl.tensor, scale: tl.tensor, there: tl.tensor) -> tl.tensor:
     """Return the standardised bytes at some places."""
     return (tl.load(place, there, other=0).to(tl.float32) - mean) * scale

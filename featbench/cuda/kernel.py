@@ -22,26 +22,26 @@ def launch(kernel: Any, programs: int, first: Tensor, /, *arguments: Any, **opti
             kernel[(programs,)](first, *arguments, **options)
 
 
-def blocks(count: int, size: int) -> int:
+def ceil_div(count: int, size: int) -> int:
     """Return how many blocks of `size` cover `count`."""
     return -(-count // size)
 
 
-def power_of_two(count: int, least: int = 1) -> int:
+def next_power_of_two(count: int, least: int = 1) -> int:
     """Return the smallest power of two that is neither below `count` nor below `least`."""
     return max(least, 1 << (count - 1).bit_length())
 
 
-def contiguous(x: Tensor | None) -> Tensor | None:
+def make_contiguous(x: Tensor | None) -> Tensor | None:
     """Return a tensor as kernels read it, if there is one."""
     return None if x is None else x.contiguous()
 
 
-def sent(x: Tensor, device: torch.device) -> Tensor:
+def send(x: Tensor, device: torch.device) -> Tensor:
     """Return a tensor of the CPU on a device, without waiting for what runs there."""
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x
 
 
-def maps_last(y: Tensor) -> Tensor:
+def to_nhwc(y: Tensor) -> Tensor:
     """Return maps y [n, maps, h, w] as [n, h, w, maps], contiguous; a copy only where they do not lie so."""
     return y.permute(0, 2, 3, 1).contiguous()

@@ -8,35 +8,35 @@ import triton.language as tl
 from torch import Tensor
 
 from featbench.cuda.bank_kernels import MOST_MAPS, VALUES, add_moments, store_moments
-from featbench.cuda.kernel import blocks, kernel, launch, maps_last, power_of_two
+from featbench.cuda.kernel import ceil_div, kernel, launch, next_power_of_two, to_nhwc
 from featbench.stages.normalization import ROUNDING, TINY, LocalNormalisation
 
 BLOCK = 256
 """Pixels of a program. Its window's rows stay in the first-level cache."""
 
 
-def moments(y: Tensor) -> tuple[Tensor, Tensor]:
+def compute_moments(y: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and mean square over maps, float32 [n, 1, h, w], of y [n, maps, h, w]."""
     n, maps, height, width = y.shape
     mean = y.new_empty(n, 1, height, width, dtype=torch.float32)
     square = torch.empty_like(mean)
-    block_maps = power_of_two(min(maps, MOST_MAPS), 16)
+    block_maps = next_power_of_two(min(maps, MOST_MAPS), 16)
     block_pixels = VALUES // block_maps
-    tiles = blocks(height * width, block_pixels)
+    tiles = ceil_div(height * width, block_pixels)
     launch(
-        _moments, n * tiles, maps_last(y), mean, square, height * width, tiles,
+        _reduce_moments, n * tiles, to_nhwc(y), mean, square, height * width, tiles,
         maps=maps, block_pixels=block_pixels, block_maps=block_maps,
     )  # fmt: skip
     return mean, square
 
 
-def statistics(mean: Tensor, square: Tensor, norm: LocalNormalisation) -> tuple[Tensor | None, Tensor | None]:
+def compute_statistics(mean: Tensor, square: Tensor, norm: LocalNormalisation) -> tuple[Tensor | None, Tensor | None]:
     """Return what N subtracts and what it divides by, [n, 1, h, w] each, or None; mean, square: float32 [n, 1, h, w].
 
     As `LocalNormalisation.statistics`, but its window is summed at once, not rows first.
     """
     n, _, height, width = mean.shape
-    tiles = blocks(height * width, BLOCK)
+    tiles = ceil_div(height * width, BLOCK)
     profile = norm.profile.to(mean)
     mean, square = mean.contiguous(), square.contiguous()
     local_mean = torch.empty_like(mean) if norm.subtractive else None
@@ -49,12 +49,12 @@ def statistics(mean: Tensor, square: Tensor, norm: LocalNormalisation) -> tuple[
     launch(_deviate, n * tiles, variance, profile, deviation, height, width, tiles, tiny=TINY, **window)
     least = mean.new_empty(n, 1, 1, 1)
     noise = ROUNDING * torch.finfo(mean.dtype).eps ** 0.5
-    launch(_least, n, deviation, square, least, height * width, noise=noise, block=1024)
+    launch(_find_floor, n, deviation, square, least, height * width, noise=noise, block=1024)
     return local_mean, torch.maximum(least, deviation, out=deviation)
 
 
 @kernel
-def _moments(
+def _reduce_moments(
     y: tl.tensor, mean: tl.tensor, square: tl.tensor, pixels: tl.tensor, tiles: tl.tensor,
     maps: tl.constexpr, block_pixels: tl.constexpr, block_maps: tl.constexpr,
 ) -> None:  # fmt: skip
@@ -127,7 +127,7 @@ def _deviate(
 
 
 @kernel
-def _least(
+def _find_floor(
     deviation: tl.tensor, square: tl.tensor, least: tl.tensor, pixels: tl.tensor,
     noise: tl.constexpr, block: tl.constexpr,
 ) -> None:  # fmt: skip

@@ -4,14 +4,14 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from featbench.cuda.kernel import blocks, contiguous, kernel, launch, maps_last, power_of_two
+from featbench.cuda.kernel import ceil_div, kernel, launch, make_contiguous, next_power_of_two, to_nhwc
 from featbench.stages.architecture import PoolingSpec
 
 VALUES = 2048
 """Sums that a program holds: 16 in each of 128 threads, which leaves room for many loads at a time."""
 
 
-def normalised_pool(y: Tensor, shift: Tensor | None, scale: Tensor | None, spec: PoolingSpec) -> Tensor:
+def normalise_and_pool(y: Tensor, shift: Tensor | None, scale: Tensor | None, spec: PoolingSpec) -> Tensor:
     """Pool (y - shift) / scale over space, y [n, maps, h, w], shift and scale float32 [n, 1, h, w] or None.
 
     Average or maximum; returns float32 [n, maps, rows, columns], contiguous. A window's maps lie together in memory
@@ -20,12 +20,12 @@ def normalised_pool(y: Tensor, shift: Tensor | None, scale: Tensor | None, spec:
     n, maps, height, width = y.shape
     rows, columns = ((side - spec.size) // spec.stride + 1 for side in (height, width))
     pooled = y.new_empty(n, maps, rows, columns, dtype=torch.float32)
-    block_maps = power_of_two(min(maps, 64), 16)
-    block_columns = power_of_two(min(columns, VALUES // block_maps))
-    map_blocks, column_blocks = blocks(maps, block_maps), blocks(columns, block_columns)
+    block_maps = next_power_of_two(min(maps, 64), 16)
+    block_columns = next_power_of_two(min(columns, VALUES // block_maps))
+    map_blocks, column_blocks = ceil_div(maps, block_maps), ceil_div(columns, block_columns)
     launch(
-        _pool, n * rows * column_blocks * map_blocks, maps_last(y), contiguous(shift), contiguous(scale), pooled,
-        height, width, rows, columns, map_blocks, column_blocks, maps=maps, size=spec.size, stride=spec.stride,
+        _pool, n * rows * column_blocks * map_blocks, to_nhwc(y), make_contiguous(shift), make_contiguous(scale),
+        pooled, height, width, rows, columns, map_blocks, column_blocks, maps=maps, size=spec.size, stride=spec.stride,
         largest=spec.kind == "M", block_maps=block_maps, block_columns=block_columns,
     )  # fmt: skip
     return pooled

@@ -4,18 +4,18 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from featbench.cuda.kernel import blocks, kernel, launch, power_of_two
+from featbench.cuda.kernel import ceil_div, kernel, launch, next_power_of_two
 
 
 def shrink(values: Tensor, threshold: Tensor) -> None:
     """Apply the soft threshold [groups, m], or one for all groups, to values [groups, r, m], contiguous, in place."""
     groups, rows, units = values.shape
     threshold = threshold.expand(groups, units).contiguous()
-    block_units = min(power_of_two(units), 1024)
+    block_units = min(next_power_of_two(units), 1024)
     block_rows = 2048 // block_units
-    unit_blocks = blocks(units, block_units)
+    unit_blocks = ceil_div(units, block_units)
     launch(
-        _shrink, blocks(groups * rows, block_rows) * unit_blocks, values, threshold, groups * rows, rows,
+        _shrink, ceil_div(groups * rows, block_rows) * unit_blocks, values, threshold, groups * rows, rows,
         unit_blocks, units=units, block_rows=block_rows, block_units=block_units,
     )  # fmt: skip
 
@@ -27,7 +27,7 @@ def accelerate(moved: Tensor, codes: Tensor, extrapolated: Tensor, momentum: Ten
     """
     n, units = moved.shape
     point, following = torch.empty_like(moved), torch.empty_like(momentum)
-    block = power_of_two(units)
+    block = next_power_of_two(units)
     launch(
         _accelerate, n, moved, codes, extrapolated, momentum, point, following, units=units, block=block,
         num_warps=min(16, max(1, block // 256)),
@@ -41,7 +41,7 @@ def descend(codes: Tensor, targets: Tensor, coupling: Tensor, lam: float, steps:
     codes and targets [n, m], coupling [m, m]: contiguous.
     """
     n, units = codes.shape
-    block = power_of_two(units)
+    block = next_power_of_two(units)
     # Few warps: they wait for each other twice a step. A float argument would reach the kernel as float32.
     penalty = torch.full((1,), lam, dtype=codes.dtype, device=codes.device)
     launch(

@@ -20,27 +20,27 @@ class Streamed:
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         self.network, self.device = Graphed(network), device
-        self.coming, self.computing, self.going = _stream(device), _stream(device), _stream(device)
+        self.upload, self.compute, self.download = _stream(device), _stream(device), _stream(device)
 
     def launch(self, maps: Tensor | GreyImages) -> Callable[[], Tensor]:
         """Begin with the features of maps [n, ...] on the CPU."""
         # What the caller's stream did, bringing the network here, is done first.
-        self.coming.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self.coming):
+        self.upload.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.upload):
             if isinstance(maps, Tensor):
                 there = maps.pin_memory().to(self.device, non_blocking=True)
             else:
-                there = maps.on(self.device)
-        self.computing.wait_stream(self.coming)
-        with torch.cuda.stream(self.computing):
-            there.record_stream(self.computing)
+                there = maps.make_maps(self.device)
+        self.compute.wait_stream(self.upload)
+        with torch.cuda.stream(self.compute):
+            there.record_stream(self.compute)
             features = self.network(there)
-        self.going.wait_stream(self.computing)
-        with torch.cuda.stream(self.going):
-            features.record_stream(self.going)
+        self.download.wait_stream(self.compute)
+        with torch.cuda.stream(self.download):
+            features.record_stream(self.download)
             back = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
             back.copy_(features, non_blocking=True)
-            done = self.going.record_event()
+            done = self.download.record_event()
 
         def wait() -> Tensor:
             done.synchronize()

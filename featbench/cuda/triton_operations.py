@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from featbench.cuda import bank_kernels, descriptor_kernels, normalization_kernels, pooling_kernels, sparse_kernels
-from featbench.cuda.kernel import maps_last
+from featbench.cuda.kernel import to_nhwc
 from featbench.errors import UsageError
-from featbench.operations.precision import HALVES
-from featbench.operations.reference import BankWeights, Reference, Responses, bank_tensors, wants_gradient
+from featbench.operations.precision import HALF_DTYPES
+from featbench.operations.reference import BankWeights, Reference, Responses, is_tracked_by_autograd
 from featbench.stages.architecture import PoolingSpec
 from featbench.stages.normalization import LocalNormalisation
 from featbench.stages.oriented_gradients import Histograms
@@ -37,20 +37,20 @@ class TritonOperations(Reference):
         bf16 and fp16: a first layer multiplies rounded operands exactly, in tensor cores' TF32, which holds both; cuDNN
         multiplies them in 16 bits and rounds its sums to 16 bits, before the bias and tanh.
         """
-        if not _launchable(x, *bank_tensors(bank)):
+        if not _launchable(x, *bank.trainable):
             return super().filter_bank(x, bank, moments=moments)
         _check_fit(x, bank)
         fan_in, size = bank.weight.shape[1], bank.weight.shape[3]
         if bank.table is None and fan_in <= FUSED_FAN_IN and fan_in * size * size <= FUSED_TAPS:
             rounded = self._rounded(x), self._rounded(bank.weight)
-            kept, ieee = HALVES.get(self.precision, torch.float32), self.precision == "float32"
+            kept, ieee = HALF_DTYPES.get(self.precision, torch.float32), self.precision == "float32"
             return bank_kernels.convolve(*rounded, bank, kept, ieee=ieee, moments=moments)
-        return bank_kernels.activate(maps_last(self._convolved(x, bank)), bank, moments=moments)
+        return bank_kernels.activate(to_nhwc(self._convolved(x, bank)), bank, moments=moments)
 
     def _convolved(self, x: Tensor, bank: BankWeights) -> Tensor:
         """Return the bare convolution, in the type that maps are kept in."""
         groups = 1 if bank.table is None else len(bank.table)
-        last, weight = maps_last(self._operand(x)), self._operand(bank.weight)
+        last, weight = to_nhwc(self._operand(x)), self._operand(bank.weight)
         seen = (last if bank.table is None else last[..., bank.table.flatten()]).permute(0, 3, 1, 2)
         cudnn = torch.backends.cudnn
         flags = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
@@ -58,7 +58,7 @@ class TritonOperations(Reference):
             return functional.conv2d(seen, weight.contiguous(memory_format=torch.channels_last), groups=groups)
 
     def _operand(self, x: Tensor) -> Tensor:
-        return x.to(HALVES[self.precision]) if self.precision in HALVES else self._rounded(x)
+        return x.to(HALF_DTYPES[self.precision]) if self.precision in HALF_DTYPES else self._rounded(x)
 
     def statistics(self, responses: Responses, norm: LocalNormalisation) -> tuple[Tensor | None, Tensor | None]:
         """Return what N subtracts and what it divides by."""
@@ -66,25 +66,25 @@ class TritonOperations(Reference):
         if not _launchable(mean, square, maps=responses.y):
             return super().statistics(responses, norm)
         if mean is None or square is None:
-            mean, square = normalization_kernels.moments(responses.y)
-        return normalization_kernels.statistics(mean, square, norm)
+            mean, square = normalization_kernels.compute_moments(responses.y)
+        return normalization_kernels.compute_statistics(mean, square, norm)
 
-    def normalised_pool(
+    def normalise_and_pool(
         self, responses: Responses, shift: Tensor | None, scale: Tensor | None, spec: PoolingSpec
     ) -> Tensor:
         """Pool; average and maximum over space in one kernel, [n, maps, rows, columns] contiguous."""
         if spec.over_maps or spec.kind not in "AM" or not _launchable(shift, scale, maps=responses.y):
-            return super().normalised_pool(responses, shift, scale, spec)
+            return super().normalise_and_pool(responses, shift, scale, spec)
         _, maps, height, width = responses.y.shape
         spec.output_shape((maps, height, width))
-        return pooling_kernels.normalised_pool(responses.y, shift, scale, spec)
+        return pooling_kernels.normalise_and_pool(responses.y, shift, scale, spec)
 
     def descriptors(self, images: Tensor, kind: Histograms, size: int, step: int) -> Tensor:
         """Return dense histograms of gradients, a patch a program; raises as `Histograms.check`."""
         kind.check(tuple(images.shape), size, step)
         if not _launchable(images) or min(images.shape[1:]) < 2:
             return super().descriptors(images, kind, size, step)
-        return descriptor_kernels.descriptors(images, kind, size, step)
+        return descriptor_kernels.describe(images, kind, size, step)
 
     def sparse_step(self, codes: Tensor, mixing: Tensor, drive: Tensor, threshold: Tensor) -> Tensor:
         """Take a step: one matrix product (one a group), and its soft threshold in place."""
@@ -99,7 +99,7 @@ class TritonOperations(Reference):
     ) -> tuple[Tensor, Tensor]:
         """Take the momentum of all rows a step on, each read and written once; float32 and float64."""
         state = moved, codes, extrapolated, momentum
-        if wants_gradient(*state) or moved.dtype not in (torch.float32, torch.float64):
+        if is_tracked_by_autograd(*state) or moved.dtype not in (torch.float32, torch.float64):
             return super().momentum_step(*state)
         return sparse_kernels.accelerate(*(tensor.contiguous() for tensor in state))
 
@@ -108,7 +108,7 @@ class TritonOperations(Reference):
     ) -> None:
         """Take all the steps in one kernel, a row a program; float32 and float64."""
         types = {codes.dtype, targets.dtype, coupling.dtype}
-        if wants_gradient(codes, targets, coupling) or types not in ({torch.float32}, {torch.float64}):
+        if is_tracked_by_autograd(codes, targets, coupling) or types not in ({torch.float32}, {torch.float64}):
             return super().coordinate_steps(codes, targets, coupling, lam, steps, nonnegative=nonnegative)
         moved = codes.contiguous(), targets.contiguous()
         sparse_kernels.descend(*moved, coupling.contiguous(), lam, steps, nonnegative=nonnegative)
@@ -120,7 +120,9 @@ class TritonOperations(Reference):
 
 def _launchable(*tensors: Tensor | None, maps: Tensor | None = None) -> bool:
     """Whether kernels may compute with these: no gradient is wanted, all are float32, and maps that or of 16 bits."""
-    if wants_gradient(maps, *tensors) or (maps is not None and maps.dtype not in {torch.float32, *HALVES.values()}):
+    if is_tracked_by_autograd(maps, *tensors) or (
+        maps is not None and maps.dtype not in {torch.float32, *HALF_DTYPES.values()}
+    ):
         return False
     return all(tensor is None or tensor.dtype == torch.float32 for tensor in tensors)
 

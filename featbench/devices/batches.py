@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from featbench.cuda.grey import GreyImages
 from featbench.devices.failures import is_out_of_memory
-from featbench.devices.selection import select
+from featbench.devices.selection import select_operations
 from featbench.errors import DeviceError
 from featbench.operations.fused_network import FusedNetwork
 from featbench.operations.precision import Precision
@@ -20,7 +20,7 @@ from featbench.system.threads import Workers
 BLOCK_VALUES = {"cpu": 2**21, "cuda": 2**28}
 """Values of the largest maps that are computed at once: on a CPU 8 MB, which stay in its cache; on a GPU 1 GB."""
 
-Images = Tensor | GreyImages
+BatchInput = Tensor | GreyImages
 """Maps [n, ...] on the CPU, or the bytes of which they are made on the device."""
 
 Wait = Callable[[], Tensor]
@@ -35,8 +35,8 @@ class Batches:
 
     def __init__(self, network: nn.Module, device: torch.device, precision: Precision = "float32") -> None:
         self.device = device
-        self.fused = FusedNetwork(network.to(device).eval(), select(device, precision))
-        self.most: int | None = None
+        self.fused = FusedNetwork(network.to(device).eval(), select_operations(device, precision))
+        self.batch_limit: int | None = None
         self._growth: float | None = None
         self._measuring = Lock()
         self._workers: Workers | None = None
@@ -46,38 +46,40 @@ class Batches:
     def workers(self) -> Workers | None:
         """Threads that compute a batch each, on a CPU where they may share the network; a thread of one has none."""
         threads = torch.get_num_threads()
-        if self.device.type != "cpu" or threads == 1 or not self.fused.reentrant:
+        if self.device.type != "cpu" or threads == 1 or not self.fused.is_reentrant:
             return None
         if self._workers is None or self._workers.count != threads:
             self._workers = Workers(threads)
         return self._workers
 
-    def images_at_once(self, one: Images) -> int:
+    def images_at_once(self, one: BatchInput) -> int:
         """Return how many images such as the first of `one` [1, ...] are computed together."""
         values = prod(one.shape[1:])
         with self._measuring:  # one thread alone, since it watches the modules that others would run
             if self._growth is None:
                 self._growth = self._guarded(one) / max(1, values)
         fitting = int(BLOCK_VALUES[self.device.type] / max(1.0, self._growth * values))
-        return max(1, min(fitting, self.most or fitting))
+        return max(1, min(fitting, self.batch_limit or fitting))
 
-    def launch(self, maps: Images) -> Wait:
+    def launch(self, maps: BatchInput) -> Wait:
         """Begin with the features of maps [n, ...]; n may be 0. `DeviceError` if one image alone is too large."""
         if len(maps) == 0:
             return lambda: self.launch(torch.zeros(1, *maps.shape[1:]))()[:0]
-        parts = _parts(maps, self.images_at_once(maps[:1]))
+        parts = _split(maps, self.images_at_once(maps[:1]))
         workers = self.workers if len(parts) > 1 else None
-        return _joined(list(workers.ahead(self._launch, parts) if workers else map(self._launch, parts)))
+        return _join(list(workers.map(self._launch, parts) if workers else map(self._launch, parts)))
 
-    def _guarded(self, one: Images) -> int:
+    def _guarded(self, one: BatchInput) -> int:
         try:
-            return self.fused.largest(one.to(self.device) if isinstance(one, Tensor) else one.on(self.device))
+            return self.fused.find_largest_maps(
+                one.to(self.device) if isinstance(one, Tensor) else one.make_maps(self.device)
+            )
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
         raise self._too_large(one)
 
-    def _launch(self, maps: Images) -> Wait:
+    def _launch(self, maps: BatchInput) -> Wait:
         try:
             return self._run(maps)
         except Exception as error:
@@ -86,31 +88,31 @@ class Batches:
         # Out of the handler, whose traceback would keep the maps that were made.
         if len(maps) == 1:
             raise self._too_large(maps)
-        self.most = len(maps) // 2
+        self.batch_limit = len(maps) // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        return _joined([self._launch(part) for part in _parts(maps, self.most)])
+        return _join([self._launch(part) for part in _split(maps, self.batch_limit)])
 
-    def _too_large(self, maps: Images) -> DeviceError:
+    def _too_large(self, maps: BatchInput) -> DeviceError:
         size = "×".join(str(side) for side in maps.shape[1:])
         return DeviceError(
             f"the maps of one image of {size} do not fit into the memory of {self.device.type}: make images smaller "
             "(Preprocessing(size=…)), or use fewer filters"
         )
 
-    def _on_cpu(self, maps: Images) -> Wait:
-        features = self.fused(maps if isinstance(maps, Tensor) else maps.on(self.device))
+    def _on_cpu(self, maps: BatchInput) -> Wait:
+        features = self.fused(maps if isinstance(maps, Tensor) else maps.make_maps(self.device))
         return lambda: features
 
-    def _streamed(self) -> Callable[[Images], Wait]:
+    def _streamed(self) -> Callable[[BatchInput], Wait]:
         from featbench.cuda.streams import Streamed
 
         return Streamed(self.fused, self.device).launch
 
 
-def _parts(maps: Images, size: int) -> list[Images]:
+def _split(maps: BatchInput, size: int) -> list[BatchInput]:
     return [maps[start : start + size] for start in range(0, len(maps), size)]
 
 
-def _joined(waits: list[Wait]) -> Wait:
+def _join(waits: list[Wait]) -> Wait:
     return waits[0] if len(waits) == 1 else lambda: torch.cat([wait() for wait in waits])

@@ -11,7 +11,7 @@ from featbench.operations.precision import Precision
 from featbench.operations.reference import Reference
 
 
-def select(device: str | torch.device, precision: Precision = "float32") -> Reference:
+def select_operations(device: str | torch.device, precision: Precision = "float32") -> Reference:
     """Return the operations for a device: Triton's kernels on CUDA, cache-conscious torch on a CPU.
 
     There is no fallback: raises `DeviceError` for CUDA that is not there or has no Triton, and for any other device.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from featbench.data.maps import Preprocessing
-from featbench.devices.selection import resolve_device, select
+from featbench.devices.selection import resolve_device, select_operations
 from featbench.errors import ArchitectureError, UsageError
 from featbench.evaluation.protocol import Protocol
 from featbench.evaluation.regimes import REGIMES, Regime, parse_regimes
@@ -45,7 +45,7 @@ def enumerate_cells(request: Request, registry: Registry, survey: Surveyor, data
     test_per_class = _test_per_class(request.test_per_class, protocol)
     draws = _draws(request, protocol, train_per_class)
     device = resolve_device(request.device).type
-    precision = select(device, check_precision(request.precision)).precision
+    precision = select_operations(device, check_precision(request.precision)).precision
     refinement = _refinement(request.refine, protocol)
     pairs = _pairs(request, protocol, registry)
     if request.unlabelled is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from featbench.devices.selection import select
+from featbench.devices.selection import select_operations
 from featbench.stages.oriented_gradients import Histograms, normalise
 
 SIFT = Histograms(cells=4, orientations=8, signed=True)
@@ -45,7 +45,7 @@ def _describe(kind: Histograms, images: Tensor, size: int, step: int, floor: flo
     n, height, width = images.shape
     rows, columns = ((side - size) // step + 1 for side in (height, width))
     found = images.new_empty(n, rows, columns, kind.length)
-    operations = select(images.device)
+    operations = select_operations(images.device)
     together = max(1, BLOCK_VALUES[images.device.type] // (kind.orientations * height * width))
     for start in range(0, n, together):
         block = images[start : start + together]

@@ -18,7 +18,7 @@ from featbench.evaluation.regimes import Family
 from featbench.learning.patches import MapSource, PatchSource
 from featbench.parameters import Parametrised
 from featbench.stages.architecture import Shape
-from featbench.stages.encoders import tanh_encoder
+from featbench.stages.encoders import build_tanh_encoder
 from featbench.stages.filters import Bank, Filters
 from featbench.system.seeds import derive_seed
 from featbench.types import IntArray
@@ -94,7 +94,7 @@ class FilterLearner(FeatureLearner, ABC):
 
     def encoder(self, filters: Filters, table: NDArray[np.int64]) -> nn.Module:
         """Build what `F` stands for; F_CSG (tanh with gain and bias) unless overridden."""
-        return tanh_encoder(filters, table)
+        return build_tanh_encoder(filters, table)
 
 
 class NetworkLearner(FeatureLearner, ABC):
@@ -156,7 +156,7 @@ def fill_bank(learner: FilterLearner, bank: Bank, patches: PatchSource | None, s
 
 
 def _held(learner: FilterLearner, given: Filters, bank: Bank) -> Filters:
-    problem = given.problem(replace(bank, filters=learner.units(bank)))
+    problem = given.find_problem(replace(bank, filters=learner.units(bank)))
     if problem:
         raise PluginError(f"learner {learner.name} broke its contract: {problem}")
     return Filters.from_tensors({k: v.detach().to("cpu", torch.float32) for k, v in given.tensors().items()})

@@ -12,9 +12,9 @@ from featbench.data.maps import JoinedMaps, Maps
 from featbench.learning.learner import FilterLearner, NetworkLearner, fill_table
 from featbench.learning.patches import MapSource, PatchSource
 from featbench.stages.architecture import Architecture, Shape, StageSpec
-from featbench.stages.connection_table import connection_table, full_table
+from featbench.stages.connection_table import draw_connection_table, make_full_table
 from featbench.stages.filters import Bank, Filters
-from featbench.stages.stage import MultiStage, Stage, operations
+from featbench.stages.stage import MultiStage, Stage, build_operations
 from featbench.system.seeds import derive_seed, seeded
 from featbench.types import IntArray
 
@@ -31,7 +31,7 @@ def stage_bank(spec: StageSpec, shape: Shape, seed: int) -> tuple[Bank, IntArray
     """Return the bank that a learner fills for each group of this stage's connection table, and the table."""
     maps = spec.bank_input(shape)[0]
     fan_in = spec.bank.fan_in
-    table = full_table(maps) if fan_in is None else connection_table(maps, spec.bank.filters, fan_in, seed)
+    table = make_full_table(maps) if fan_in is None else draw_connection_table(maps, spec.bank.filters, fan_in, seed)
     return Bank(spec.bank.filters // len(table), spec.bank.size, table.shape[1]), table
 
 
@@ -72,7 +72,7 @@ def learn_stages(
             bank, table = stage_bank(spec, came_in, derive_seed(seed, "table", number))
             patches = None
             if learner.looks() and images is not None:
-                before = operations(spec.around_bank()[0], came_in[0])
+                before = build_operations(spec.around_bank()[0], came_in[0])
                 entering = nn.Sequential(*below, before).to(device)
                 patches = PatchSource(
                     MapSource(images, entering, device), bank.size, derive_seed(seed, "patches", number)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from featbench.devices.selection import select
+from featbench.devices.selection import select_operations
 from featbench.errors import LearningError
 from featbench.sparse.steps import largest_eigenvalue
 
@@ -59,7 +59,7 @@ class Lista(Unrolled):
     def code(self, b: Tensor) -> Tensor:
         """Take `steps` steps; none is the plain shrinkage encoder."""
         mixing, threshold = self.mixing.transpose(1, 2), self.threshold.view(b.shape[1:])
-        operations = select(b.device)
+        operations = select_operations(b.device)
         codes = self.shrink(b)
         for _ in range(self.steps):
             codes = operations.sparse_step(codes, mixing, b, threshold)

@@ -10,17 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from featbench.operations.precision import HALVES, Precision
-from featbench.operations.reference import BankWeights, Reference, Responses, bank_tensors, wants_gradient
+from featbench.operations.precision import HALF_DTYPES, Precision
+from featbench.operations.reference import BankWeights, Reference, Responses, is_tracked_by_autograd
 from featbench.stages.architecture import PoolingSpec
 from featbench.stages.normalization import LocalNormalisation
-from featbench.system.memory import available_memory
+from featbench.system.memory import require_memory
 
 KEPT_BYTES = 2**25 - 2**14
 """The largest block whose release teaches glibc's allocator to keep memory, less a margin."""
-
-LARGE = 2**30
-"""Bytes below which nobody asks whether they are there."""
 
 MAPS_HELD = 2
 """Copies of a filter bank's maps that are held at once, at most."""
@@ -40,70 +37,69 @@ class Host(Reference):
 
     def filter_bank(self, x: Tensor, bank: BankWeights, *, moments: bool = False) -> Responses:
         """Filter x, its non-linearity done while the maps are in the cache, and then overwritten in place."""
-        if wants_gradient(x, *bank_tensors(bank)) or x.dtype != torch.float32:
+        if is_tracked_by_autograd(x, *bank.trainable) or x.dtype != torch.float32:
             return super().filter_bank(x, bank, moments=moments)
-        _require_room(x, bank)
+        _require_memory_for_maps(x, bank)
         groups = 1 if bank.table is None else len(bank.table)
         seen = x if bank.table is None else x[:, bank.table.flatten()]
-        filtered = tanh_convolution() if bank.gain is not None else functional.conv2d
-        weight = maps_last(self._rounded(bank.weight))
-        y = filtered(maps_last(self._rounded(seen)), weight, bank.bias, groups=groups)
+        filtered = find_tanh_convolution() if bank.gain is not None else functional.conv2d
+        weight = to_channels_last(self._rounded(bank.weight))
+        y = filtered(to_channels_last(self._rounded(seen)), weight, bank.bias, groups=groups)
         last = y.permute(0, 2, 3, 1)
         if bank.gain is not None and not bool((bank.gain == 1).all()):
             last.mul_(bank.gain)
         if bank.rectified:
             last.abs_()
         mean, square = _moments(last) if moments else (None, None)
-        kept = y.to(HALVES[self.precision]) if self.precision in HALVES else y
+        kept = y.to(HALF_DTYPES[self.precision]) if self.precision in HALF_DTYPES else y
         return Responses(kept, mean, square, own=True)
 
     def statistics(self, responses: Responses, norm: LocalNormalisation) -> tuple[Tensor | None, Tensor | None]:
         """Return what N subtracts and what it divides by."""
         y = responses.y
-        if responses.mean is None and y.dtype == torch.float32 and not wants_gradient(y):
+        if responses.mean is None and y.dtype == torch.float32 and not is_tracked_by_autograd(y):
             responses = Responses(y, *_moments(y.permute(0, 2, 3, 1)))
         return super().statistics(responses, norm)
 
-    def normalised_pool(
+    def normalise_and_pool(
         self, responses: Responses, shift: Tensor | None, scale: Tensor | None, spec: PoolingSpec
     ) -> Tensor:
         """Pool; the average of (y - m)/s is that of y/s less that of m/s, so that m meets one map alone."""
-        if spec.over_maps or spec.kind not in "AM" or wants_gradient(responses.y, shift, scale):
-            return super().normalised_pool(responses, shift, scale, spec)
+        if spec.over_maps or spec.kind not in "AM" or is_tracked_by_autograd(responses.y, shift, scale):
+            return super().normalise_and_pool(responses, shift, scale, spec)
         if spec.kind == "M":
-            y = self.normalised(responses, shift, scale)
+            y = self.normalise(responses, shift, scale)
             return functional.max_pool2d(y, spec.size, spec.stride)
-        pooled = _average(self.normalised(responses, None, scale), spec.size, spec.stride)
+        pooled = _average(self.normalise(responses, None, scale), spec.size, spec.stride)
         if shift is None:
             return pooled
         return pooled.sub_(_average(shift if scale is None else shift / scale, spec.size, spec.stride))
 
-    def normalised(self, responses: Responses, shift: Tensor | None, scale: Tensor | None) -> Tensor:
+    def normalise(self, responses: Responses, shift: Tensor | None, scale: Tensor | None) -> Tensor:
         """Return (y - shift) / scale, in the place of y where nobody else holds it."""
         y = responses.y
-        if not responses.own or y.dtype != torch.float32 or wants_gradient(y, shift, scale):
-            return super().normalised(responses, shift, scale)
+        if not responses.own or y.dtype != torch.float32 or is_tracked_by_autograd(y, shift, scale):
+            return super().normalise(responses, shift, scale)
         if shift is not None:
             y.sub_(shift)
         return y if scale is None else y.mul_(scale.reciprocal())
 
     def sparse_step(self, codes: Tensor, mixing: Tensor, drive: Tensor, threshold: Tensor) -> Tensor:
         """Take a step; a single group is one matrix product."""
-        if wants_gradient(codes, mixing, drive, threshold) or mixing.shape[0] > 1:
+        if is_tracked_by_autograd(codes, mixing, drive, threshold) or mixing.shape[0] > 1:
             return super().sparse_step(codes, mixing, drive, threshold)
         moved = torch.addmm(drive[:, 0], codes[:, 0], mixing[0]).unsqueeze(1)
         return moved.sign().mul_(moved.abs_().sub_(threshold).clamp_min_(0))
 
 
-def _require_room(x: Tensor, bank: BankWeights) -> None:
-    """Raise `MemoryError` if the maps cannot fit: systems that promise more than they have kill who takes it."""
+def _require_memory_for_maps(x: Tensor, bank: BankWeights) -> None:
+    """Raise `MemoryError` if the maps that a filter bank makes of x [n, maps, h, w] cannot fit."""
     filters, _, size, _ = bank.weight.shape
     needed = MAPS_HELD * x.element_size() * x.shape[0] * filters * (x.shape[2] - size + 1) * (x.shape[3] - size + 1)
-    if needed > LARGE and needed > available_memory(x.device):
-        raise MemoryError(f"{needed / 2**30:.1f} GiB are needed for {filters} maps")
+    require_memory(needed, x.device, f"{filters} maps")
 
 
-def maps_last(x: Tensor) -> Tensor:
+def to_channels_last(x: Tensor) -> Tensor:
     """Return x [n, maps, h, w] with its maps last in memory; strides say so even where there is one map."""
     _, maps, height, width = x.shape
     if maps > 1:
@@ -136,7 +132,7 @@ def _keep_memory() -> None:
 
 
 @cache
-def tanh_convolution() -> Callable[..., Tensor]:
+def find_tanh_convolution() -> Callable[..., Tensor]:
     """Return convolution and tanh, in one primitive of oneDNN where this torch has it; both give the same.
 
     The primitive applies tanh to values that are still in registers. It is no public function of torch, so it is tried

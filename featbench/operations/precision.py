@@ -20,8 +20,8 @@ also keep the maps that it gives in 16 bits.
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
-HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""Types of 16 bits."""
+HALF_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""torch's 16-bit types, by the precisions that use them."""
 
 
 def check_precision(name: str) -> Precision:

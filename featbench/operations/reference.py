@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from featbench.operations.precision import HALVES, Precision, check_precision, round_to_tf32
+from featbench.operations.precision import HALF_DTYPES, Precision, check_precision, round_to_tf32
 from featbench.stages.architecture import PoolingSpec
 from featbench.stages.normalization import LocalNormalisation
 from featbench.stages.oriented_gradients import Histograms
@@ -29,6 +28,11 @@ class BankWeights:
     table: Tensor | None = None
     gain: Tensor | None = None
     rectified: bool = False
+
+    @property
+    def trainable(self) -> tuple[Tensor | None, ...]:
+        """The tensors that may have gradients."""
+        return self.weight, self.bias, self.gain
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Reference:
         if bank.gain is not None:
             y = torch.tanh(y) * bank.gain.view(-1, 1, 1)
         y = y.abs() if bank.rectified else y
-        kept = y.to(HALVES[self.precision]) if self.precision in HALVES else y
+        kept = y.to(HALF_DTYPES[self.precision]) if self.precision in HALF_DTYPES else y
         if not moments:
             return Responses(kept, own=True)
         return Responses(kept, y.mean(dim=1, keepdim=True), y.square().mean(dim=1, keepdim=True), own=True)
@@ -72,20 +76,20 @@ class Reference:
         """Return what N subtracts and what it divides by, [n, 1, h, w] each, or None; see `LocalNormalisation`."""
         mean, square = responses.mean, responses.mean_square
         if mean is None or square is None:
-            y = _wide(responses.y)
+            y = _to_float32(responses.y)
             mean, square = y.mean(dim=1, keepdim=True), y.square().mean(dim=1, keepdim=True)
         return norm.statistics(mean, square)
 
-    def normalised_pool(
+    def normalise_and_pool(
         self, responses: Responses, shift: Tensor | None, scale: Tensor | None, spec: PoolingSpec
     ) -> Tensor:
         """Pool (y - shift) / scale as `spec` says; shift, scale [n, 1, h, w], None for 0 and 1."""
-        pooled: Tensor = Pooling(spec)(self.normalised(responses, shift, scale))
+        pooled: Tensor = Pooling(spec)(self.normalise(responses, shift, scale))
         return pooled
 
-    def normalised(self, responses: Responses, shift: Tensor | None, scale: Tensor | None) -> Tensor:
+    def normalise(self, responses: Responses, shift: Tensor | None, scale: Tensor | None) -> Tensor:
         """Return (y - shift) / scale; shift, scale [n, 1, h, w], None for 0 and 1."""
-        y = _wide(responses.y)
+        y = _to_float32(responses.y)
         y = y if shift is None else y - shift
         return y if scale is None else y / scale
 
@@ -94,7 +98,7 @@ class Reference:
 
         Patches of `size` pixels every `step` pixels, in the middle of the image; see `Histograms`.
         """
-        return kind.pool(kind.oriented_gradients(images.transpose(0, 1).contiguous()), size, step)
+        return kind.pool(kind.compute_oriented_gradients(images.transpose(0, 1).contiguous()), size, step)
 
     def sparse_step(self, codes: Tensor, mixing: Tensor, drive: Tensor, threshold: Tensor) -> Tensor:
         """Return h_θ(b + z S) for codes z and drive b [r, groups, m], mixing S [groups, m, m], threshold θ [groups, m].
@@ -139,21 +143,16 @@ class Reference:
             targets.addcmul_(between[chosen[:, 0]], moves, value=-1)
 
     def _rounded(self, x: Tensor) -> Tensor:
-        if self.precision in HALVES:
-            return x.to(HALVES[self.precision]).to(x.dtype)
+        if self.precision in HALF_DTYPES:
+            return x.to(HALF_DTYPES[self.precision]).to(x.dtype)
         return round_to_tf32(x) if self.precision == "tf32" else x
 
 
-def wants_gradient(*tensors: Tensor | None) -> bool:
+def is_tracked_by_autograd(*tensors: Tensor | None) -> bool:
     """Whether autograd follows what is computed from these."""
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
-def bank_tensors(bank: BankWeights) -> Iterable[Tensor | None]:
-    """Return the tensors of a bank that may have gradients."""
-    return bank.weight, bank.bias, bank.gain
-
-
-def _wide(y: Tensor) -> Tensor:
+def _to_float32(y: Tensor) -> Tensor:
     """Return maps kept in 16 bits as float32, others as they are."""
-    return y.float() if y.dtype in HALVES.values() else y
+    return y.float() if y.dtype in HALF_DTYPES.values() else y

@@ -17,7 +17,7 @@ from featbench.hookspecs import hookimpl
 from featbench.learning.learner import FeatureLearner, FilterLearner
 from featbench.learning.patch_matrix import PatchMatrix
 from featbench.learning.patches import PatchSource
-from featbench.stages.encoders import FilterBank, tanh_encoder
+from featbench.stages.encoders import FilterBank, build_tanh_encoder
 from featbench.stages.filters import Bank, Filters
 
 KINDS = ("plain", "denoising", "contractive")
@@ -76,7 +76,7 @@ class Autoencoder(FilterLearner):
     def encoder(self, filters: Filters, table: NDArray[np.int64]) -> nn.Module:
         """Build h: filter bank, bias, s."""
         if self.activation == "tanh":
-            return tanh_encoder(filters, table)
+            return build_tanh_encoder(filters, table)
         return nn.Sequential(FilterBank(filters, table), nn.Sigmoid())
 
     def _learn(self, model: Model, rows: Tensor, seed: int) -> None:

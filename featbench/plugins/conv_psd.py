@@ -25,8 +25,8 @@ from featbench.learning.predictive_decomposition import (
     learn_predictive,
     random_atoms,
 )
-from featbench.stages.connection_table import full_table
-from featbench.stages.encoders import NONLINEARITIES, encoder_of
+from featbench.stages.connection_table import make_full_table
+from featbench.stages.encoders import NONLINEARITIES, build_encoder
 from featbench.stages.filters import Bank, Filters
 
 
@@ -79,12 +79,12 @@ class ConvPsd(FilterLearner):
         decoder = WindowDecoder(kernels, self.lam, self.alpha, self.iterations, self.positions)
         schedule = Schedule(self.updates, self.batch, self.rate)
         learn_predictive(x / scale, decoder, predictor, self.alpha, schedule, seed)
-        wiring = Wiring(bank, full_table(bank.fan_in), bank.fan_in)
+        wiring = Wiring(bank, make_full_table(bank.fan_in), bank.fan_in)
         return predictor.filters(scale, decoder.atoms, wiring)
 
     def encoder(self, filters: Filters, table: NDArray[np.int64]) -> nn.Module:
         """Build the learned encoder."""
-        return encoder_of(self.nonlinearity, filters, table)
+        return build_encoder(self.nonlinearity, filters, table)
 
 
 class WindowDecoder(Decoder):

@@ -25,8 +25,8 @@ from featbench.learning.predictive_decomposition import (
     learn_predictive,
     random_atoms,
 )
-from featbench.stages.connection_table import full_table
-from featbench.stages.encoders import tanh_encoder
+from featbench.stages.connection_table import make_full_table
+from featbench.stages.encoders import build_tanh_encoder
 from featbench.stages.filters import Bank, Filters
 
 FLOOR = 1e-6
@@ -100,13 +100,13 @@ class Ipsd(FilterLearner):
         schedule = Schedule(self.updates, self.batch, self.rate)
         decoder = PatchDecoder(atoms, self.alpha, infer)
         learn_predictive(matrix.rows, decoder, predictor, self.alpha, schedule, seed)
-        return predictor.filters(matrix.scale, decoder.atoms, Wiring(whole, full_table(bank.fan_in), bank.fan_in))
+        return predictor.filters(matrix.scale, decoder.atoms, Wiring(whole, make_full_table(bank.fan_in), bank.fan_in))
 
     def encoder(self, filters: Filters, table: NDArray[np.int64]) -> nn.Module:
         """Build F and the pools, within each group of the connection table."""
         pools = len(filters.weight) // len(table) // self.stride**2
         bank = Bank(pools, filters.weight.shape[-1], filters.weight.shape[1])
-        return nn.Sequential(tanh_encoder(filters, table), GroupPooling(self.pools(bank), len(table)))
+        return nn.Sequential(build_tanh_encoder(filters, table), GroupPooling(self.pools(bank), len(table)))
 
     def pools(self, bank: Bank) -> Tensor:
         """Return the weights w [pools, units]."""

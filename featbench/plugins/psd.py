@@ -23,8 +23,8 @@ from featbench.learning.predictive_decomposition import (
     random_atoms,
 )
 from featbench.sparse.steps import fista_steps, soft_threshold
-from featbench.stages.connection_table import full_table
-from featbench.stages.encoders import NONLINEARITIES, encoder_of
+from featbench.stages.connection_table import make_full_table
+from featbench.stages.encoders import NONLINEARITIES, build_encoder
 from featbench.stages.filters import Bank, Filters
 from featbench.types import IntArray
 
@@ -67,7 +67,7 @@ class Psd(FilterLearner):
 
     def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
         """Learn the encoder's filters; the dictionary comes along as `decoder`, [filters, fan_in, size, size]."""
-        return self.connected(bank, full_table(bank.fan_in), bank.fan_in, patches, seed)
+        return self.connected(bank, make_full_table(bank.fan_in), bank.fan_in, patches, seed)
 
     def connected(self, bank: Bank, table: IntArray, maps: int, patches: PatchSource | None, seed: int) -> Filters:
         """Learn the filters of all groups together: their atoms share the work of decoding all maps.
@@ -87,7 +87,7 @@ class Psd(FilterLearner):
 
     def encoder(self, filters: Filters, table: NDArray[np.int64]) -> nn.Module:
         """Build the learned encoder."""
-        return encoder_of(self.nonlinearity, filters, table)
+        return build_encoder(self.nonlinearity, filters, table)
 
     def _infer(self, gram: Tensor, correlations: Tensor, lipschitz: float, start: Tensor) -> Tensor:
         return fista_steps(gram, correlations, start, soft_threshold(self.lam), self.iterations, lipschitz)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from featbench.devices.selection import select
+from featbench.devices.selection import select_operations
 from featbench.sparse.descent import TOLERANCE, Descent, descend
 from featbench.sparse.inputs import Array, read_inputs
 from featbench.sparse.problem import Lasso, Point
@@ -28,7 +28,7 @@ class CoordinateDescent(Descent):
 
     def advance(self, point: Point, steps: int) -> None:
         """Change one coefficient of each patch a step."""
-        select(self.codes.device).coordinate_steps(
+        select_operations(self.codes.device).coordinate_steps(
             self.codes, self.targets, self.lasso.gram, self.lasso.lam, steps, nonnegative=self.lasso.nonnegative
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from featbench.devices.selection import select
+from featbench.devices.selection import select_operations
 from featbench.sparse.descent import TOLERANCE, Descent, descend
 from featbench.sparse.inputs import Array, read_inputs
 from featbench.sparse.problem import Lasso, Point
@@ -35,7 +35,7 @@ class Fista(Descent):
 
     def accelerate(self, steps: int) -> None:
         """Take steps; a patch whose momentum points uphill loses it (O'Donoghue, Candès 2015, gradient scheme)."""
-        operations = select(self.codes.device)
+        operations = select_operations(self.codes.device)
         for _ in range(steps):
             moved = self.proximal_step(self.extrapolated)
             self.extrapolated, self.momentum = operations.momentum_step(

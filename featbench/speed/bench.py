@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from featbench.devices.batches import Batches
 from featbench.devices.failures import is_out_of_memory
-from featbench.devices.selection import resolve_device, select
+from featbench.devices.selection import resolve_device, select_operations
 from featbench.errors import UsageError
 from featbench.learning.learner import FilterLearner
 from featbench.learning.networks import assemble, learn_stages
-from featbench.operations.precision import HALVES, Precision, check_precision
+from featbench.operations.precision import HALF_DTYPES, Precision, check_precision
 from featbench.registry import Registry
-from featbench.speed.convolutions import Call, convolutions_of, fastest
-from featbench.speed.peak_memory import with_peak
+from featbench.speed.convolutions import Call, choose_fastest, find_convolutions
+from featbench.speed.peak_memory import measure_peak
 from featbench.stages.architecture import Architecture, Shape
 from featbench.store.provenance import describe_run
 from featbench.system.clock import Clock
@@ -73,7 +73,7 @@ class Case:
 
         What goes in and out is float32; bf16 and fp16 keep the bank's maps in 16 bits.
         """
-        width = 2 if self.precision in HALVES else 4
+        width = 2 if self.precision in HALF_DTYPES else 4
         shapes = pairwise([self.shape, *self.architecture.shapes(self.shape)])
         return self.batch * sum(
             4 * (prod(before) + prod(after)) + 2 * width * prod(stage.bank.output_shape(stage.bank_input(before)))
@@ -116,7 +116,7 @@ class Row:
         return None if theirs is None else theirs / self.seconds["ours"]
 
 
-def devices_of(name: str) -> list[str]:
+def find_devices(name: str) -> list[str]:
     """Return the devices to measure: of `auto` the CPU and, where there is one, the CUDA device."""
     found = resolve_device(name).type
     return ["cpu", "cuda"] if name == "auto" and found == "cuda" else [found]
@@ -137,7 +137,7 @@ def plan(
             raise UsageError(f"a batch holds at least 1 image, not {batch}")
     known = [check_precision(name) for name in dict.fromkeys(precisions)]
     for device, precision in product(devices, known):
-        select(device, precision)
+        select_operations(device, precision)
     return [
         Case(architecture, device, precision, batch, size)
         for architecture, device in product(architectures, devices)
@@ -162,7 +162,7 @@ class Bench:
     @torch.no_grad()
     def measure(self, case: Case) -> Row:
         """Measure one case; a `DeviceError` if one image alone is too large for the memory."""
-        device, maps, network = torch.device(case.device), noise(case), random_network(case)
+        device, maps, network = torch.device(case.device), make_noise(case), make_random_network(case)
 
         def fresh() -> tuple[Batches, Tensor]:
             batches = Batches(deepcopy(network), device, case.precision)
@@ -170,7 +170,7 @@ class Bench:
 
         # Libraries are loaded and kernels compiled by the first call, which is no memory that extraction takes.
         fresh()
-        (batches, features), peak = with_peak(device, fresh)
+        (batches, features), peak = measure_peak(device, fresh)
         exact = deepcopy(network).double()(maps[:COMPARED].double())
         error = float((features[:COMPARED] - exact).norm() / exact.norm())
         calls: dict[str, Call] = {"ours": lambda: batches.launch(maps)()}
@@ -186,7 +186,7 @@ class Bench:
         dtype = _half(case) or torch.float32
         plain = deepcopy(network).to(device).eval()
         others: dict[str, Callable[[], Call]] = {
-            "convolution": lambda: fastest(convolutions_of(network, maps[:1]), case.batch, device, dtype),
+            "convolution": lambda: choose_fastest(find_convolutions(network, maps[:1]), case.batch, device, dtype),
             "reference": lambda: lambda: plain(maps.to(device)).cpu(),
         }
         if case.device == "cpu" and case.precision != "float32":
@@ -223,13 +223,13 @@ class Bench:
         return {name: median(times) for name, times in seconds.items()}
 
 
-def noise(case: Case) -> Tensor:
+def make_noise(case: Case) -> Tensor:
     """Return maps [batch, 1, size, size] of normal noise, the same images first in every batch."""
     generator = np.random.default_rng(0)
     return torch.from_numpy(generator.standard_normal((case.batch, *case.shape), dtype=np.float32))
 
 
-def random_network(case: Case) -> nn.Module:
+def make_random_network(case: Case) -> nn.Module:
     """Return the architecture with random filters, on the CPU."""
     learner = Registry().learner("random")()
     assert isinstance(learner, FilterLearner)
@@ -249,14 +249,14 @@ def plain_torch(case: Case) -> Iterator[None]:
         yield
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """Return the provenance of a run, with the driver of the GPU if there is one that says so."""
     return {**describe_run(), "driver": _driver()}
 
 
 def _half(case: Case) -> torch.dtype | None:
     """Return the type of 16 bits that torch itself computes a case in, if it does."""
-    return HALVES.get(case.precision) if case.device == "cuda" else None
+    return HALF_DTYPES.get(case.precision) if case.device == "cuda" else None
 
 
 def _compiled(network: nn.Module, maps: Tensor, device: torch.device) -> Call:

@@ -28,7 +28,7 @@ class Convolution:
     maps: tuple[int, int, int]
 
 
-def convolutions_of(network: nn.Module, one: Tensor) -> list[Convolution]:
+def find_convolutions(network: nn.Module, one: Tensor) -> list[Convolution]:
     """Return the convolutions of a network on the way of maps `one` [1, ...], in order.
 
     A connection table makes it one of groups; their maps count as often as groups see them.
@@ -50,7 +50,7 @@ def convolutions_of(network: nn.Module, one: Tensor) -> list[Convolution]:
     return found
 
 
-def fastest(convolutions: list[Convolution], batch: int, device: torch.device, dtype: torch.dtype) -> Call:
+def choose_fastest(convolutions: list[Convolution], batch: int, device: torch.device, dtype: torch.dtype) -> Call:
     """Return a call that does the convolutions of a batch of noise, each in the way that was fastest in a trial.
 
     No bias, and each output is dropped before the next one is made.

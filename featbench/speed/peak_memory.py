@@ -20,7 +20,7 @@ RESET_PEAK = "5"
 """What Linux is told, through clear_refs, to forget the largest resident size so far."""
 
 
-def with_peak(device: torch.device, call: Callable[[], T]) -> tuple[T, int | None]:
+def measure_peak(device: torch.device, call: Callable[[], T]) -> tuple[T, int | None]:
     """Return what `call` returns, and the bytes that it took at its peak; None where the system does not tell.
 
     On CUDA all that torch's allocator held; on a CPU by how much the resident size of this process grew (Linux).

@@ -39,7 +39,7 @@ error: ‖a - b‖/‖b‖ of the features against float64, on at most 2 images.
 
 def render_json(rows: Sequence[Row]) -> str:
     """Return the rows as a JSON array, ending with a newline; null is what was not measured."""
-    return json.dumps([json_row(row) for row in rows], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps([make_json_row(row) for row in rows], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def render_table(rows: Sequence[Row], repeats: int, notes: Sequence[str], machine: Mapping[str, Any]) -> str:
@@ -50,11 +50,11 @@ def render_table(rows: Sequence[Row], repeats: int, notes: Sequence[str], machin
         colalign=("left", "left", "left", *("right",) * (len(HEADERS) - 3)) if rows else (),
         disable_numparse=True,
     )
-    said = [table, EXPLANATION.format(repeats=repeats), "\n".join(notes), "\n".join(machine_lines(machine))]
+    said = [table, EXPLANATION.format(repeats=repeats), "\n".join(notes), "\n".join(format_machine(machine))]
     return "\n\n".join(part for part in said if part) + "\n"
 
 
-def json_row(row: Row) -> dict[str, Any]:
+def make_json_row(row: Row) -> dict[str, Any]:
     """Return a row by the names of its columns; milliseconds are those of the whole batch."""
     return {
         "architecture": str(row.case.architecture),
@@ -73,7 +73,7 @@ def json_row(row: Row) -> dict[str, Any]:
     }
 
 
-def machine_lines(machine: Mapping[str, Any]) -> list[str]:
+def format_machine(machine: Mapping[str, Any]) -> list[str]:
     """Return what it was measured on, from the provenance of the run."""
     versions = machine["versions"]
     lines = [f"{machine['cpu']}, {machine['cores']} cores; {machine['threads']} threads"]

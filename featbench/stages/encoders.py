@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from featbench.stages.connection_table import full_table
+from featbench.stages.connection_table import make_full_table
 from featbench.stages.filters import Filters
 
 
@@ -20,6 +21,7 @@ class FilterBank(nn.Module):
     `table` [groups, fan_in] names the maps that each of the equal groups of filters sees.
     """
 
+    reentrant: ClassVar[bool] = True
     table: Tensor
 
     def __init__(self, filters: Filters, table: NDArray[np.int64]) -> None:
@@ -27,21 +29,23 @@ class FilterBank(nn.Module):
         self.weight = nn.Parameter(filters.weight.clone())
         self.bias = nn.Parameter(filters.bias.clone())
         self.groups = len(table)
-        self.in_order = np.array_equal(table, full_table(table.shape[1]))
+        self.in_order = np.array_equal(table, make_full_table(table.shape[1]))
         self.register_buffer("table", torch.from_numpy(table.copy()))
 
-    def sees_all(self, maps: int) -> bool:
+    def is_dense(self, maps: int) -> bool:
         """Whether every filter sees each of so many maps, in their order, so that the table says nothing."""
         return self.in_order and self.table.shape[1] == maps
 
     def forward(self, x: Tensor) -> Tensor:
         """Filter x [n, maps, h, w] into [n, filters, h - size + 1, w - size + 1]."""
-        seen = x if self.sees_all(x.shape[1]) else x[:, self.table.flatten()]
+        seen = x if self.is_dense(x.shape[1]) else x[:, self.table.flatten()]
         return functional.conv2d(seen, self.weight, self.bias, groups=self.groups)
 
 
 class TanhGain(nn.Module):
     """F_CSG's non-linearity: y_j = g_j tanh(x_j), one gain per map (Jarrett et al. 2009, eq. 1)."""
+
+    reentrant: ClassVar[bool] = True
 
     def __init__(self, gain: Tensor) -> None:
         super().__init__()
@@ -49,11 +53,13 @@ class TanhGain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply tanh and the gain of each map to x [n, maps, ...]."""
-        return torch.tanh(x) * per_map(self.gain, x)
+        return torch.tanh(x) * view_per_map(self.gain, x)
 
 
 class Shrinkage(nn.Module):
     """Soft threshold, y_j = sign(x_j) max(|x_j| - θ_j, 0), one θ per map (Gregor, LeCun 2010)."""
+
+    reentrant: ClassVar[bool] = True
 
     def __init__(self, threshold: Tensor) -> None:
         super().__init__()
@@ -61,7 +67,7 @@ class Shrinkage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shrink x [n, maps, ...] towards zero."""
-        return x.sign() * functional.relu(x.abs() - per_map(self.threshold, x))
+        return x.sign() * functional.relu(x.abs() - view_per_map(self.threshold, x))
 
 
 class SmoothShrinkage(nn.Module):
@@ -69,6 +75,8 @@ class SmoothShrinkage(nn.Module):
 
     It passes through 0, and tends to the soft threshold as β grows.
     """
+
+    reentrant: ClassVar[bool] = True
 
     def __init__(self, threshold: Tensor, sharpness: Tensor) -> None:
         super().__init__()
@@ -78,8 +86,8 @@ class SmoothShrinkage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shrink x [n, maps, ...] smoothly towards zero."""
         # For θ < 0 or β < 0, where training may stray, the formula has no meaning.
-        threshold = per_map(self.threshold.clamp_min(0), x)
-        sharpness = per_map(self.sharpness.clamp_min(1e-3), x)
+        threshold = view_per_map(self.threshold.clamp_min(0), x)
+        sharpness = view_per_map(self.sharpness.clamp_min(1e-3), x)
         size = x.abs()
         # log(e^a + e^b - 1) = m + log1p(e^{-|a-b|} - e^{-m}), m the larger: nothing overflows.
         larger = sharpness * torch.maximum(size, threshold)
@@ -87,7 +95,7 @@ class SmoothShrinkage(nn.Module):
         return x.sign() * ((larger + torch.log1p(rest)) / sharpness - threshold)
 
 
-def per_map(values: Tensor, x: Tensor) -> Tensor:
+def view_per_map(values: Tensor, x: Tensor) -> Tensor:
     """View values [maps] so that they broadcast over x [n, maps, ...]."""
     return values.view(-1, *(1,) * (x.ndim - 2))
 
@@ -103,11 +111,11 @@ Encoder = Callable[[Filters, NDArray[np.int64]], nn.Module]
 """Builds what `F` stands for from a learner's filters and the connection table."""
 
 
-def encoder_of(nonlinearity: str, filters: Filters, table: NDArray[np.int64]) -> nn.Module:
+def build_encoder(nonlinearity: str, filters: Filters, table: NDArray[np.int64]) -> nn.Module:
     """Build a filter bank with bias and one of `NONLINEARITIES`."""
     return nn.Sequential(FilterBank(filters, table), NONLINEARITIES[nonlinearity](filters))
 
 
-def tanh_encoder(filters: Filters, table: NDArray[np.int64]) -> nn.Module:
+def build_tanh_encoder(filters: Filters, table: NDArray[np.int64]) -> nn.Module:
     """F_CSG: filter bank, bias, tanh, gain per map. What `F` means unless the learner says otherwise."""
-    return encoder_of("tanh", filters, table)
+    return build_encoder("tanh", filters, table)

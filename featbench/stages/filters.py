@@ -60,7 +60,7 @@ class Filters:
         tensors = [group.tensors() for group in groups]
         return cls.from_tensors({name: torch.cat([group[name] for group in tensors]) for name in tensors[0]})
 
-    def problem(self, bank: Bank) -> str | None:
+    def find_problem(self, bank: Bank) -> str | None:
         """Say in what these filters break the contract for `bank`, or None."""
         if tuple(self.weight.shape) != bank.shape:
             return f"weight has shape {list(self.weight.shape)}, asked was {list(bank.shape)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,7 @@ class LocalNormalisation(nn.Module):
     Input and output: [n, maps, height, width].
     """
 
+    reentrant: ClassVar[bool] = True
     profile: Tensor
 
     def __init__(
@@ -81,9 +83,9 @@ class LocalNormalisation(nn.Module):
 
     def _blur(self, x: Tensor) -> Tensor:
         """Return the Gaussian mean of a [n, 1, height, width] tensor."""
-        return self._window_sum(x) if self.zeros else self._window_sum(x) / self.weight(x)
+        return self._window_sum(x) if self.zeros else self._window_sum(x) / self.border_weight(x)
 
-    def weight(self, x: Tensor) -> Tensor:
+    def border_weight(self, x: Tensor) -> Tensor:
         """Return what sums over the window are divided by at each pixel of maps [n, 1, height, width], [1, 1, …]."""
         like = x.shape[2:], x.dtype, x.device
         if like not in self._weights:

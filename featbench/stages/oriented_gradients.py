@@ -44,7 +44,7 @@ class Histograms:
         if min(shape[-2:]) < size:
             raise ValueError(f"patches of {size}×{size} do not fit images of {shape[-2]}×{shape[-1]}")
 
-    def oriented_gradients(self, images: Tensor) -> Tensor:
+    def compute_oriented_gradients(self, images: Tensor) -> Tensor:
         """Return the gradient's magnitude, shared between the two nearest bins, [height, n, orientations, width].
 
         images [height, n, width]: with rows first, pooling needs no copies. Central differences; one-sided at borders.
@@ -73,7 +73,7 @@ class Histograms:
         leaves pixels over, they lie on both sides.
         """
         height, n, _, width = maps.shape
-        weights = cell_weights(size, self.cells).to(maps)
+        weights = compute_cell_weights(size, self.cells).to(maps)
         windows = maps.view(height, -1)[(height - size) % step // 2 :].unfold(0, size, step).transpose(1, 2)
         bands = torch.bmm(weights.expand(len(windows), -1, -1), windows)
         rows = len(bands)
@@ -83,7 +83,7 @@ class Histograms:
         return cells.permute(4, 2, 0, 3, 1, 5).reshape(n, rows, len(cells), self.length)
 
 
-def cell_weights(size: int, cells: int) -> Tensor:
+def compute_cell_weights(size: int, cells: int) -> Tensor:
     """Return the weight of each of `size` pixels in each of the cells along one side, float64 [cells, size].
 
     Linear interpolation between the centres of cells, times a Gaussian of half the patch's size around its middle.

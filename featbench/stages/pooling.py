@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,6 +19,8 @@ class Pooling(nn.Module):
 
     Input [n, maps, height, width]; over space the last two shrink, over maps the first.
     """
+
+    reentrant: ClassVar[bool] = True
 
     def __init__(self, spec: PoolingSpec) -> None:
         super().__init__()

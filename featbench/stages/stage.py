@@ -6,6 +6,7 @@ Every operation maps [n, maps, height, width] to the same with other sizes (DESI
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featbench.stages.architecture import NormalisationSpec, OperationSpec, PointwiseSpec, PoolingSpec, StageSpec
-from featbench.stages.connection_table import full_table
-from featbench.stages.encoders import Encoder, FilterBank, Shrinkage, tanh_encoder
+from featbench.stages.connection_table import make_full_table
+from featbench.stages.encoders import Encoder, FilterBank, Shrinkage, build_tanh_encoder
 from featbench.stages.filters import Filters
 from featbench.stages.normalization import LocalNormalisation
 from featbench.stages.pooling import Pooling
@@ -26,6 +27,8 @@ SHRINKAGE = 0.5
 class Rectification(nn.Module):
     """R_abs: y = |x|."""
 
+    reentrant: ClassVar[bool] = True
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the absolute value."""
         return x.abs()
@@ -33,6 +36,8 @@ class Rectification(nn.Module):
 
 class WinnerTakesAll(nn.Module):
     """At each position the map of largest magnitude keeps its value, the others become zero; the first wins a tie."""
+
+    reentrant: ClassVar[bool] = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Keep the winners of x."""
@@ -47,18 +52,20 @@ class Stage(nn.Sequential):
     sees every map), `encoder` what `F` stands for.
     """
 
+    reentrant: ClassVar[bool] = True
+
     def __init__(
         self,
         spec: StageSpec,
         maps: int,
         filters: Filters,
         table: NDArray[np.int64] | None = None,
-        encoder: Encoder = tanh_encoder,
+        encoder: Encoder = build_tanh_encoder,
     ) -> None:
         before, after = spec.around_bank()
-        table = full_table(filters.weight.shape[1]) if table is None else table
+        table = make_full_table(filters.weight.shape[1]) if table is None else table
         bank = encoder(filters, table) if spec.bank.encoder else FilterBank(filters, table)
-        super().__init__(*operations(before, maps), bank, *operations(after, spec.bank.filters))
+        super().__init__(*build_operations(before, maps), bank, *build_operations(after, spec.bank.filters))
         self.spec = spec
 
 
@@ -68,6 +75,8 @@ class MultiStage(nn.Sequential):
     kept: the numbers, from 1, of the stages before the last whose maps are features as well. Maps [n, ...] become rows
     [n, d]. Source: multi-stage features of Sermanet, Kavukcuoglu, Chintala, LeCun 2013.
     """
+
+    reentrant: ClassVar[bool] = True
 
     def __init__(self, stages: Sequence[nn.Module], kept: Collection[int]) -> None:
         super().__init__(*stages)
@@ -83,17 +92,17 @@ class MultiStage(nn.Sequential):
         return torch.cat([*rows, x.flatten(1)], dim=1)
 
 
-def operations(specs: Sequence[OperationSpec], maps: int) -> nn.Sequential:
+def build_operations(specs: Sequence[OperationSpec], maps: int) -> nn.Sequential:
     """Build operations that need no filters, for `maps` incoming maps."""
     modules: list[nn.Module] = []
     for spec in specs:
-        modules.append(_operation(spec, maps))
+        modules.append(_build_operation(spec, maps))
         if isinstance(spec, PoolingSpec):
             maps = spec.output_maps(maps)
     return nn.Sequential(*modules)
 
 
-def _operation(spec: OperationSpec, maps: int) -> nn.Module:
+def _build_operation(spec: OperationSpec, maps: int) -> nn.Module:
     match spec:
         case NormalisationSpec(kind, size, zeros):
             return LocalNormalisation(size, subtractive=kind != "Ndiv", divisive=kind != "Nsub", zeros=zeros)

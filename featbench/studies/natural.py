@@ -16,7 +16,7 @@ from featbench.errors import UsageError
 from featbench.experiment.request import parse_choice
 from featbench.learning.learner import FilterLearner, fill_bank
 from featbench.learning.patches import MapSource, PatchSource
-from featbench.stages.connection_table import full_table
+from featbench.stages.connection_table import make_full_table
 from featbench.stages.filters import Bank, Filters
 from featbench.system.seeds import derive_seed, seeded
 
@@ -85,7 +85,7 @@ def atoms_of(learner: FilterLearner, filters: Filters) -> Tensor:
 
 def encoder_of(learner: FilterLearner, filters: Filters) -> nn.Module:
     """Return the learner's encoder of grey images."""
-    return learner.encoder(filters, full_table(1)).eval()
+    return learner.encoder(filters, make_full_table(1)).eval()
 
 
 @torch.no_grad()

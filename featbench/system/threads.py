@@ -14,9 +14,9 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 
 
-def in_one_thread(make: Callable[[], T]) -> T:
+def run_in_one_thread(make: Callable[[], T]) -> T:
     """Return make(), computed with one thread of torch's."""
-    return next(Workers(1).ahead(lambda _: make(), [None]))
+    return next(Workers(1).map(lambda _: make(), [None]))
 
 
 class Workers:
@@ -42,7 +42,7 @@ class Workers:
         # What a worker sets holds for itself and for threads that are not yet there: give those theirs again.
         torch.set_num_threads(threads)
 
-    def ahead(self, make: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
+    def map(self, make: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
         """Yield make(item) of each item in order; two for each worker are made while the last one is used.
 
         What `make` raises is raised when its result is due.

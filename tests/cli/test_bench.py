@@ -76,7 +76,7 @@ def test_the_table_may_go_to_a_file(measure, tmp_path):
 
 
 def test_both_devices_are_said_where_there_are_two(run, monkeypatch):
-    monkeypatch.setattr("featbench.speed.bench.devices_of", lambda name: ["cpu", "cuda"])
+    monkeypatch.setattr("featbench.speed.bench.find_devices", lambda name: ["cpu", "cuda"])
     monkeypatch.setattr("featbench.speed.bench.plan", lambda *asked: [])
     assert run("bench", "--json").err.startswith("device: cpu and cuda (auto: a CUDA device was found)\n")
 

@@ -62,8 +62,8 @@ def normalise(operations, responses):
     for norm in (LocalNormalisation(), *halves):
         shift, scale = operations.statistics(responses, norm)
     for spec in (PoolingSpec("A", 3, 2), PoolingSpec("M", 1, 1)):
-        operations.normalised_pool(responses, shift, scale, spec)
-        operations.normalised_pool(responses, None, None, spec)
+        operations.normalise_and_pool(responses, shift, scale, spec)
+        operations.normalise_and_pool(responses, None, None, spec)
 
 
 def sparse(operations):

@@ -34,10 +34,10 @@ def test_a_gpu_gives_the_features_of_float64(text, precision, bound):
 def test_a_graph_gives_what_its_kernels_give_in_batches_of_any_size(text):
     network = random_network(text, (1, 65, 65)).to(GPU).eval()
     with torch.no_grad():
-        from featbench.devices.selection import select
+        from featbench.devices.selection import select_operations
         from featbench.operations.fused_network import FusedNetwork
 
-        fused = FusedNetwork(network, select(GPU))
+        fused = FusedNetwork(network, select_operations(GPU))
         graphed = Graphed(fused)
         for seed, count in enumerate((4, 4, 3, 4, 1)):
             x = noise(count, 1, 65, 65, seed=seed).to(GPU)
@@ -62,11 +62,10 @@ def test_images_of_bytes_have_the_features_of_the_cpu():
     network = random_network(TEXTS[1], padded.shape)
     assert relative(extract(network, padded, GPU), extract(network, padded, CPU)) < 1e-5
     several = maps_of(pixels, Preprocessing(lcn=1.0))
-    here, there = ([], []), ([], [])
-    for grids, device in ((here, CPU), (there, GPU)):
-        grids[0].extend(feature_blocks(network, several, device, grids=grids[1]))
-    assert here[1] == there[1]
-    assert relative(np.concatenate(there[0]), np.concatenate(here[0])) < 1e-5
+    here, there = (list(feature_blocks(network, several, device, several_sizes=True)) for device in (CPU, GPU))
+    assert [block.grids for block in here] == [block.grids for block in there]
+    values, expected = (np.concatenate([block.values for block in blocks]) for blocks in (there, here))
+    assert relative(values, expected) < 1e-5
 
 
 def test_a_batch_that_does_not_fit_into_a_gpu_is_split():
@@ -80,7 +79,7 @@ def test_a_batch_that_does_not_fit_into_a_gpu_is_split():
         with torch.no_grad():
             batches = Batches(network, GPU)
             found = batches.launch(x)().flatten(1).numpy()
-        assert batches.most is not None
+        assert batches.batch_limit is not None
         assert relative(found, whole) < 1e-6
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

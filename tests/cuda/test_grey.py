@@ -25,16 +25,21 @@ def maps_like(preprocessing, shapes=SHAPES, dtype=np.uint8):
 def test_the_maps_are_those_of_the_cpu(standardise, lcn, device, error):
     maps = maps_like(Preprocessing(standardise=standardise, lcn=lcn, pad=True))
     chosen = np.array([0, 2, 3, 4])
-    grey = GreyImages.of(maps, chosen)
+    grey = GreyImages.from_maps(maps, chosen)
     assert (len(grey), grey.shape) == (4, tuple(maps[chosen].shape))
-    found = grey.on(torch.device(device)).cpu()
+    found = grey.make_maps(torch.device(device)).cpu()
     assert error(found, maps[chosen]) < 1e-5
-    assert torch.equal(grey[1:3].on(torch.device(device)).cpu(), found[1:3])
+    assert torch.equal(grey[1:3].make_maps(torch.device(device)).cpu(), found[1:3])
 
 
 def test_selected_images_are_the_ones_that_were_selected(device, error):
     maps = maps_like(Preprocessing(pad=True)).select(np.array([4, 1]))
-    assert error(GreyImages.of(maps, np.array([1, 0])).on(torch.device(device)).cpu(), maps[np.array([1, 0])]) < 1e-5
+    assert (
+        error(
+            GreyImages.from_maps(maps, np.array([1, 0])).make_maps(torch.device(device)).cpu(), maps[np.array([1, 0])]
+        )
+        < 1e-5
+    )
 
 
 def test_only_bytes_are_taken():
@@ -48,6 +53,6 @@ def test_batches_of_bytes_give_the_features_of_maps(device, error):
     network = random_network("4F3-Rabs-N3-PA2/2", maps.shape)
     with torch.no_grad():
         batches = Batches(network, torch.device(device))
-        batches.most = 2
-        grey = GreyImages.of(maps, np.arange(5))
+        batches.batch_limit = 2
+        grey = GreyImages.from_maps(maps, np.arange(5))
         assert error(batches.launch(grey)(), batches.launch(maps[:])()) < 1e-5

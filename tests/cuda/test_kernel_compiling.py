@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("triton", reason="the kernels need triton")
 
 EVERY_KERNEL = """
-_accelerate _activate _centre _convolve _descend _describe _deviate _least _measure _moments _normalise _pool
-_shrink
+_accelerate _activate _centre _convolve _descend _describe _deviate _find_floor _measure _normalise _pool
+_reduce_moments _shrink
 """
 
 

@@ -18,9 +18,9 @@ def drawn(device, *shape):
 
 
 def check(y, shift, scale, spec, bound=1e-5):
-    ours = TritonOperations().normalised_pool(Responses(y), shift, scale, spec)
+    ours = TritonOperations().normalise_and_pool(Responses(y), shift, scale, spec)
     wide = [x if x is None else x.double() for x in (y, shift, scale)]
-    theirs = Reference().normalised_pool(Responses(wide[0]), *wide[1:], spec)
+    theirs = Reference().normalise_and_pool(Responses(wide[0]), *wide[1:], spec)
     assert ours.dtype == torch.float32
     assert ours.shape == theirs.shape
     assert ours.is_contiguous()
@@ -71,20 +71,20 @@ def test_a_nan_is_in_the_windows_that_hold_it(device, kind):
     y = drawn(device, 1, 2, 6, 6)
     y[0, 0, 3, 3] = math.nan
     y[0, 1, 0, 0] = -math.inf
-    ours = TritonOperations().normalised_pool(Responses(y), None, None, PoolingSpec(kind, 2, 2)).cpu()
-    theirs = Reference().normalised_pool(Responses(y.cpu()), None, None, PoolingSpec(kind, 2, 2))
+    ours = TritonOperations().normalise_and_pool(Responses(y), None, None, PoolingSpec(kind, 2, 2)).cpu()
+    theirs = Reference().normalise_and_pool(Responses(y.cpu()), None, None, PoolingSpec(kind, 2, 2))
     assert torch.allclose(ours, theirs, equal_nan=True)
 
 
 def test_an_image_gives_the_same_bits_in_every_batch(device):
     y, scale, spec = drawn(device, 3, 20, 13, 12), 1 + drawn(device, 3, 1, 13, 12).abs(), PoolingSpec("A", 5, 3)
-    together = TritonOperations().normalised_pool(Responses(y), scale, scale, spec)
+    together = TritonOperations().normalise_and_pool(Responses(y), scale, scale, spec)
     for i in range(3):
         one = slice(i, i + 1)
-        alone = TritonOperations().normalised_pool(Responses(y[one]), scale[one], scale[one], spec)
+        alone = TritonOperations().normalise_and_pool(Responses(y[one]), scale[one], scale[one], spec)
         assert torch.equal(alone[0], together[i])
 
 
 def test_maps_smaller_than_a_window_are_refused(device):
     with pytest.raises(ArchitectureError):
-        TritonOperations().normalised_pool(Responses(drawn(device, 1, 2, 5, 9)), None, None, PoolingSpec("A", 6, 2))
+        TritonOperations().normalise_and_pool(Responses(drawn(device, 1, 2, 5, 9)), None, None, PoolingSpec("A", 6, 2))

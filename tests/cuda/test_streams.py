@@ -21,7 +21,7 @@ class Event:
 class Stream:
     """Notes who waits for whom."""
 
-    names = ("coming", "computing", "going")
+    names = ("upload", "compute", "download")
     made = 0
 
     def __init__(self, log, name=None):
@@ -81,11 +81,11 @@ def test_a_batch_comes_is_computed_and_goes_in_this_order(log):
     Graph.network = streamed.network
     wait = streamed.launch(x)
     assert log == [
-        "coming waits for caller",
-        "computing waits for coming",
-        "kept for computing",
-        "going waits for computing",
-        "kept for going",
+        "upload waits for caller",
+        "compute waits for upload",
+        "kept for compute",
+        "download waits for compute",
+        "kept for download",
     ]
     assert torch.equal(wait(), 2 * x)
     assert log[-1] == "waited"

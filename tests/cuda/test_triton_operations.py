@@ -24,7 +24,7 @@ def bank(randn):
 def stage(operations, x, bank, norm, spec):
     responses = operations.filter_bank(x, bank, moments=norm is not None)
     shift, scale = (None, None) if norm is None else operations.statistics(responses, norm)
-    return operations.normalised_pool(responses, shift, scale, spec)
+    return operations.normalise_and_pool(responses, shift, scale, spec)
 
 
 def in_float64(bank):
@@ -55,7 +55,7 @@ def test_no_images_give_no_features(randn, bank, maps):
     assert responses.mean.shape == (0, 1, 9, 8)
     for found in (*ours.statistics(responses, norm), *ours.statistics(Responses(responses.y), norm)):
         assert found.shape == (0, 1, 9, 8)
-    assert ours.normalised_pool(responses, *ours.statistics(responses, norm), POOLINGS[0]).shape == (0, 5, 3, 3)
+    assert ours.normalise_and_pool(responses, *ours.statistics(responses, norm), POOLINGS[0]).shape == (0, 5, 3, 3)
     assert ours.descriptors(randn(0, 20, 24), SIFT, 16, 4).shape == (0, 2, 3, 128)
     assert ours.sparse_step(randn(0, 2, 7), randn(2, 7, 7), randn(0, 2, 7), randn(2, 7)).shape == (0, 2, 7)
     codes = randn(0, 7)
@@ -88,7 +88,7 @@ def test_the_gradients_of_other_operations_are_those_of_the_reference(randn):
     shift, scale = TritonOperations().statistics(Responses(y), LocalNormalisation(3))
     assert shift.requires_grad
     assert scale.requires_grad
-    assert TritonOperations().normalised_pool(Responses(y.detach()), shift, None, POOLINGS[0]).requires_grad
+    assert TritonOperations().normalise_and_pool(Responses(y.detach()), shift, None, POOLINGS[0]).requires_grad
 
 
 def test_other_types_are_computed_by_the_reference(randn, bank, error):

@@ -73,14 +73,14 @@ def test_an_image_larger_than_the_memory_is_refused_before_the_system_kills_us()
 
 
 def test_maps_beyond_the_memory_that_is_left_are_refused(monkeypatch):
-    monkeypatch.setattr("featbench.operations.host.LARGE", 0)
-    monkeypatch.setattr("featbench.operations.host.available_memory", lambda device: 2 * 3 * 4 * 8 * 8 * 4 - 1)
+    monkeypatch.setattr("featbench.system.memory.UNCHECKED_BYTES", 0)
+    monkeypatch.setattr("featbench.system.memory.available_memory", lambda device: 2 * 3 * 4 * 8 * 8 * 4 - 1)
     network, x = random_network("4F3-Rabs", (1, 10, 10)), noise(3, 1, 10, 10)
     with torch.no_grad():
         batches = Batches(network, CPU)
         assert torch.allclose(batches.launch(x)(), network(x), atol=1e-6)
-        assert batches.most == 1
-        monkeypatch.setattr("featbench.operations.host.available_memory", lambda device: 1)
+        assert batches.batch_limit == 1
+        monkeypatch.setattr("featbench.system.memory.available_memory", lambda device: 1)
         with pytest.raises(DeviceError, match="do not fit into the memory"):
             batches.launch(x)
 
@@ -126,7 +126,8 @@ def test_features_of_images_of_several_sizes_do_not_depend_on_the_block(monkeypa
         monkeypatch.setattr(module, "BLOCK_VALUES", {"cpu": most})
         from featbench.features.extraction import feature_blocks
 
-        return np.concatenate(list(feature_blocks(network, maps, CPU, grids=[])))
+        blocks = feature_blocks(network, maps, CPU, several_sizes=True)
+        return np.concatenate([block.values for block in blocks])
 
     assert np.array_equal(features(1), features(2**21))
 

@@ -146,8 +146,8 @@ def test_what_a_learner_keeps_with_its_filters_comes_back_from_the_store(tiny, w
     )
     encoder = f"""
     def encoder(self, filters, table):
-        from featbench.encoders import tanh_encoder
-        return tanh_encoder(featbench.Filters(filters.weight, filters.extras['{name}']), table)
+        from featbench.stages.encoders import build_tanh_encoder
+        return build_tanh_encoder(featbench.Filters(filters.weight, filters.extras['{name}']), table)
 
 @featbench.hookimpl
 """
@@ -436,7 +436,7 @@ def test_features_beyond_half_precision_are_kept_in_single_precision_with_and_wi
     plugin = write_learner("huge", "return featbench.Filters(weight, bias=0 * weight[:, 0, 0, 0] + 1e6)", "random")
     encoder = """
     def encoder(self, filters, table):
-        from featbench.encoders import FilterBank
+        from featbench.stages.encoders import FilterBank
         return FilterBank(filters, table)
 
 @featbench.hookimpl

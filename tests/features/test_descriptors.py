@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_images
 import featbench.features.descriptors as module
 from featbench.datasets.caltech101 import FOLDER, PLACES
 from featbench.features.descriptors import HOG, SIFT, dense_hog, dense_sift
-from featbench.stages.oriented_gradients import cell_weights, normalise
+from featbench.stages.oriented_gradients import compute_cell_weights, normalise
 
 REAL = Path(os.environ.get("FEATBENCH_DATA") or "nowhere")
 CALTECH = next((REAL / place / FOLDER for place in PLACES if (REAL / place / FOLDER).is_dir()), None)
@@ -98,7 +98,7 @@ def test_opposite_ramps_light_one_orientation_of_hog(direction, turned):
 
 def test_a_gradient_between_two_orientations_is_shared():
     image = torch.from_numpy(ramp(0.25 * 45, side=5)).unsqueeze(1)
-    assert SIFT.oriented_gradients(image)[2, 0, :, 2].tolist() == pytest.approx([0.75, 0.25, 0, 0, 0, 0, 0, 0])
+    assert SIFT.compute_oriented_gradients(image)[2, 0, :, 2].tolist() == pytest.approx([0.75, 0.25, 0, 0, 0, 0, 0, 0])
 
 
 def test_a_quarter_turn_of_the_image_permutes_cells_and_orientations():
@@ -210,7 +210,7 @@ def test_faint_patches_keep_their_norm_in_units_of_the_floor():
     unit = dense_sift(image)
     assert unit.norm() == pytest.approx(1, abs=1e-6)
     # The norm before normalisation is where the floor begins to matter.
-    norm = float(SIFT.pool(SIFT.oriented_gradients(image.transpose(0, 1)), 16, 8).norm())
+    norm = float(SIFT.pool(SIFT.compute_oriented_gradients(image.transpose(0, 1)), 16, 8).norm())
     assert torch.equal(dense_sift(image, floor=0.99 * norm), unit)
     for floor in (1.0001 * norm, 2 * norm, 100 * norm):
         assert torch.allclose(dense_sift(image, floor=floor), unit * norm / floor, atol=1e-6)
@@ -225,7 +225,7 @@ def test_a_dominant_number_is_clipped_once():
 
 
 def test_the_weights_fall_off_from_the_cells_centres():
-    weights = cell_weights(16, 4)
+    weights = compute_cell_weights(16, 4)
     gaussian = torch.exp(-0.5 * ((torch.arange(16) + 0.5 - 8) / 8) ** 2).double()
     # Between the outer centres every pixel is shared out fully.
     assert torch.allclose(weights.sum(dim=0)[2:14], gaussian[2:14], atol=1e-6)

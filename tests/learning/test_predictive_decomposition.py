@@ -18,8 +18,8 @@ from featbench.learning.predictive_decomposition import (
     unit_norm,
 )
 from featbench.sparse.steps import fista_steps, soft_threshold
-from featbench.stages.connection_table import connection_table, full_table
-from featbench.stages.encoders import encoder_of
+from featbench.stages.connection_table import draw_connection_table, make_full_table
+from featbench.stages.encoders import build_encoder
 from featbench.stages.filters import Bank
 
 ENCODERS = ["tanh", "shrink", "smooth-shrink"]
@@ -213,8 +213,8 @@ def test_steps_lower_the_energy_and_keep_unit_norm_however_much_codes_go_togethe
 TABLES = [
     (Bank(6, 3, 2), np.array([[0, 2], [3, 1], [2, 3]]), 4),
     (Bank(8, 2, 3), np.array([[4, 0, 2], [1, 2, 3]]), 5),
-    (Bank(5, 3, 2), full_table(2), 2),
-    (Bank(48, 3, 4), connection_table(10, 48, 4, seed=0), 10),
+    (Bank(5, 3, 2), make_full_table(2), 2),
+    (Bank(48, 3, 4), draw_connection_table(10, 48, 4, seed=0), 10),
 ]
 
 
@@ -338,11 +338,11 @@ def test_filters_on_maps_as_they_are_do_what_the_predictor_did_on_scaled_ones(na
     wiring = Wiring(bank, table, maps)
     predictor, atoms = trained(name, wiring.spread(sample(*bank.shape))), wiring.spread(sample(*bank.shape, seed=9))
     filters = predictor.filters(2.5, atoms, wiring)
-    assert filters.problem(bank) is None
+    assert filters.find_problem(bank) is None
     assert torch.equal(filters.extras["decoder"], wiring.gather(atoms))
     assert not any(tensor.requires_grad for tensor in filters.tensors().values())
     y = sample(4, maps, 3, 3, seed=1)
-    codes = encoder_of(name, filters, table)(2.5 * y).flatten(1)
+    codes = build_encoder(name, filters, table)(2.5 * y).flatten(1)
     torch.testing.assert_close(codes, predictor(y.flatten(1)))
 
 

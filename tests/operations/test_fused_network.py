@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from featbench.devices.selection import select
+from featbench.devices.selection import select_operations
 from featbench.errors import ArchitectureError
 from featbench.operations.fused_network import FusedNetwork
 from featbench.operations.reference import Reference
@@ -50,7 +50,7 @@ def test_any_architecture_gives_what_its_modules_give(texts, joint, n):
         assume(float(truth.abs().mean()) > 1e-4)
         # What is rounding alone, as a filter that sums to zero over a constant, has no digits in common.
         bound = max(2e-5 * truth.norm(), 20 * (plain - truth).norm())
-        for operations in (select("cpu"), Reference()):
+        for operations in (select_operations("cpu"), Reference()):
             found = FusedNetwork(network, operations)(x)
             assert found.shape == truth.shape
             assert found.is_contiguous()
@@ -65,7 +65,7 @@ def test_the_architectures_of_the_paper_lie_within_the_bound(text):
     network, x = random_network(text, (1, 143, 143)), noise(2, 1, 143, 143)
     with torch.no_grad():
         truth = network.double()(x.double())
-        assert relative(FusedNetwork(network.float(), select("cpu"))(x), truth) < 1e-5
+        assert relative(FusedNetwork(network.float(), select_operations("cpu"))(x), truth) < 1e-5
 
 
 @pytest.mark.parametrize("text", ["64F9-Rabs-N-PA10/5", "16F5-Rabs-N-PA4/2 > 32F3:4-Rabs-N-PA2/2"])
@@ -74,7 +74,7 @@ def test_an_image_has_the_same_features_to_the_last_bit_in_any_batch_and_with_an
     network, x = random_network(text, (1, 65, 65)), noise(5, 1, 65, 65)
     before = torch.get_num_threads()
     with torch.no_grad():
-        fused = FusedNetwork(network, select("cpu"))
+        fused = FusedNetwork(network, select_operations("cpu"))
         alone = torch.cat([fused(one) for one in x.split(1)])
         try:
             torch.set_num_threads(threads)
@@ -86,7 +86,9 @@ def test_an_image_has_the_same_features_to_the_last_bit_in_any_batch_and_with_an
 
 def test_no_images_give_no_features_of_the_right_shape():
     with torch.no_grad():
-        assert FusedNetwork(random_network("4F3-Rabs-N3-PA2/2", (1, 9, 9)), select("cpu"))(noise(0, 1, 9, 9)).shape == (
+        assert FusedNetwork(random_network("4F3-Rabs-N3-PA2/2", (1, 9, 9)), select_operations("cpu"))(
+            noise(0, 1, 9, 9)
+        ).shape == (
             0,
             4,
             3,
@@ -97,13 +99,13 @@ def test_no_images_give_no_features_of_the_right_shape():
 def test_what_is_kept_and_what_is_joined():
     network = nn.Sequential(random_network("4F3-Rabs-N3-PA2/2 > 4C2-relu-PM2", (1, 12, 12)), nn.Flatten())
     # filter bank with tanh and |·|, N with pooling; bare filter bank, relu, pooling; the module that is not known.
-    assert [len(chain) for chain in FusedNetwork(network, select("cpu")).chains] == [6]
+    assert [len(chain) for chain in FusedNetwork(network, select_operations("cpu")).chains] == [6]
 
 
 def test_operations_are_joined_up_to_the_maps_that_are_features():
     network = random_network("4F3-Rabs-N3-PA2/2 >+ PM1-4F2-N3 > 4C1-N3 >+ Rabs-2F1", (1, 12, 12))
     # filter bank and N with pooling | pooling, filter bank, N, filter bank, N | Rabs, filter bank.
-    assert [len(chain) for chain in FusedNetwork(network, select("cpu")).chains] == [2, 5, 2]
+    assert [len(chain) for chain in FusedNetwork(network, select_operations("cpu")).chains] == [2, 5, 2]
 
 
 KEPT = [
@@ -116,7 +118,9 @@ KEPT = [
 
 @pytest.mark.parametrize("text", KEPT)
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-@pytest.mark.parametrize("operations", [select, lambda _device, precision: Reference(precision)], ids=["host", "plain"])
+@pytest.mark.parametrize(
+    "operations", [select_operations, lambda _device, precision: Reference(precision)], ids=["host", "plain"]
+)
 def test_what_follows_leaves_kept_maps_as_they_are_to_the_last_bit(text, precision, operations):
     network, x = random_network(text, (2, 15, 13)), noise(2, 2, 15, 13)
     device = operations("cpu", precision)
@@ -130,15 +134,15 @@ def test_what_follows_leaves_kept_maps_as_they_are_to_the_last_bit(text, precisi
 
 def test_a_network_with_kept_stages_may_be_run_by_several_threads_unless_a_plugin_made_it():
     network = random_network("4F3-Rabs >+ 4F3", (1, 9, 9))
-    assert FusedNetwork(network, select("cpu")).reentrant
+    assert FusedNetwork(network, select_operations("cpu")).is_reentrant
     network[1].append(type("Foreign", (nn.Module,), {"__module__": "foreign"})())
-    assert not FusedNetwork(network, select("cpu")).reentrant
+    assert not FusedNetwork(network, select_operations("cpu")).is_reentrant
 
 
 def test_no_images_give_no_rows_of_joined_features():
     with torch.no_grad():
         network = random_network("4F3-PA2/2 >+ 2F2", (1, 9, 9))
-        assert FusedNetwork(network, select("cpu"))(noise(0, 1, 9, 9)).shape == (0, 4 * 9 + 2 * 4)
+        assert FusedNetwork(network, select_operations("cpu"))(noise(0, 1, 9, 9)).shape == (0, 4 * 9 + 2 * 4)
 
 
 def test_a_module_made_from_a_known_one_runs_as_it_is():
@@ -148,13 +152,13 @@ def test_a_module_made_from_a_known_one_runs_as_it_is():
 
     network, x = Doubled(random_network("4F3-Rabs", (1, 9, 9))), noise(1, 1, 9, 9)
     with torch.no_grad():
-        assert torch.equal(FusedNetwork(network, select("cpu"))(x), network(x))
+        assert torch.equal(FusedNetwork(network, select_operations("cpu"))(x), network(x))
 
 
 def test_hooks_and_changed_parameters_are_seen():
     network, x = random_network("4F3-Rabs-PA2/2", (1, 9, 9)), noise(1, 1, 9, 9)
     with torch.no_grad():
-        fused = FusedNetwork(network, select("cpu"))
+        fused = FusedNetwork(network, select_operations("cpu"))
         for parameter in network.parameters():
             parameter.mul_(0.5)
         assert relative(fused(x), network(x).double()) < 1e-6
@@ -165,7 +169,12 @@ def test_hooks_and_changed_parameters_are_seen():
 )
 def test_the_largest_maps_are_found(text, largest):
     with torch.no_grad():
-        assert FusedNetwork(random_network(text, (1, 10, 10)), select("cpu")).largest(noise(1, 1, 10, 10)) == largest
+        assert (
+            FusedNetwork(random_network(text, (1, 10, 10)), select_operations("cpu")).find_largest_maps(
+                noise(1, 1, 10, 10)
+            )
+            == largest
+        )
 
 
 def test_the_largest_maps_inside_an_unknown_module_are_found():
@@ -178,4 +187,4 @@ def test_the_largest_maps_inside_an_unknown_module_are_found():
             return self.inner(x).mean(dim=(2, 3))
 
     with torch.no_grad():
-        assert FusedNetwork(Wide(), select("cpu")).largest(noise(1, 1, 4, 4)) == 50 * 16
+        assert FusedNetwork(Wide(), select_operations("cpu")).find_largest_maps(noise(1, 1, 4, 4)) == 50 * 16

@@ -6,16 +6,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featbench.devices.selection import select
+from featbench.devices.selection import select_operations
 from featbench.errors import DeviceError, UsageError
 from featbench.operations import host as module
 from featbench.operations.precision import round_to_tf32
 from featbench.operations.reference import BankWeights, Reference, Responses
 from featbench.stages.architecture import PoolingSpec
-from featbench.stages.connection_table import connection_table
+from featbench.stages.connection_table import draw_connection_table
 from featbench.stages.normalization import LocalNormalisation
 
-HOST, TRUTH = select("cpu"), Reference()
+HOST, TRUTH = select_operations("cpu"), Reference()
 
 
 def noise(*shape, seed=0, scale=1.0):
@@ -23,7 +23,7 @@ def noise(*shape, seed=0, scale=1.0):
 
 
 def bank_of(filters, maps, size, *, gain="some", rectified=False, fan_in=None, seed=1):
-    table = None if fan_in is None else torch.from_numpy(connection_table(maps, filters, fan_in, seed))
+    table = None if fan_in is None else torch.from_numpy(draw_connection_table(maps, filters, fan_in, seed))
     weight = noise(filters, fan_in or maps, size, size, seed=seed, scale=0.3)
     gains = {"none": None, "ones": torch.ones(filters), "some": noise(filters, seed=seed + 1)}
     return BankWeights(weight, noise(filters, seed=seed + 2), table, gains[gain], rectified)
@@ -70,11 +70,11 @@ def test_tanh_keeps_its_digits_whatever_the_scale(scale):
 def test_tanh_after_the_convolution_gives_the_same_where_torch_cannot_join_them(monkeypatch):
     x, bank = noise(2, 3, 12, 12), bank_of(8, 3, 3)
     joined = HOST.filter_bank(x, bank, moments=True)
-    module.tanh_convolution.cache_clear()
+    module.find_tanh_convolution.cache_clear()
     monkeypatch.delattr(torch._ops._OpNamespace, "_convolution_pointwise", raising=False)
     monkeypatch.setattr(torch.ops, "mkldnn", object())
     apart = HOST.filter_bank(x, bank, moments=True)
-    module.tanh_convolution.cache_clear()
+    module.find_tanh_convolution.cache_clear()
     assert error(joined.y, apart.y) < 1e-6
     assert error(joined.mean_square, apart.mean_square) < 1e-6
 
@@ -84,10 +84,10 @@ def test_a_convolution_that_is_joined_but_wrong_is_not_used(monkeypatch):
         def _convolution_pointwise(self, x, weight, bias, *rest):
             return torch.nn.functional.conv2d(x, weight, bias, groups=rest[3])
 
-    module.tanh_convolution.cache_clear()
+    module.find_tanh_convolution.cache_clear()
     monkeypatch.setattr(torch.ops, "mkldnn", Wrong())
-    assert module.tanh_convolution().__name__ == "apart"
-    module.tanh_convolution.cache_clear()
+    assert module.find_tanh_convolution().__name__ == "apart"
+    module.find_tanh_convolution.cache_clear()
 
 
 @pytest.mark.parametrize("norm", [{}, {"size": 5}, {"zeros": True}, {"subtractive": False}, {"divisive": False}])
@@ -102,9 +102,9 @@ def test_normalised_pooling_equals_plain_torch(norm, pool, own):
     else:
         spec = PoolingSpec(pool[0], *(int(side) for side in pool[1:].split("/")))
     truth = Responses(y.double())
-    expected = TRUTH.normalised_pool(truth, *TRUTH.statistics(truth, local), spec)
+    expected = TRUTH.normalise_and_pool(truth, *TRUTH.statistics(truth, local), spec)
     before, mine = y.clone(), Responses(y.clone() if own else y, own=own)
-    found = HOST.normalised_pool(mine, *HOST.statistics(mine, local), spec)
+    found = HOST.normalise_and_pool(mine, *HOST.statistics(mine, local), spec)
     assert error(found, expected) < 1e-5
     assert torch.equal(y, before)
 
@@ -113,8 +113,8 @@ def test_maps_that_someone_else_holds_are_left_as_they_are():
     y, local = noise(1, 4, 9, 9), LocalNormalisation(3)
     before = y.clone()
     responses = Responses(y)
-    HOST.normalised(responses, *HOST.statistics(responses, local))
-    HOST.normalised_pool(responses, *HOST.statistics(responses, local), PoolingSpec("A", 2, 2))
+    HOST.normalise(responses, *HOST.statistics(responses, local))
+    HOST.normalise_and_pool(responses, *HOST.statistics(responses, local), PoolingSpec("A", 2, 2))
     assert torch.equal(y, before)
 
 
@@ -152,7 +152,7 @@ def test_gradients_are_those_of_plain_torch():
         learned = BankWeights(weight, bank.bias, None, bank.gain, True)
         responses = operations.filter_bank(x, learned, moments=True)
         shift, scale = operations.statistics(responses, LocalNormalisation(3))
-        out = operations.normalised_pool(responses, shift, scale, PoolingSpec("A", 4, 2))
+        out = operations.normalise_and_pool(responses, shift, scale, PoolingSpec("A", 4, 2))
         return torch.autograd.grad(out.square().sum(), (weight, x))
 
     for mine, theirs in zip(gradients(HOST), gradients(TRUTH), strict=True):
@@ -165,7 +165,7 @@ def test_the_reference_has_the_gradients_of_finite_differences():
     def run(x, weight, gain):
         responses = TRUTH.filter_bank(x, BankWeights(weight, bank.bias, None, gain, True), moments=True)
         shift, scale = TRUTH.statistics(responses, LocalNormalisation(3))
-        return TRUTH.normalised_pool(responses, shift, scale, PoolingSpec("A", 2, 1))
+        return TRUTH.normalise_and_pool(responses, shift, scale, PoolingSpec("A", 2, 1))
 
     inputs = (noise(1, 2, 5, 5).double(), bank.weight, bank.gain)
     assert torch.autograd.gradcheck(run, [value.clone().requires_grad_() for value in inputs])
@@ -173,14 +173,14 @@ def test_the_reference_has_the_gradients_of_finite_differences():
 
 @pytest.mark.parametrize("precision, bound", [("tf32", 2e-3), ("bf16", 1e-2), ("fp16", 2e-3)])
 def test_a_precision_errs_as_much_as_its_digits_say(precision, bound):
-    operations, bank, x = select("cpu", precision), bank_of(16, 4, 5), noise(2, 4, 20, 20)
+    operations, bank, x = select_operations("cpu", precision), bank_of(16, 4, 5), noise(2, 4, 20, 20)
     responses = operations.filter_bank(x, bank, moments=True)
     truth = TRUTH.filter_bank(x.double(), in_double(bank))
     assert bound / 50 < error(responses.y, truth.y) < bound
     assert error(responses.y, Reference(precision).filter_bank(x, bank).y) < bound / 5
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     assert responses.y.dtype == half
-    pooled = operations.normalised_pool(responses, None, None, PoolingSpec("A", 2, 2))
+    pooled = operations.normalise_and_pool(responses, None, None, PoolingSpec("A", 2, 2))
     assert pooled.dtype == torch.float32
 
 
@@ -201,22 +201,22 @@ def test_tf32_keeps_what_is_not_finite():
 @pytest.mark.parametrize("bad", ["float16", "", "fp32"])
 def test_an_unknown_precision_is_refused_with_those_that_there_are(bad):
     with pytest.raises(UsageError, match="it is float32, tf32, bf16, fp16"):
-        select("cpu", bad)
+        select_operations("cpu", bad)
 
 
 def test_a_device_that_is_neither_is_refused():
     with pytest.raises(DeviceError, match="it is cpu or cuda"):
-        select("mps")
+        select_operations("mps")
 
 
 def test_cuda_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError, match="finds no CUDA device"):
-        select("cuda")
+        select_operations("cuda")
 
 
 def test_cuda_without_triton_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("featbench.devices.selection.find_spec", lambda name: None)
     with pytest.raises(DeviceError, match="pip install triton"):
-        select("cuda")
+        select_operations("cuda")

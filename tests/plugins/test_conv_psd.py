@@ -13,7 +13,7 @@ from featbench.learning.patches import MapSource, PatchSource
 from featbench.plugins.conv_psd import ConvPsd, WindowDecoder
 from featbench.registry import Registry
 from featbench.stages.architecture import Architecture
-from featbench.stages.encoders import encoder_of
+from featbench.stages.encoders import build_encoder
 from featbench.stages.filters import Bank
 
 CPU = torch.device("cpu")
@@ -198,7 +198,7 @@ def test_energy_of_held_out_windows_falls_as_it_learns(nonlinearity):
     values = []
     for updates in (1, 30, 200):
         filters = learn(images=images, windows=300, updates=updates, nonlinearity=nonlinearity)
-        prediction = encoder_of(nonlinearity, filters, np.array([[0]]))(x).detach()
+        prediction = build_encoder(nonlinearity, filters, np.array([[0]]))(x).detach()
         decoder = WindowDecoder(filters.extras["decoder"], learner.lam, 1.0, 50, 5)
         codes = decoder.infer(x / scale, prediction)
         mask = torch.from_numpy(cover(5, 3)).float()

@@ -20,7 +20,7 @@ from featbench.plugins.convnet import ConvNet, MapDropout
 from featbench.refinement.random_numbers import drawing_from
 from featbench.registry import Registry
 from featbench.stages.architecture import Architecture
-from featbench.stages.connection_table import connection_table, full_table
+from featbench.stages.connection_table import draw_connection_table, make_full_table
 from featbench.stages.encoders import FilterBank, TanhGain
 from featbench.stages.filters import Bank, Filters
 
@@ -36,7 +36,7 @@ def build(learner, text, shape, seed=0):
 
 
 def kinds(learner, filters=3):
-    encoder = learner.encoder(Filters(noise(filters, 1, 3, 3)), full_table(1))
+    encoder = learner.encoder(Filters(noise(filters, 1, 3, 3)), make_full_table(1))
     return [type(module) for module in encoder]
 
 
@@ -86,7 +86,7 @@ def test_seed_decides_whatever_else_was_drawn(activation):
 @pytest.mark.parametrize("bank", [Bank(1, 1, 1), Bank(84, 1, 120), Bank(7, 4, 3)])
 def test_banks_of_any_size_keep_the_contract(bank):
     for activation in ("tanh", "relu"):
-        assert fill_bank(ConvNet(activation=activation), bank, None, 0).problem(bank) is None
+        assert fill_bank(ConvNet(activation=activation), bank, None, 0).find_problem(bank) is None
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,8 @@ def test_a_plain_net_is_torch_s_own(activation):
 
 
 def test_batch_normalisation_is_of_each_map_over_the_batch_and_lies_before_the_activation():
-    encoder = ConvNet(activation="relu", batch_norm=True).encoder(Filters(noise(3, 1, 3, 3)), full_table(1)).double()
+    learner, filters = ConvNet(activation="relu", batch_norm=True), Filters(noise(3, 1, 3, 3))
+    encoder = learner.encoder(filters, make_full_table(1)).double()
     x = noise(8, 1, 6, 6, seed=1).double()
     y = functional.conv2d(x, encoder[0].weight, encoder[0].bias)
     mean, variance = y.mean(dim=(0, 2, 3), keepdim=True), y.var(dim=(0, 2, 3), keepdim=True, correction=0)
@@ -126,7 +127,7 @@ def test_batch_normalisation_is_of_each_map_over_the_batch_and_lies_before_the_a
 
 
 def test_every_group_of_a_connection_table_has_its_own_maps():
-    table = connection_table(8, 24, 4, 0)
+    table = draw_connection_table(8, 24, 4, 0)
     assert len(table) > 1
     network = build(ConvNet(batch_norm=True), "8F3 > 24F3:4", (1, 8, 8))
     banks = [module for module in network.modules() if isinstance(module, FilterBank)]

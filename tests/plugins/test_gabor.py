@@ -101,7 +101,7 @@ def test_no_filter_comes_twice(filters, size):
 def test_any_number_of_filters_is_the_beginning_of_a_larger_bank(filters):
     bank = Bank(filters, 9, 1)
     given = fill_bank(Gabor(), bank, None, 0)
-    assert given.problem(bank) is None
+    assert given.find_problem(bank) is None
     if filters <= 16:
         assert torch.equal(given.weight, Gabor().filters(Bank(16, 9, 1), None, 0).weight[:filters])
 

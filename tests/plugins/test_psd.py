@@ -11,7 +11,7 @@ from featbench.learning.predictive_decomposition import Wiring, random_atoms
 from featbench.plugins import psd
 from featbench.plugins.psd import Psd
 from featbench.registry import Registry
-from featbench.stages.encoders import encoder_of
+from featbench.stages.encoders import build_encoder
 from featbench.stages.filters import Bank, Filters
 
 CPU = torch.device("cpu")
@@ -69,7 +69,7 @@ def rows_scale(images, patches, size=5):
 
 def energy_of(filters, nonlinearity, images, scale, lam=0.2, alpha=1.0):
     """Mean of ½‖y - B z‖² + λ‖z‖₁ + α/2 ‖z - F‖² at the best codes, from what the learner returned alone."""
-    prediction = encoder_of(nonlinearity, filters, ALONE)(images).flatten(1).detach().double()
+    prediction = build_encoder(nonlinearity, filters, ALONE)(images).flatten(1).detach().double()
     y, atoms = centred(images) / scale, filters.extras["decoder"].flatten(1).double()
     codes = long_ista(y, atoms, prediction, lam, alpha)
     parts = 0.5 * (y - codes @ atoms).square(), lam * codes.abs(), 0.5 * alpha * (codes - prediction).square()
@@ -118,7 +118,7 @@ def test_encoder_predicts_the_best_codes_better_than_nothing(nonlinearity, alpha
     held_out = sparse_patches(200, 1)[0]
     y, atoms = centred(held_out) / rows_scale(images, 3000), filters.extras["decoder"].flatten(1).double()
     codes = long_ista(y, atoms, torch.zeros(200, 16, dtype=torch.float64), 0.2, 0.0)
-    predicted = encoder_of(nonlinearity, filters, ALONE)(held_out).flatten(1).detach()
+    predicted = build_encoder(nonlinearity, filters, ALONE)(held_out).flatten(1).detach()
     assert float((predicted - codes).square().sum()) < 0.35 * float(codes.square().sum())
 
 
@@ -147,8 +147,8 @@ def test_brightness_and_contrast_of_the_images_are_taken_out(nonlinearity):
     changed = learn(images=4 * images + 3, nonlinearity=nonlinearity)
     torch.testing.assert_close(changed.weight, plain.weight / 4, atol=1e-2, rtol=0)
     torch.testing.assert_close(changed.extras["decoder"], plain.extras["decoder"], atol=1e-2, rtol=0)
-    codes = encoder_of(nonlinearity, plain, ALONE)(images)
-    torch.testing.assert_close(encoder_of(nonlinearity, changed, ALONE)(4 * images + 3), codes, atol=0.1, rtol=0)
+    codes = build_encoder(nonlinearity, plain, ALONE)(images)
+    torch.testing.assert_close(build_encoder(nonlinearity, changed, ALONE)(4 * images + 3), codes, atol=0.1, rtol=0)
 
 
 def test_seed_decides_the_filters():

@@ -79,7 +79,7 @@ def test_filters_of_a_single_weight_are_plus_or_minus_the_scale():
 
 @pytest.mark.parametrize("bank", [Bank(1, 1, 2), Bank(1, 2, 1), Bank(7, 5, 3)])
 def test_small_banks_keep_the_contract(bank):
-    assert fill_bank(Random(), bank, None, 0).problem(bank) is None
+    assert fill_bank(Random(), bank, None, 0).find_problem(bank) is None
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from torch.nn import functional
 
 from featbench.errors import ArchitectureError, DeviceError, UsageError
 from featbench.speed import bench, peak_memory
-from featbench.speed.bench import Bench, Case, Row, devices_of, noise, plain_torch, plan, random_network
-from featbench.speed.convolutions import convolutions_of, fastest
-from featbench.speed.peak_memory import with_peak
-from featbench.speed.report import json_row, machine_lines
+from featbench.speed.bench import Bench, Case, Row, find_devices, make_noise, make_random_network, plain_torch, plan
+from featbench.speed.convolutions import choose_fastest, find_convolutions
+from featbench.speed.peak_memory import measure_peak
+from featbench.speed.report import format_machine, make_json_row
 from featbench.stages.architecture import Architecture
 
 ONE, TWO = "8F3-Rabs-N-PA4/2", "8F3-Rabs-N-PA4/2 > 32F3:4-Rabs-PM2"
@@ -41,16 +41,16 @@ def convolved(monkeypatch):
 
 def test_the_convolutions_are_those_of_the_network():
     # 16 - 3 + 1 = 14; pooled by 4 every 2: 6. Two groups of 16 filters, each over 4 maps.
-    first, second = convolutions_of(random_network(case(TWO)), torch.zeros(1, 1, 16, 16))
+    first, second = find_convolutions(make_random_network(case(TWO)), torch.zeros(1, 1, 16, 16))
     assert (first.maps, tuple(first.weight.shape), first.groups) == ((1, 16, 16), (8, 1, 3, 3), 1)
     assert (second.maps, tuple(second.weight.shape), second.groups) == ((8, 6, 6), (32, 4, 3, 3), 2)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_each_convolution_is_tried_in_every_way_and_then_done_once(convolved, batch):
-    found = convolutions_of(random_network(case(TWO)), torch.zeros(1, 1, 16, 16))
+    found = find_convolutions(make_random_network(case(TWO)), torch.zeros(1, 1, 16, 16))
     convolved.clear()
-    run = fastest(found, batch, CPU, torch.float32)
+    run = choose_fastest(found, batch, CPU, torch.float32)
     strides = {(shape[0], stride[1:]) for shape, stride, *_ in convolved if shape[1:] == (1, 16, 16)}
     # Of one map too, the strides say which side is last in memory.
     assert strides == set(product({1, batch}, [(256, 16, 1), (1, 16, 1)]))
@@ -63,9 +63,9 @@ def test_each_convolution_is_tried_in_every_way_and_then_done_once(convolved, ba
 
 
 def test_convolutions_run_in_the_type_that_is_asked_for(convolved):
-    found = convolutions_of(random_network(case()), torch.zeros(1, 1, 16, 16))
+    found = find_convolutions(make_random_network(case()), torch.zeros(1, 1, 16, 16))
     convolved.clear()
-    fastest(found, 2, CPU, torch.bfloat16)()
+    choose_fastest(found, 2, CPU, torch.bfloat16)()
     assert {call[4] for call in convolved} == {torch.bfloat16}
 
 
@@ -81,12 +81,12 @@ def test_the_bytes_that_have_to_move():
 
 def test_what_a_row_says_follows_from_its_seconds():
     seconds = {"ours": 0.004, "convolution": 0.001, "reference": 0.020, "compiled": 0.010}
-    row = json_row(Row(case(batch=8), seconds, 1000, 1e-6))
+    row = make_json_row(Row(case(batch=8), seconds, 1000, 1e-6))
     assert row["images_per_second"] == pytest.approx(2000)
     assert row["gigabytes_per_second"] == pytest.approx(case(batch=8).moved_bytes / 0.004 / 1e9)
     assert (row["times_convolution"], row["times_reference"], row["times_compiled"]) == pytest.approx((4, 5, 2.5))
     assert row["milliseconds"] == pytest.approx({"ours": 4, "convolution": 1, "reference": 20, "compiled": 10})
-    bare = json_row(Row(case(batch=8), {"ours": 0.004}, None, 1e-6))
+    bare = make_json_row(Row(case(batch=8), {"ours": 0.004}, None, 1e-6))
     missing = ("times_convolution", "times_reference", "times_compiled", "peak_bytes")
     assert [bare[name] for name in missing] == [None] * 4
     assert bare["milliseconds"] == {"ours": 4.0, "convolution": None, "reference": None, "compiled": None}
@@ -133,7 +133,7 @@ def test_a_network_that_cannot_be_compiled_is_noted(monkeypatch):
 
 
 def test_what_does_not_fit_into_the_memory_is_noted(monkeypatch):
-    monkeypatch.setattr(bench, "fastest", fail(MemoryError("300 GB")))
+    monkeypatch.setattr(bench, "choose_fastest", fail(MemoryError("300 GB")))
     measuring = Bench(1, compiles=False)
     row = measuring.measure(case())
     assert row.times_convolution is None and row.times_as_fast_as("reference")
@@ -141,7 +141,7 @@ def test_what_does_not_fit_into_the_memory_is_noted(monkeypatch):
 
 
 def test_other_failures_are_not_hidden(monkeypatch):
-    monkeypatch.setattr(bench, "fastest", fail(ZeroDivisionError()))
+    monkeypatch.setattr(bench, "choose_fastest", fail(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         Bench(1, compiles=False).measure(case())
 
@@ -155,14 +155,14 @@ def test_emulation_on_a_cpu_is_noted():
 
 
 def test_maps_are_noise_of_which_a_smaller_batch_has_the_first():
-    maps = noise(case(batch=40, size=32))
+    maps = make_noise(case(batch=40, size=32))
     assert maps.shape == (40, 1, 32, 32) and maps.dtype == torch.float32
     assert abs(float(maps.mean())) < 0.02 and abs(float(maps.std()) - 1) < 0.02
-    assert torch.equal(noise(case(batch=2, size=32)), maps[:2])
+    assert torch.equal(make_noise(case(batch=2, size=32)), maps[:2])
 
 
 def test_every_case_is_planned_with_each_devices_own_batches(monkeypatch):
-    monkeypatch.setattr(bench, "select", lambda device, precision: None)
+    monkeypatch.setattr(bench, "select_operations", lambda device, precision: None)
     cases = plan([ONE, TWO, ONE], ["cpu", "cuda"], None, 16, ["float32", "bf16"])
     batches = [("cpu", 1), ("cpu", 32), ("cuda", 1), ("cuda", 256)]
     expected = [(s, d, n, p) for s in (ONE, TWO) for d, n in batches for p in ("float32", "bf16")]
@@ -193,13 +193,13 @@ def test_a_median_of_nothing_is_refused():
 
 def test_auto_measures_every_device_that_there_is(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert devices_of("auto") == ["cpu", "cuda"]
-    assert devices_of("cuda") == ["cuda"]
-    assert devices_of("cpu") == ["cpu"]
+    assert find_devices("auto") == ["cpu", "cuda"]
+    assert find_devices("cuda") == ["cuda"]
+    assert find_devices("cpu") == ["cpu"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert devices_of("auto") == ["cpu"]
+    assert find_devices("auto") == ["cpu"]
     with pytest.raises(DeviceError, match="torch finds no CUDA device"):
-        devices_of("cuda")
+        find_devices("cuda")
 
 
 MEGABYTE = 2**20
@@ -212,11 +212,11 @@ def test_the_peak_of_a_call_is_what_it_held_at_once():
             np.ones(40 * MEGABYTE, np.uint8)
         return "done"
 
-    value, peak = with_peak(CPU, act)
+    value, peak = measure_peak(CPU, act)
     assert value == "done"
     # The kernel counts pages per processor, and tells their sum to within a few hundred kB.
     assert 38 * MEGABYTE <= peak < 80 * MEGABYTE
-    assert with_peak(CPU, lambda: None)[1] < 10 * MEGABYTE
+    assert measure_peak(CPU, lambda: None)[1] < 10 * MEGABYTE
 
 
 @LINUX
@@ -224,7 +224,7 @@ def test_memory_that_the_allocator_has_kept_counts():
     block = np.ones(20 * MEGABYTE, np.uint8)
     pieces = [np.ones(10_000, np.uint8) for _ in range(4000)]  # too small to go back to the system one by one
     del pieces
-    _, peak = with_peak(CPU, lambda: [np.ones(10_000, np.uint8) for _ in range(4000)])
+    _, peak = measure_peak(CPU, lambda: [np.ones(10_000, np.uint8) for _ in range(4000)])
     assert peak > 35 * MEGABYTE
     del block
 
@@ -237,20 +237,20 @@ def test_the_peak_of_extraction_holds_its_largest_maps():
 
 def test_a_system_that_does_not_tell_gives_no_peak(monkeypatch, tmp_path):
     monkeypatch.setattr(peak_memory, "PROCESS", tmp_path / "nowhere")
-    assert with_peak(CPU, lambda: 3) == (3, None)
+    assert measure_peak(CPU, lambda: 3) == (3, None)
     monkeypatch.setattr(peak_memory, "PROCESS", tmp_path)
     (tmp_path / "status").write_text("Name:\tpython\n")
-    assert with_peak(CPU, lambda: 3) == (3, None)
+    assert measure_peak(CPU, lambda: 3) == (3, None)
     assert (tmp_path / "clear_refs").read_text() == "5"
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert with_peak(CPU, lambda: 3) == (3, None)
+    assert measure_peak(CPU, lambda: 3) == (3, None)
 
 
 def test_a_peak_is_read_as_linux_writes_it(monkeypatch, tmp_path):
     monkeypatch.setattr(peak_memory, "PROCESS", tmp_path)
     status = "VmPeak:\t  9999 kB\nVmHWM:\t   {} kB\nVmRSS:\t   100 kB\n"
     (tmp_path / "status").write_text(status.format(100))
-    _, peak = with_peak(CPU, lambda: (tmp_path / "status").write_text(status.format(350)))
+    _, peak = measure_peak(CPU, lambda: (tmp_path / "status").write_text(status.format(350)))
     assert peak == (250 * 1024 if sys.platform == "linux" else None)
 
 
@@ -259,14 +259,14 @@ def test_the_machine_is_named():
         **{"cpu": "A chip", "cores": 8, "threads": 4, "gpu": "A card", "cuda": "13.0", "driver": "580.1"},
         **{"versions": {"torch": "2.9", "featbench": "0.1"}, "python": "3.12", "commit": "0123456789ab", "dirty": True},
     }
-    assert machine_lines(machine) == [
+    assert format_machine(machine) == [
         "A chip, 8 cores; 4 threads",
         "A card; driver 580.1, CUDA 13.0",
         "torch 2.9, Python 3.12, featbench 0.1 (0123456789, edited)",
     ]
     bare = machine | {"gpu": None, "commit": None}
-    assert machine_lines(bare) == ["A chip, 8 cores; 4 threads", "torch 2.9, Python 3.12, featbench 0.1"]
-    assert set(machine) <= set(bench.machine())
+    assert format_machine(bare) == ["A chip, 8 cores; 4 threads", "torch 2.9, Python 3.12, featbench 0.1"]
+    assert set(machine) <= set(bench.describe_machine())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -6,7 +6,7 @@ import torch
 from torch.autograd import gradcheck
 from torch.func import functional_call
 
-from featbench.stages.encoders import NONLINEARITIES, FilterBank, Shrinkage, SmoothShrinkage, TanhGain, encoder_of
+from featbench.stages.encoders import NONLINEARITIES, FilterBank, Shrinkage, SmoothShrinkage, TanhGain, build_encoder
 from featbench.stages.filters import Filters
 
 SHAPES = [(4, 3), (2, 3, 4, 5)]
@@ -165,14 +165,14 @@ def test_encoders_by_name_are_filter_bank_bias_and_nonlinearity(name, table):
         ),
     }[name]
     expected = written(FilterBank(filters, table)(x).detach().numpy(), function)
-    np.testing.assert_allclose(encoder_of(name, filters, table)(x).detach(), expected, atol=1e-12)
+    np.testing.assert_allclose(build_encoder(name, filters, table)(x).detach(), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["tanh", "shrink", "smooth-shrink"])
 def test_refinement_finds_the_parameters_of_each_encoder(name):
     filters = some_filters()
     names = {"tanh": {"gain"}, "shrink": {"threshold"}, "smooth-shrink": {"threshold", "sharpness"}}[name]
-    encoder = encoder_of(name, filters, np.array([[0, 1]]))
+    encoder = build_encoder(name, filters, np.array([[0, 1]]))
     assert {key.split(".")[-1] for key, _ in encoder.named_parameters()} == {"weight", "bias"} | names
     assert set(NONLINEARITIES) == {"tanh", "shrink", "smooth-shrink"}
     # They are copies: refining one network leaves the filters as they were learned.

@@ -50,7 +50,7 @@ def test_concatenation_joins_every_tensor_in_order():
 
 
 def test_filters_as_asked_have_no_problem():
-    assert Filters(weight(), extras={"decoder": torch.rand(4, 7)}).problem(BANK) is None
+    assert Filters(weight(), extras={"decoder": torch.rand(4, 7)}).find_problem(BANK) is None
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_filters_as_asked_have_no_problem():
     ],
 )
 def test_problem_names_the_tensor_what_it_is_and_what_it_must_be(filters, parts):
-    problem = filters.problem(BANK)
+    problem = filters.find_problem(BANK)
     assert problem is not None
     for part in parts:
         assert part in problem

@@ -9,15 +9,15 @@ from torch.autograd import gradcheck
 from torch.func import functional_call
 
 from featbench.stages.architecture import Architecture, FilterBankSpec, PointwiseSpec
-from featbench.stages.connection_table import connection_table, full_table
-from featbench.stages.encoders import FilterBank, Shrinkage, TanhGain, tanh_encoder
+from featbench.stages.connection_table import draw_connection_table, make_full_table
+from featbench.stages.encoders import FilterBank, Shrinkage, TanhGain, build_tanh_encoder
 from featbench.stages.filters import Filters
 from featbench.stages.normalization import LocalNormalisation
-from featbench.stages.stage import Rectification, Stage, WinnerTakesAll, operations
+from featbench.stages.stage import Rectification, Stage, WinnerTakesAll, build_operations
 
 PRECISIONS = [(torch.float32, 1e-5), (torch.float64, 1e-10)]
 TABLES = {
-    "full": full_table(4),
+    "full": make_full_table(4),
     "one group, other order": np.array([[2, 0, 3, 1]]),
     "one group, fewer maps": np.array([[1, 3]]),
     "three groups": np.array([[0, 2], [1, 3], [3, 0]]),
@@ -75,12 +75,12 @@ def test_encoder_is_gain_times_tanh_of_the_correlation(table, dtype, tolerance):
     expected = written_bank(x.double().numpy(), filters, table)
     for j, gain in enumerate(filters.gain.double().tolist()):
         expected[:, j] = [[[gain * math.tanh(v) for v in row] for row in image] for image in expected[:, j]]
-    result = tanh_encoder(filters, table)(x).detach()
+    result = build_tanh_encoder(filters, table)(x).detach()
     np.testing.assert_allclose(result, expected, rtol=tolerance, atol=tolerance)
 
 
 def test_filter_bank_with_a_random_table_equals_scipys_correlation():
-    table = connection_table(12, 32, 5, seed=0)
+    table = draw_connection_table(12, 32, 5, seed=0)
     filters = some_filters(32, 5, 4)
     x = sample(1, 12, 9, 11)
     result = FilterBank(filters, table)(x).detach().numpy()[0]
@@ -118,7 +118,7 @@ def written_pointwise(kind, column):
 @pytest.mark.parametrize("kind", ["Rabs", "tanh", "relu", "shrink", "wta"])
 def test_pointwise_operations_equal_the_written_loops(kind, shape, dtype, tolerance):
     x = sample(*shape, dtype=dtype)
-    result = operations([PointwiseSpec(kind)], shape[1]).to(dtype)(x).detach().numpy()
+    result = build_operations([PointwiseSpec(kind)], shape[1]).to(dtype)(x).detach().numpy()
     assert result.shape == shape
     for image in range(shape[0]):
         for r in range(shape[2]):
@@ -148,7 +148,7 @@ def away_from_kinks(*shape):
 @pytest.mark.parametrize("kind", ["Rabs", "tanh", "relu", "shrink", "wta"])
 def test_gradient_of_pointwise_operations(kind):
     x = away_from_kinks(2, 3, 3, 4)
-    assert gradcheck(operations([PointwiseSpec(kind)], 3).double(), x)
+    assert gradcheck(build_operations([PointwiseSpec(kind)], 3).double(), x)
 
 
 def test_gradient_of_rectification_at_zero_is_zero():
@@ -195,8 +195,8 @@ def test_operations_apply_from_left_to_right():
     spec = Architecture.parse("N-4C3-relu-PM2").stages[0]
     filters = some_filters(4, 2, 3)
     x = sample(1, 2, 10, 12)
-    expected = operations([spec.operations[0]], 2)(x)
-    expected = torch.from_numpy(written_bank(expected.numpy(), filters, full_table(2)))
+    expected = build_operations([spec.operations[0]], 2)(x)
+    expected = torch.from_numpy(written_bank(expected.numpy(), filters, make_full_table(2)))
     expected = nn.functional.max_pool2d(expected.clamp_min(0), 2)
     np.testing.assert_allclose(Stage(spec, 2, filters)(x).detach(), expected, atol=1e-10)
 
@@ -220,7 +220,7 @@ def test_operations_apply_from_left_to_right():
 def test_tokens_stand_for_their_operations(token, expected):
     x = sample(2, 3, 12, 10) + 1
     specs = Architecture.parse(f"{token}-1C1").stages[0].around_bank()[0]
-    assert torch.equal(operations(specs, 3)(x), expected(x))
+    assert torch.equal(build_operations(specs, 3)(x), expected(x))
 
 
 def test_order_matters():
@@ -236,7 +236,7 @@ def test_bare_bank_has_neither_tanh_nor_gain():
     filters = some_filters(4, 2, 3)
     x = sample(1, 2, 6, 6)
     stage = Stage(Architecture.parse("4C3").stages[0], 2, filters)
-    np.testing.assert_allclose(stage(x).detach(), written_bank(x.numpy(), filters, full_table(2)), atol=1e-10)
+    np.testing.assert_allclose(stage(x).detach(), written_bank(x.numpy(), filters, make_full_table(2)), atol=1e-10)
 
 
 def test_encoder_of_the_learner_stands_for_the_letter():
@@ -279,7 +279,7 @@ def test_stage_keeps_copies_of_the_filters_and_the_table():
 
 def test_operation_that_needs_filters_is_refused():
     with pytest.raises(TypeError, match="8F3 needs filters"):
-        operations([FilterBankSpec(8, 3)], 1)
+        build_operations([FilterBankSpec(8, 3)], 1)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from featbench.system.threads import Workers, in_one_thread
+from featbench.system.threads import Workers, run_in_one_thread
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -13,11 +13,11 @@ def test_results_come_in_order(workers):
         time.sleep(0.002 * (k % 3))
         return k * k
 
-    assert list(Workers(workers).ahead(make, range(20))) == [k * k for k in range(20)]
+    assert list(Workers(workers).map(make, range(20))) == [k * k for k in range(20)]
 
 
 def test_nothing_gives_nothing():
-    assert list(Workers(2).ahead(lambda k: k, [])) == []
+    assert list(Workers(2).map(lambda k: k, [])) == []
 
 
 def test_a_few_are_made_before_they_are_asked_for_and_no_more():
@@ -29,7 +29,7 @@ def test_a_few_are_made_before_they_are_asked_for_and_no_more():
             reached.set()
         return k
 
-    results = Workers(1).ahead(make, range(100))
+    results = Workers(1).map(make, range(100))
     assert next(results) == 0
     assert reached.wait(10)
     results.close()
@@ -42,7 +42,7 @@ def test_an_error_is_raised_where_its_result_is_due():
             raise KeyError(k)
         return k
 
-    results = Workers(1).ahead(make, range(9))
+    results = Workers(1).map(make, range(9))
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(KeyError, match="3"):
         next(results)
@@ -50,7 +50,7 @@ def test_an_error_is_raised_where_its_result_is_due():
 
 def test_no_gradients_are_followed():
     weight = torch.ones(1, requires_grad=True)
-    assert [result.requires_grad for result in Workers(1).ahead(lambda k: k * weight, range(3))] == [False] * 3
+    assert [result.requires_grad for result in Workers(1).map(lambda k: k * weight, range(3))] == [False] * 3
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -58,7 +58,7 @@ def test_workers_have_a_thread_each_and_others_theirs(workers):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        assert list(Workers(workers).ahead(lambda k: torch.get_num_threads(), range(6))) == [1] * 6
+        assert list(Workers(workers).map(lambda k: torch.get_num_threads(), range(6))) == [1] * 6
         found = []
         thread = threading.Thread(target=lambda: found.append(torch.ones(9).sum() and torch.get_num_threads()))
         thread.start()
@@ -70,16 +70,16 @@ def test_workers_have_a_thread_each_and_others_theirs(workers):
 
 def test_the_same_threads_serve_again():
     workers = Workers(2)
-    names = [set(workers.ahead(lambda k: threading.current_thread().name, range(9))) for _ in range(3)]
+    names = [set(workers.map(lambda k: threading.current_thread().name, range(9))) for _ in range(3)]
     assert len(set.union(*names)) <= 2
 
 
 def test_who_stops_early_leaves_nothing_undone_behind():
     workers, made = Workers(1), []
-    results = workers.ahead(lambda k: made.append(k) or time.sleep(0.01), range(100))
+    results = workers.map(lambda k: made.append(k) or time.sleep(0.01), range(100))
     next(results)
     results.close()
-    assert list(workers.ahead(lambda k: k, range(3))) == [0, 1, 2]
+    assert list(workers.map(lambda k: k, range(3))) == [0, 1, 2]
     assert len(made) <= 4
 
 
@@ -87,7 +87,7 @@ def test_in_one_thread_what_is_made_is_given_back_with_a_thread_of_its_own():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        value, threads, here = in_one_thread(lambda: ("made", torch.get_num_threads(), threading.get_ident()))
+        value, threads, here = run_in_one_thread(lambda: ("made", torch.get_num_threads(), threading.get_ident()))
         assert (value, threads, torch.get_num_threads()) == ("made", 1, 2)
         assert here != threading.get_ident()
     finally:
@@ -99,7 +99,7 @@ def test_in_one_thread_errors_are_raised_and_gradients_are_followed_where_they_a
         raise KeyError("made")
 
     with pytest.raises(KeyError, match="made"):
-        in_one_thread(fail)
+        run_in_one_thread(fail)
 
     weight = torch.ones(3, requires_grad=True)
 
@@ -108,6 +108,6 @@ def test_in_one_thread_errors_are_raised_and_gradients_are_followed_where_they_a
         with torch.enable_grad():
             weight.square().sum().backward()
 
-    assert in_one_thread(learn) is None
+    assert run_in_one_thread(learn) is None
     assert torch.is_grad_enabled()
     assert weight.grad.tolist() == [2, 2, 2]
