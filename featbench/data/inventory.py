@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from featbench.data.archive import extract
 from featbench.data.dataset import Dataset, Download, FileDataset, blaming, check_images, reading
 from featbench.data.download import download, has_checksum
-from featbench.data.prepare import to_grey
+from featbench.data.prepare import convert_to_grey
 from featbench.errors import DataError, FeatbenchError, UsageError
 from featbench.types import Images, Pixels
 
@@ -281,7 +281,7 @@ def _read_block(name: str, what: str, pixels: Sequence[Pixels] | Pixels, start: 
         try:
             with blaming(f"{what} {index}"), reading(name):
                 image: NDArray[Any] = np.asarray(pixels[index])
-                to_grey(image, index)
+                convert_to_grey(image, index)
                 found.append((image.shape, str(image.dtype)))
         except DataError as error:
             found.append(str(error))

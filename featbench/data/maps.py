@@ -1,4 +1,4 @@
-"""Images to normalised maps: grey, resize by the longest side, zero mean and unit variance, LCN, padding."""
+"""Prepared images to normalised maps: zero mean and unit variance, local contrast normalisation (LCN), padding."""
 
 from __future__ import annotations
 
@@ -20,36 +20,71 @@ from featbench.types import Images, IntArray, Pixels
 CHUNK = 1024
 """Images normalised at once; bounds the memory of temporaries."""
 
+CHANNELS = (1, 3)
+"""Maps that an image may become: one of grey, or red, green and blue."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What happens to an image before the first stage, in this order; for Caltech-101 (151, True, 1.0, True).
+    """What happens to an image before the first stage: its maps are what the first filter bank sees.
 
-    size: longest side in pixels after resizing (None: as it is; Pillow's bicubic filter, antialiased).
-    standardise: subtract the image's mean, divide by its standard deviation.
-    lcn: the constant of local contrast normalisation over a 9×9 window (None: none); height and width lose 8 pixels.
-    pad: zero-pad the shorter side, so that maps are square.
+    The image becomes grey or RGB (`channels`), is resized, standardised, locally contrast-normalised and padded, in
+    this order. Caltech-101 in Jarrett et al. 2009: `Preprocessing(size=151, standardise=True, lcn=1.0, pad=True)`.
+
+    Parameters
+    ----------
+    size : int or None, default None
+        Longest side in pixels after resizing, with Pillow's bicubic filter, antialiased. None: images keep their size.
+    standardise : bool, default True
+        Subtract the mean of the image and divide by its standard deviation, both over all values of the image: the
+        three channels of a colour image share them, so that its hues stay. A constant image becomes zeros.
+    lcn : float or None, default None
+        The constant c of local contrast normalisation, y = (x - w∗x) / max(c, sqrt(w∗x² - (w∗x)²)) with a Gaussian
+        window w of 9×9 pixels, over its valid region: height and width lose 8 pixels. It is in the unit of the maps
+        after `standardise`. Each channel is normalised by itself. None: no normalisation.
+    pad : bool, default False
+        Zero-pad the shorter side, the image in the centre, so that maps are square.
+    channels : int, default 1
+        1: images become grey (ITU-R BT.601), one map each. 3: images become RGB, three maps each in the order red,
+        green, blue; a grey image gets three equal ones.
+
+    Raises
+    ------
+    ValueError
+        If `channels` is neither 1 nor 3.
+
+    References
+    ----------
+    Jarrett, Kavukcuoglu, Ranzato, LeCun 2009, What is the best multi-stage architecture for object recognition?,
+    section 4. They use grey images; LCN has the form of Torch7's `image.lcn`, which takes grey images alone.
     """
 
     size: int | None = None
     standardise: bool = True
     lcn: float | None = None
     pad: bool = False
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        if self.channels not in CHANNELS:
+            raise ValueError(f"channels must be 1 (grey) or 3 (RGB), not {self.channels!r}")
 
     @property
     def least(self) -> int:
-        """The shortest side that an image may have after resizing."""
+        """The shortest side in pixels that an image may have after resizing."""
         return 1 if self.lcn is None else WINDOW
 
 
 class Maps:
     """The normalised maps of images, computed when they are asked for: `maps[3:7]`, `maps[indices]`.
 
-    pixels: grey images as `prepare` gives them. They come out as float32 [n, 1, height, width]; images of several sizes
-    only one size at a time, unless padding makes them equal.
+    pixels: images as `prepare` gives them, with the channels of the preprocessing. They come out as float32
+    [n, channels, height, width]; images of several sizes only one size at a time, unless padding makes them equal.
     """
 
     def __init__(self, pixels: PackedImages, preprocessing: Preprocessing, chosen: IntArray | None = None) -> None:
+        if pixels.channels != preprocessing.channels:
+            raise ValueError(f"images of {pixels.channels} channels were prepared, not of {preprocessing.channels}")
         self.pixels, self.preprocessing = pixels, preprocessing
         self.chosen = np.arange(len(pixels)) if chosen is None else chosen
         self._sizes = pixels.shapes[self.chosen]
@@ -71,15 +106,15 @@ class Maps:
 
     @property
     def shape(self) -> Shape:
-        """Maps, height and width; raises `DataError` if images come out in several sizes."""
+        """Channels, height and width; raises `DataError` if images come out in several sizes."""
         self.require_one_size()
-        return (1, *self.sizes.pop())
+        return (self.pixels.channels, *self.sizes.pop())
 
     @property
     def least(self) -> Shape:
-        """Maps, and the smallest height and the smallest width that come out."""
+        """Channels, and the smallest height and the smallest width that come out."""
         height, width = self.image_sizes.min(axis=0)
-        return 1, int(height), int(width)
+        return self.pixels.channels, int(height), int(width)
 
     def require_one_size(self) -> None:
         """Raise a `DataError` if there are no images, or if they come out in several sizes."""
@@ -100,13 +135,13 @@ class Maps:
         wanted, sizes = self.chosen[which], self._sizes[which]
         made: list[Tensor | None] = [None] * len(wanted)
         for height, width in np.unique(sizes, axis=0):
-            # Images of one size are normalised together.
-            (places,) = np.nonzero((sizes == (height, width)).all(axis=1))
-            for start in range(0, len(places), CHUNK):
-                here = places[start : start + CHUNK]
-                grey = np.stack([self.pixels[int(index)] for index in wanted[here]])
-                for place, image in zip(here, _normalise(grey, self.preprocessing), strict=True):
-                    made[place] = image
+            # Images of one size are normalised together: a call for each would cost more than the arithmetic.
+            (positions,) = np.nonzero((sizes == (height, width)).all(axis=1))
+            for start in range(0, len(positions), CHUNK):
+                here = positions[start : start + CHUNK]
+                images = np.stack([self.pixels[int(index)] for index in wanted[here]])
+                for position, image in zip(here, _normalise(images, self.preprocessing), strict=True):
+                    made[position] = image
         return torch.stack([image for image in made if image is not None])
 
 
@@ -133,31 +168,36 @@ class JoinedMaps:
 
 
 def preprocess(pixels: Sequence[Pixels] | Pixels, preprocessing: Preprocessing) -> Tensor:
-    """Return the maps [n, 1, height, width] of images; a `DataError` names the image that cannot take part."""
+    """Return the maps [n, channels, height, width] of raw images.
+
+    Raises a `DataError` that names the images that cannot be used, or if maps come out in several sizes.
+    """
     maps = maps_of(pixels, preprocessing)
     maps.require_one_size()
     return maps[:]
 
 
 def maps_of(pixels: Sequence[Pixels] | Pixels, preprocessing: Preprocessing) -> Maps:
-    """Make images ready, and return their maps."""
+    """Prepare raw images, and return their maps; a `DataError` names the images that cannot be used."""
     if len(pixels) == 0:
         raise DataError("there are no images to preprocess")
     unlabelled = Images(pixels, np.zeros(len(pixels), dtype=np.int64), ("",))
-    prepared = prepare(unlabelled, preprocessing.size, least=preprocessing.least)
+    prepared = prepare(unlabelled, preprocessing.size, channels=preprocessing.channels, least=preprocessing.least)
     return Maps(prepared.pixels, preprocessing)
 
 
 def map_shape(maps: Maps | Tensor) -> Shape:
-    """Return maps, height and width of what enters the first stage: the smallest where images differ in size."""
+    """Return channels, height and width of what enters the first stage: the smallest where images differ in size."""
     if isinstance(maps, Maps):
         return maps.least
     _, channels, height, width = maps.shape
     return channels, height, width
 
 
-def _normalise(grey: NDArray[Any], preprocessing: Preprocessing) -> Tensor:
-    maps = torch.from_numpy(grey.astype(np.float32)).unsqueeze(1)
+def _normalise(images: NDArray[Any], preprocessing: Preprocessing) -> Tensor:
+    """Return the maps of images [n, height, width] or [n, height, width, 3]."""
+    values = torch.from_numpy(images.astype(np.float32))
+    maps = values.unsqueeze(1) if preprocessing.channels == 1 else values.permute(0, 3, 1, 2).contiguous()
     if preprocessing.standardise:
         maps = standardise(maps)
     if preprocessing.lcn is not None:
@@ -166,16 +206,21 @@ def _normalise(grey: NDArray[Any], preprocessing: Preprocessing) -> Tensor:
 
 
 def standardise(maps: Tensor) -> Tensor:
-    """Give each image [1, height, width] zero mean and unit variance; a constant image becomes zeros."""
+    """Give each image zero mean and unit variance over all its values; a constant image becomes zeros.
+
+    maps [n, channels, height, width]: the channels of an image share one mean and one deviation.
+    """
     centred = maps - maps.mean(dim=(1, 2, 3), keepdim=True)
+    # From the centred values rather than as E[x²] - E[x]², which cancels where the mean is large beside the deviation.
     deviation = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-    # Rounding leaves a constant image with a deviation of a few units in the last place of its mean.
+    # Rounding leaves a constant image with a deviation of a few units in the last place of its mean: dividing by that
+    # would blow rounding errors up to unit variance.
     floor = 1e-6 * maps.abs().amax(dim=(1, 2, 3), keepdim=True)
     return torch.where(deviation > floor, centred / deviation.clamp_min(1e-30), torch.zeros_like(centred))
 
 
 def pad_to_square(maps: Tensor) -> Tensor:
-    """Zero-pad the shorter side of [n, 1, height, width], the image in the centre."""
+    """Zero-pad the shorter side of maps [n, channels, height, width], the image in the centre."""
     height, width = maps.shape[2:]
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2

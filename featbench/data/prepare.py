@@ -1,4 +1,4 @@
-"""Images made ready once: grey, at the protocol's size, as bytes where they came as bytes."""
+"""Images prepared once, before any normalisation: grey or RGB, at the protocol's size, packed into one array."""
 
 from __future__ import annotations
 
@@ -16,38 +16,46 @@ from featbench.errors import DataError
 from featbench.types import Images, IntArray, Pixels
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
-"""Red, green, blue: ITU-R 601, as Pillow's conversion to "L"; the paper does not say."""
+"""Weights of red, green and blue: ITU-R BT.601, as Pillow's conversion to "L"; the papers do not give theirs."""
 
 BLOCK = 64
-"""Images that one thread makes ready at a time."""
+"""Images in one task of the thread pool: enough to hide the cost of a task, few enough for progress to move."""
 
 Progress = Callable[[str, int, int], None]
+"""Receives what is being done, how many images are finished, and out of how many."""
 
 
 class PackedImages(Sequence[Pixels]):
-    """Grey images of any sizes in one flat array, as the store keeps them. shapes: [n, 2], height and width."""
+    """Images of any sizes in one flat array, as the store keeps them; image i is a view of its part of the array.
 
-    def __init__(self, flat: Pixels, shapes: IntArray) -> None:
-        self.flat, self.shapes = flat, shapes
-        self._ends = np.cumsum(shapes.prod(axis=1))
+    flat: the values of all images, one image after another, uint8 or float32. shapes: [n, 2], height and width of
+    each. channels: 1 for grey images [height, width], 3 for RGB [height, width, 3].
+    """
+
+    def __init__(self, flat: Pixels, shapes: IntArray, channels: int = 1) -> None:
+        self.flat, self.shapes, self.channels = flat, shapes, channels
+        self._ends = np.cumsum(shapes.prod(axis=1)) * channels
 
     @classmethod
     def pack(cls, images: Sequence[Pixels]) -> PackedImages:
-        """Pack images [height, width]."""
-        shapes = np.array([image.shape for image in images], dtype=np.int64).reshape(-1, 2)
-        return cls(np.concatenate([image.ravel() for image in images]), shapes)
+        """Pack images, all [height, width] or all [height, width, 3]; bytes and floats together become floats."""
+        flat = np.concatenate([image.ravel() for image in images])
+        shapes = np.array([image.shape for image in images], dtype=np.int64)
+        return cls(flat, shapes[:, :2], 1 if shapes.shape[1] == 2 else int(shapes[0, 2]))
 
     def __len__(self) -> int:
         return len(self.shapes)
 
     def __getitem__(self, index: int) -> Pixels:  # type: ignore[override]
         height, width = self.shapes[index]
-        return self.flat[self._ends[index] - height * width : self._ends[index]].reshape(height, width)
+        end = self._ends[index]
+        values = self.flat[end - height * width * self.channels : end]
+        return values.reshape(height, width) if self.channels == 1 else values.reshape(height, width, self.channels)
 
 
 @dataclass(frozen=True)
 class PreparedImages:
-    """Labelled images after `prepare`: grey, at the protocol's size, packed into one array.
+    """Labelled images after `prepare`: all grey or all RGB, at the protocol's size, packed into one array.
 
     labels, classes and test are those of the raw `Images`, for the images that could be used. left_out: one line for
     each image that could not, as `--skip-bad-images` allows.
@@ -64,36 +72,41 @@ def prepare(
     images: Images,
     size: int | None,
     *,
+    channels: int = 1,
     least: int = 1,
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> PreparedImages:
-    """Return the images grey, their longest side `size` pixels (None: as it is), `PackedImages` of uint8 or float32.
+    """Read all images, and return them with their longest side `size` pixels (None: as it is), uint8 or float32.
 
-    Images are read in parallel; the result does not depend on it. Those that cannot be read, or have a side shorter
-    than `least` in the end, are all found first: then a `DataError` names them, or with `skip_bad` they are left out
-    and named in `left_out`.
+    channels: 1 makes every image grey, 3 makes every image RGB; a grey image then gets three equal channels. Images are
+    read by several threads, and the result does not depend on how many. Every image that cannot be read, or has a side
+    shorter than `least` in the end, is found before anything is raised: then a `DataError` names them all, or with
+    `skip_bad` they are left out and described in `left_out`.
     """
     starts = range(0, len(images.pixels), BLOCK)
-    made: list[Pixels | DataError] = []
+    prepared: list[Pixels | DataError] = []
+    # Threads serve here although Python runs one at a time: Pillow decodes and resizes without the interpreter lock.
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        for block in pool.map(lambda start: _make_block(images.pixels, start, size, least), starts):
-            made += block
+        # `map` yields the blocks in order, whichever is finished first.
+        for block in pool.map(lambda start: _prepare_block(images.pixels, start, size, channels, least), starts):
+            prepared += block
             if progress is not None:
-                progress("reading images", len(made), len(images.pixels))
+                progress("reading images", len(prepared), len(images.pixels))
     finally:
-        pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the images that are left
-    bad = [str(error) for error in made if isinstance(error, DataError)]
-    if len(bad) == len(made) or (bad and not skip_bad):
-        raise DataError(_complaint(bad, len(made)))
-    kept = np.array([not isinstance(image, DataError) for image in made])
-    pixels = PackedImages.pack([image for image in made if not isinstance(image, DataError)])
+        # An interrupt ends the blocks that have begun and drops the others, instead of reading the whole data set.
+        pool.shutdown(cancel_futures=True)
+    bad = [str(error) for error in prepared if isinstance(error, DataError)]
+    if len(bad) == len(prepared) or (bad and not skip_bad):
+        raise DataError(_describe_bad_images(bad, len(prepared)))
+    kept = np.array([not isinstance(image, DataError) for image in prepared])
+    pixels = PackedImages.pack([image for image in prepared if not isinstance(image, DataError)])
     test = None if images.test is None else images.test[kept]
     return PreparedImages(pixels, images.labels[kept], images.classes, test, left_out=tuple(bad))
 
 
-def _complaint(bad: Sequence[str], count: int) -> str:
+def _describe_bad_images(bad: Sequence[str], count: int) -> str:
     if len(bad) == count:
         return f"none of the {count} images can be used; the first: {bad[0]}"
     listed = "".join(f"\n  {line}" for line in bad[:20]) + ("\n  …" if len(bad) > 20 else "")
@@ -103,49 +116,83 @@ def _complaint(bad: Sequence[str], count: int) -> str:
     return f"{len(bad)} of {count} images cannot be used: {advice}{listed}"
 
 
-def _make_block(
-    pixels: Sequence[Pixels] | Pixels, start: int, size: int | None, least: int
+def _prepare_block(
+    pixels: Sequence[Pixels] | Pixels, start: int, size: int | None, channels: int, least: int
 ) -> list[Pixels | DataError]:
-    return [_make(pixels, index, size, least) for index in range(start, min(start + BLOCK, len(pixels)))]
+    stop = min(start + BLOCK, len(pixels))
+    return [_prepare_image(pixels, index, size, channels, least) for index in range(start, stop)]
 
 
-def _make(pixels: Sequence[Pixels] | Pixels, index: int, size: int | None, least: int) -> Pixels | DataError:
+def _prepare_image(
+    pixels: Sequence[Pixels] | Pixels, index: int, size: int | None, channels: int, least: int
+) -> Pixels | DataError:
+    """Return one image prepared, or the error that says why it cannot be: errors are collected, not raised."""
     try:
-        grey = to_grey(np.asarray(pixels[index]), index)
-        made = grey if size is None else resize(grey, size)
-        if min(made.shape) < least:
+        convert = convert_to_grey if channels == 1 else convert_to_rgb
+        image = convert(np.asarray(pixels[index]), index)
+        resized = image if size is None else resize(image, size)
+        height, width = resized.shape[:2]
+        if min(height, width) < least:
             name = pixels.paths[index] if isinstance(pixels, ImageFiles) else f"image {index}"
-            height, width = made.shape
             return DataError(f"{name} comes to {height}×{width} pixels, but {least}×{least} are needed at least")
-        return made
+        return resized
     except DataError as error:
         return error
 
 
-def to_grey(image: Pixels, index: int = 0) -> Pixels:
+def convert_to_grey(image: Pixels, index: int = 0) -> Pixels:
     """Return [height, width] of a grey or RGB image, uint8 if it is, else float32; `index` names it in errors."""
-    if image.size == 0 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
-        raise DataError(
-            f"image {index} has shape {list(image.shape)}; expected [height, width] grey or [height, width, 3] RGB"
-        )
+    _check_shape(image, index)
     if image.dtype == np.uint8:
         return image if image.ndim == 2 else np.asarray(Image.fromarray(image).convert("L"))
     grey = image.astype(np.float32)
     if grey.ndim == 3:
         grey = (grey @ np.array(GREY_WEIGHTS, dtype=np.float32)).astype(np.float32)
-    if not np.isfinite(grey).all():
-        raise DataError(f"image {index} holds values that are not finite")
+    _check_finite(grey, index)
     return grey
 
 
-def resize(grey: Pixels, longest: int) -> Pixels:
-    """Resize [height, width] so that its longest side is `longest` pixels: bicubic, antialiased (Pillow's)."""
-    height, width = grey.shape
+def convert_to_rgb(image: Pixels, index: int = 0) -> Pixels:
+    """Return [height, width, 3] of a grey or RGB image, uint8 if it is, else float32; `index` names it in errors."""
+    _check_shape(image, index)
+    values = image
+    if image.dtype != np.uint8:
+        values = image.astype(np.float32)
+        _check_finite(values, index)
+    return values if values.ndim == 3 else np.repeat(values[:, :, np.newaxis], 3, axis=2)
+
+
+def _check_shape(image: Pixels, index: int) -> None:
+    if image.size == 0 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise DataError(
+            f"image {index} has shape {list(image.shape)}; expected [height, width] grey or [height, width, 3] RGB"
+        )
+
+
+def _check_finite(image: Pixels, index: int) -> None:
+    if not np.isfinite(image).all():
+        raise DataError(f"image {index} holds values that are not finite")
+
+
+def resize(image: Pixels, longest: int) -> Pixels:
+    """Resize an image so that its longest side is `longest` pixels: Pillow's bicubic filter, antialiased.
+
+    image [height, width] or [height, width, 3], uint8 or float32; the result is of the same kind.
+    """
+    height, width = image.shape[:2]
     scale = longest / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     if size == (width, height):
-        return grey
+        return image
+    if image.ndim == 3 and image.dtype != np.uint8:
+        # Pillow has no mode of three floats a pixel; it resizes each band by itself in RGB as well.
+        return np.stack([_resample(image[:, :, band], size) for band in range(3)], axis=2)
+    return _resample(image, size)
+
+
+def _resample(image: Pixels, size: tuple[int, int]) -> Pixels:
+    """Resize to (width, height)."""
     resized: NDArray[np.uint8] | NDArray[np.float32] = np.array(
-        Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC)
+        Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
     )
     return resized

@@ -76,6 +76,7 @@ class Steps:
             return prepare(
                 images,
                 preprocessing.size,
+                channels=preprocessing.channels,
                 least=preprocessing.least,
                 skip_bad=self.skip_bad_images,
                 progress=self.progress,

@@ -219,7 +219,11 @@ def _write_images(store: Store, key: str, images: PreparedImages) -> None:
     store.write_array("images", key, images.pixels.flat, {})
     test = {} if images.test is None else {"test": images.test}
     tensors = {"shapes": images.pixels.shapes, "labels": images.labels, **test}
-    about = {"classes": list(images.classes), "left_out": list(images.left_out)}
+    about = {
+        "classes": list(images.classes),
+        "left_out": list(images.left_out),
+        "channels": images.pixels.channels,
+    }
     store.write_tensors("labels", key, tensors, about)
 
 
@@ -229,7 +233,7 @@ def _read_images(store: Store, key: str) -> PreparedImages | None:
         return None
     tensors, about = labels
     return PreparedImages(
-        pixels=PackedImages(flat[0], tensors["shapes"]),
+        pixels=PackedImages(flat[0], tensors["shapes"], about["channels"]),
         labels=tensors["labels"],
         classes=tuple(about["classes"]),
         test=tensors.get("test"),

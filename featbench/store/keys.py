@@ -79,7 +79,7 @@ class Keys:
 
     def prepared(self, dataset: str, preprocessing: Preprocessing) -> Document:
         """Return what decides the images of a data set as they are made ready."""
-        wanted = {"size": preprocessing.size, "least": preprocessing.least}
+        wanted = {"size": preprocessing.size, "least": preprocessing.least, "channels": preprocessing.channels}
         return {"dataset": self.dataset(dataset), **wanted, "numerics": code_version(PREPARING)}
 
     def learned(self, cell: Cell) -> Document:

@@ -61,7 +61,7 @@ def folder_filters(workbench: Workbench, request: Request, stage: int, name: str
     learner = _only_learner(workbench, request)
     architecture, device = Architecture.parse(request.stages), resolve_device(request.device)
     maps = workbench.steps.pool(request.unlabelled, NATURAL)
-    smallest = (1, min(height for height, _ in maps.sizes), min(width for _, width in maps.sizes))
+    smallest = maps.least
     reason = refusal(architecture, learner, smallest)
     if reason:
         raise UsageError(reason)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from featbench.data import prepare as module
 from featbench.data.image_files import ImageFiles
-from featbench.data.prepare import PackedImages, prepare, resize, to_grey
+from featbench.data.prepare import PackedImages, convert_to_grey, prepare, resize
 from featbench.errors import DataError
 from featbench.types import Images
 
@@ -103,7 +103,7 @@ def test_images_are_prepared_one_by_one_in_their_order(size, monkeypatch):
     prepared = prepare(labelled(pixels, test=np.arange(11) > 6), size)
     assert len(prepared.pixels) == 11
     for made, image in zip(prepared.pixels, pixels, strict=True):
-        assert np.array_equal(made, to_grey(image) if size is None else resize(to_grey(image), size))
+        assert np.array_equal(made, convert_to_grey(image) if size is None else resize(convert_to_grey(image), size))
         assert size is None or max(made.shape) == size
     assert prepared.labels.tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1]
     assert prepared.test.tolist() == [False] * 7 + [True] * 4
@@ -168,7 +168,7 @@ def test_a_file_that_cannot_be_read_is_named_and_not_left_out(files, case):
     assert str(path) in line
     whole = [index for index in range(12) if index != 5]
     assert prepared.labels.tolist() == [index % 3 for index in whole]
-    expected = [resize(to_grey(ImageFiles(files)[index]), 9) for index in whole]
+    expected = [resize(convert_to_grey(ImageFiles(files)[index]), 9) for index in whole]
     assert all(np.array_equal(made, image) for made, image in zip(prepared.pixels, expected, strict=True))
 
 
