@@ -1,24 +1,30 @@
-"""A stage as it is trained on a CPU: filter bank, tanh with gain, R_abs, N and average pooling as one operation."""
+"""A stage as it is trained on a CPU: filter bank, tanh with gain, R_abs, N and average pooling as one operation.
+
+As modules under autograd, each of these steps reads and writes all maps of the filter bank, and most of them keep a
+copy for the way back. One operation with a backward pass of its own keeps t = tanh(w ∗ x + b) alone: y = |g t| costs
+less to compute again than to read from memory. N needs only the mean and the mean square of the maps at each pixel, and
+average pooling only sums over cells, so that no normalised copy is ever made (docs/design.md has the algebra).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import gcd
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from featbench.operations.host import maps_last, tanh_convolution
+from featbench.operations.host import find_tanh_convolution, to_channels_last
+from featbench.refinement.host_arrays import Array, LocalStatistics, Moments, TanhMaps, Window
 from featbench.stages.architecture import PoolingSpec
 from featbench.stages.encoders import FilterBank, TanhGain
 from featbench.stages.normalization import LocalNormalisation
 
-AT_ONCE = 2**20
-"""Values of maps whose gradient is made and used at once, so that it stays in the cache."""
+BACKWARD_VALUES = 2**20
+"""Values of the maps whose gradient is computed and used up at once: 4 MB, which stay in a CPU's cache."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class PooledResponse:
     """y = |g tanh(w ∗ x + b)| (with `rectified`), normalised by `norm` if there is one, and averaged as `spec` says.
 
     Called with maps x [n, maps, h, w] float32 it returns what the modules one after another return, and autograd
-    follows it. The maps are gone over twice, and twice on the way back; only tanh is kept.
+    follows it. The maps of the filter bank are read twice, and twice on the way back.
     """
 
     bank: FilterBank
@@ -37,22 +43,41 @@ class PooledResponse:
 
     @property
     def side(self) -> int:
-        """Pixels of a cell: windows and strides are made up of cells."""
+        """Pixels along a side of a cell: windows and strides of pooling are made up of whole cells."""
         return gcd(self.spec.size, self.spec.stride)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the pooled maps."""
         arguments = x, self.bank.weight, self.bank.bias, self.tanh.gain
-        cells, shift = _Response.apply(self, *arguments)  # type: ignore[no-untyped-call]
+        cells, shift = _CellAverages.apply(self, *arguments)  # type: ignore[no-untyped-call]
+        # Averages over 10×10 every 5 are averages over 2×2 of cells of 5×5, which are 25 times fewer than pixels.
         window, stride = self.spec.size // self.side, self.spec.stride // self.side
         pooled = cells if window == stride == 1 else functional.avg_pool2d(cells, window, stride)
         if self.norm is None or not self.norm.subtractive:
             return pooled
+        # Pooling is linear: the average of (y - m)/s is that of y/s less that of m/s, which is one map for all K.
         return pooled - functional.avg_pool2d(shift, self.spec.size, self.spec.stride)
 
 
-class _Response(torch.autograd.Function):
-    """Cells of y/s [n, maps, h', w'], and m/s [n, 1, h, w], for N's mean m and divisor s."""
+class _SavedTensors(NamedTuple):
+    """What the way back needs: the maps that the filters see, the weights, the gain, and t [n, h, w, K]."""
+
+    seen: Tensor
+    weight: Tensor
+    gain: Tensor
+    tanh: Tensor
+
+
+class _BankGradients(NamedTuple):
+    """The gradients of a filter bank; that by the maps it sees is None if nobody asks for it."""
+
+    by_seen: Tensor | None
+    by_weight: Tensor
+    by_bias: Tensor
+
+
+class _CellAverages(torch.autograd.Function):
+    """Cells of y/s [n, K, h', w'], and the shift m/s [n, 1, h, w], for N's mean m and divisor s."""
 
     @staticmethod
     def forward(
@@ -60,96 +85,124 @@ class _Response(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         from featbench.refinement import host_passes
 
-        bank = response.bank
-        every = bank.sees_all(x.shape[1])
-        seen = maps_last(x if every else x[:, bank.table.flatten()])
-        t = tanh_convolution()(seen, maps_last(weight), bias, groups=bank.groups).permute(0, 2, 3, 1).contiguous()
-        arguments = t.numpy(), gain.numpy(), response.rectified
-        statistics = _Statistics(response.norm, t, lambda *out: host_passes.moments(*arguments, *out))
-        side = response.side
+        bank, side = response.bank, response.side
+        dense = bank.is_dense(x.shape[1])
+        seen = to_channels_last(x if dense else x[:, bank.table.flatten()])
+        convolve = find_tanh_convolution()
+        # With maps last in memory, the permuted view is contiguous as the loops need it, and nothing is copied.
+        t = convolve(seen, to_channels_last(weight), bias, groups=bank.groups).permute(0, 2, 3, 1).contiguous()
+        maps = TanhMaps(t.numpy(), gain.numpy(), response.rectified)
+        normalisation = _Normalisation(response.norm, maps)
         cells = t.new_empty(len(t), t.shape[1] // side, t.shape[2] // side, t.shape[3])
-        host_passes.cells(*arguments, statistics.reciprocal.numpy(), side, cells.numpy())
-        ctx.save_for_backward(seen, weight, gain, t)
-        ctx.response, ctx.statistics, ctx.every, ctx.maps = response, statistics, every, x.shape[1]
-        return cells.permute(0, 3, 1, 2), statistics.shift.unsqueeze(1)
+        host_passes.average_cells(maps, normalisation.reciprocal, side, cells.numpy())
+        ctx.save_for_backward(*_SavedTensors(seen, weight, gain, t))
+        ctx.response, ctx.normalisation, ctx.dense, ctx.input_maps = response, normalisation, dense, x.shape[1]
+        return cells.permute(0, 3, 1, 2), normalisation.compute_shift().unsqueeze(1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         from featbench.refinement import host_passes
 
-        seen, weight, gain, t = ctx.saved_tensors
-        response, statistics = ctx.response, ctx.statistics
-        by_cells = grads[0].permute(0, 2, 3, 1).contiguous()
-        arguments = gain.numpy(), response.rectified
-        by_mean, by_square = statistics.backward(
-            lambda out: host_passes.pull(t.numpy(), *arguments, by_cells.numpy(), response.side, out), grads[1][:, 0]
-        )
+        saved, response, normalisation = _SavedTensors(*ctx.saved_tensors), ctx.response, ctx.normalisation
+        t, gain, side = saved.tanh, saved.gain, response.side
+        _, wants_x, *_ = ctx.needs_input_grad
+        by_cells, by_shift = grads[0].permute(0, 2, 3, 1).contiguous(), grads[1][:, 0].contiguous()
+        maps = TanhMaps(t.numpy(), gain.numpy(), response.rectified)
+        by_moments = normalisation.backpropagate(maps, by_cells.numpy(), by_shift.numpy(), side)
         by_gain = np.zeros(len(gain))
-        by_weight, by_bias, by_seen = torch.zeros_like(weight), torch.zeros_like(gain), []
-        step = max(1, AT_ONCE // t[0].numel())
+        by_weight, by_bias, by_seen = torch.zeros_like(saved.weight), torch.zeros_like(gain), []
+        # A few images at a time: the gradient by tanh's argument is as large as t, and is read by the convolution while
+        # it is still in the cache.
+        step = max(1, BACKWARD_VALUES // t[0].numel())
         for start in range(0, len(t), step):
             part = slice(start, start + step)
-            by_sum = torch.empty_like(t[part])
-            ours = by_cells[part].numpy(), response.side, by_mean[part].numpy(), by_square[part].numpy()
-            host_passes.push(
-                t[part].numpy(), *arguments, statistics.reciprocal[part].numpy(), *ours, by_sum.numpy(), by_gain
+            by_argument = torch.empty_like(t[part])
+            host_passes.backpropagate_to_tanh_argument(
+                maps._replace(values=maps.values[part]),
+                normalisation.reciprocal[part],
+                by_cells[part].numpy(),
+                side,
+                Moments(by_moments.mean[part], by_moments.mean_square[part]),
+                by_argument.numpy(),
+                by_gain,
             )
-            found = _back_through_bank(by_sum.permute(0, 3, 1, 2), seen[part], weight, response.bank.groups, ctx)
-            by_seen.append(found[0])
-            by_weight += found[1]
-            by_bias += found[2]
-        by_x = None
-        if ctx.needs_input_grad[1]:
-            by_x = torch.cat(by_seen)
-            if not ctx.every:
-                spread = by_x.new_zeros(len(by_x), ctx.maps, *by_x.shape[2:])
-                by_x = spread.index_add_(1, response.bank.table.flatten(), by_x)
+            found = _backpropagate_bank(by_argument, saved.seen[part], saved.weight, response.bank.groups, wants_x)
+            by_seen.append(found.by_seen)
+            by_weight += found.by_weight
+            by_bias += found.by_bias
+        by_x = _gather_by_input(by_seen, response.bank, ctx.dense, ctx.input_maps) if wants_x else None
         return None, by_x, by_weight, by_bias, torch.from_numpy(by_gain).to(gain.dtype)
 
 
-def _back_through_bank(
-    grad: Tensor, seen: Tensor, weight: Tensor, groups: int, ctx: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients by maps, weight and bias of a valid correlation."""
-    wanted = [ctx.needs_input_grad[1], True, True]
-    places = [1, 1], [0, 0], [1, 1], False, [0, 0]
-    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
-        grad, seen, maps_last(weight), [len(weight)], *places, groups, wanted
+def _backpropagate_bank(
+    by_output: Tensor, seen: Tensor, weight: Tensor, groups: int, wants_seen: bool
+) -> _BankGradients:
+    """Return the gradients of a valid correlation, given that by its output [n, h, w, K], maps last."""
+    found = torch.ops.aten.convolution_backward(
+        by_output.permute(0, 3, 1, 2),
+        seen,
+        to_channels_last(weight),
+        bias_sizes=[len(weight)],
+        stride=[1, 1],
+        padding=[0, 0],
+        dilation=[1, 1],
+        transposed=False,
+        output_padding=[0, 0],
+        groups=groups,
+        output_mask=[wants_seen, True, True],
     )
-    return found
+    return _BankGradients(*found)
 
 
-class _Statistics:
-    """What N subtracts and divides by at each pixel of maps t [n, h, w, K], and the way back to their moments."""
+def _gather_by_input(by_seen: list[Tensor], bank: FilterBank, dense: bool, maps: int) -> Tensor:
+    """Return the gradient by the input [n, maps, h, w], given that by the maps which the connection table picks."""
+    joined = torch.cat(by_seen)
+    if dense:
+        return joined
+    # Several groups may see the same map: what comes back through each of them is added up.
+    return joined.new_zeros(len(joined), maps, *joined.shape[2:]).index_add_(1, bank.table.flatten(), joined)
 
-    def __init__(self, norm: LocalNormalisation | None, t: Tensor, moments: Callable[..., None]) -> None:
-        from featbench.refinement import host_statistics
+
+class _Normalisation:
+    """What N subtracts and divides by at each pixel of maps [n, h, w, K], and the way back to their moments.
+
+    reciprocal: [n, h, w], of the divisor; 1 without `norm`.
+    """
+
+    def __init__(self, norm: LocalNormalisation | None, maps: TanhMaps) -> None:
+        from featbench.refinement import host_passes, host_statistics
 
         self.norm = norm
-        places = t.shape[:3]
-        self.reciprocal, self.shift = t.new_ones(places), t.new_zeros(places)
+        positions = maps.values.shape[:3]
+        self.reciprocal = np.ones(positions, dtype=np.float32)
         if norm is None:
             return
-        self.moments = t.new_empty(places).numpy(), t.new_empty(places).numpy()
-        moments(*self.moments)
-        taps = np.array(norm.taps, dtype=np.float32)
-        halves = norm.subtractive, norm.divisive
-        self.window = taps, norm.weight(t.new_empty(1, 1, *places[1:]))[0, 0].numpy(), halves
-        m, u, d = (np.empty(places, dtype=np.float32) for _ in range(3))
-        self.found = m, u, d, self.reciprocal.numpy()
-        host_statistics.forward(*self.moments, *self.window, *self.found)
-        self.shift = torch.from_numpy(m) * self.reciprocal
+        self.moments = Moments(*_empty(positions, 2))
+        host_passes.compute_moments(maps, self.moments)
+        weight = norm.border_weight(torch.empty(1, 1, *positions[1:], dtype=torch.float32))[0, 0].numpy()
+        self.window = Window(np.array(norm.taps, dtype=np.float32), weight, norm.subtractive, norm.divisive)
+        self.found = LocalStatistics(*_empty(positions, 3), reciprocal=self.reciprocal)
+        host_statistics.compute_statistics(self.moments, self.window, self.found)
 
-    def backward(self, pull: Callable[..., None], by_shift: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gradients [n, h, w] by mean and mean square; `pull` fills that by the reciprocal."""
-        from featbench.refinement import host_statistics
+    def compute_shift(self) -> Tensor:
+        """Return m/s [n, h, w], which pooling subtracts; 0 where N does not subtract."""
+        if self.norm is None:
+            return torch.zeros(self.reciprocal.shape, dtype=torch.float32)
+        return torch.from_numpy(self.found.mean) * torch.from_numpy(self.reciprocal)
 
-        by_mean, by_square = torch.zeros_like(self.reciprocal), torch.zeros_like(self.reciprocal)
+    def backpropagate(self, maps: TanhMaps, by_cells: Array, by_shift: Array, side: int) -> Moments:
+        """Return the gradients by the moments, given those by the cells [n, h', w', K] and by the shift [n, h, w]."""
+        from featbench.refinement import host_passes, host_statistics
+
+        by_moments = Moments(np.zeros_like(self.reciprocal), np.zeros_like(self.reciprocal))
         if self.norm is not None:
-            by_reciprocal = np.empty_like(self.moments[0])
-            pull(by_reciprocal)
-            given = by_reciprocal, by_shift.contiguous().numpy()
-            host_statistics.backward(
-                *self.moments, *self.window, *self.found, *given, by_mean.numpy(), by_square.numpy()
+            by_reciprocal = np.empty_like(self.reciprocal)
+            host_passes.backpropagate_to_reciprocal(maps, by_cells, side, by_reciprocal)
+            host_statistics.backpropagate_statistics(
+                self.moments, self.window, self.found, by_reciprocal, by_shift, by_moments
             )
-        return by_mean, by_square
+        return by_moments
+
+
+def _empty(shape: tuple[int, ...], count: int) -> list[Array]:
+    return [np.empty(shape, dtype=np.float32) for _ in range(count)]

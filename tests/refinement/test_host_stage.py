@@ -12,9 +12,10 @@ from torch import nn
 
 from featbench.refinement import host_passes
 from featbench.refinement import host_stage as module
+from featbench.refinement.host_arrays import Moments, TanhMaps
 from featbench.refinement.host_stage import PooledResponse
 from featbench.stages.architecture import PoolingSpec
-from featbench.stages.connection_table import connection_table, full_table
+from featbench.stages.connection_table import draw_connection_table, make_full_table
 from featbench.stages.encoders import FilterBank, TanhGain
 from featbench.stages.filters import Filters
 from featbench.stages.normalization import LocalNormalisation
@@ -36,7 +37,7 @@ NORMS = {
 def response_of(maps=1, filters=5, size=3, fan_in=None, *, norm="N3", rectified=True, pool=(4, 2), gain=None, seed=1):
     weight = noise(filters, fan_in or maps, size, size, seed=seed) * (0.7 / size)
     gain = noise(filters, seed=seed + 1) if gain is None else torch.tensor(gain)
-    table = full_table(maps) if fan_in is None else connection_table(maps, filters, fan_in, seed)
+    table = make_full_table(maps) if fan_in is None else draw_connection_table(maps, filters, fan_in, seed)
     bank = FilterBank(Filters(weight, gain, 0.3 * noise(filters, seed=seed + 2)), table)
     local = None if NORMS[norm] is None else LocalNormalisation(**NORMS[norm])
     return PooledResponse(bank, TanhGain(gain), rectified, local, PoolingSpec("A", *pool))
@@ -154,7 +155,7 @@ def test_an_image_has_the_same_bits_alone_and_in_any_batch(norm, maps, filters, 
 def test_how_many_images_go_back_at_once_does_not_matter(at_once, monkeypatch):
     response, x = response_of(4, 32, fan_in=2), noise(5, 4, 12, 12)
     whole = joined(response, x)
-    monkeypatch.setattr(module, "AT_ONCE", at_once)
+    monkeypatch.setattr(module, "BACKWARD_VALUES", at_once)
     for found, expected in zip(joined(response, x), whole, strict=True):
         assert (found - expected).norm() <= 1e-6 * expected.norm()
 
@@ -228,36 +229,37 @@ def near(found, expected):
 
 
 @pytest.mark.parametrize("rectified", [False, True])
-def test_moments(rectified):
+def test_compute_moments(rectified):
     t, mean, square = maps(), np.empty(SHAPE[:3], np.float32), np.empty(SHAPE[:3], np.float32)
-    host_passes.moments(t, GAIN, rectified, mean, square)
+    host_passes.compute_moments(TanhMaps(t, GAIN, rectified), Moments(mean, square))
     y = response_to(t, rectified)
     near(mean, y.mean(axis=3))
     near(square, (y**2).mean(axis=3))
 
 
 @pytest.mark.parametrize("rectified", [False, True])
-def test_cells(rectified):
+def test_average_cells(rectified):
     t, r, out = maps(), numbers(*SHAPE[:3], seed=1), np.full(CELLS, np.nan, np.float32)
-    host_passes.cells(t, GAIN, rectified, r, SIDE, out)
+    host_passes.average_cells(TanhMaps(t, GAIN, rectified), r, SIDE, out)
     near(out, sums(r[..., None] * response_to(t, rectified)))
 
 
 @pytest.mark.parametrize("rectified", [False, True])
-def test_pull(rectified):
+def test_backpropagate_to_reciprocal(rectified):
     t, grad, out = maps(), numbers(*CELLS, seed=2), np.full(SHAPE[:3], np.nan, np.float32)
-    host_passes.pull(t, GAIN, rectified, grad, SIDE, out)
+    host_passes.backpropagate_to_reciprocal(TanhMaps(t, GAIN, rectified), grad, SIDE, out)
     near(out, (spread(grad) * response_to(t, rectified)).sum(axis=3))
     assert not out[:, 6].any()
     assert not out[:, :, 6:].any()
 
 
 @pytest.mark.parametrize("rectified", [False, True])
-def test_push(rectified):
+def test_backpropagate_to_tanh_argument(rectified):
     t, out = maps(), np.full(SHAPE, np.nan, np.float32)
     r, by_mean, by_square = (numbers(*SHAPE[:3], seed=seed) for seed in (1, 3, 4))
     grad, by_gain = numbers(*CELLS, seed=2), np.ones(5)
-    host_passes.push(t, GAIN, rectified, r, grad, SIDE, by_mean, by_square, out, by_gain)
+    tanh, by_moments = TanhMaps(t, GAIN, rectified), Moments(by_mean, by_square)
+    host_passes.backpropagate_to_tanh_argument(tanh, r, grad, SIDE, by_moments, out, by_gain)
     y = response_to(t, rectified)
     each = r[..., None] * spread(grad) + (by_mean[..., None] + 2 * by_square[..., None] * y) / SHAPE[3]
     by_product = each * (np.sign(GAIN * t) if rectified else 1)
@@ -272,10 +274,11 @@ def test_each_pass_gives_nan_where_it_is_given_nan_and_nowhere_else(rectified):
     mean, square, pulled = (np.empty(SHAPE[:3], np.float32) for _ in range(3))
     cells, pushed = np.empty(CELLS, np.float32), np.empty(SHAPE, np.float32)
     by_gain, grad = np.zeros(5), np.ones(CELLS, np.float32)
-    host_passes.moments(t, GAIN, rectified, mean, square)
-    host_passes.cells(t, GAIN, rectified, r, SIDE, cells)
-    host_passes.pull(t, GAIN, rectified, grad, SIDE, pulled)
-    host_passes.push(t, GAIN, rectified, r, grad, SIDE, r, r, pushed, by_gain)
+    tanh = TanhMaps(t, GAIN, rectified)
+    host_passes.compute_moments(tanh, Moments(mean, square))
+    host_passes.average_cells(tanh, r, SIDE, cells)
+    host_passes.backpropagate_to_reciprocal(tanh, grad, SIDE, pulled)
+    host_passes.backpropagate_to_tanh_argument(tanh, r, grad, SIDE, Moments(r, r), pushed, by_gain)
     for found in (mean, square, pulled):
         assert np.argwhere(np.isnan(found)).tolist() == [[1, 2, 4]]
     assert np.argwhere(np.isnan(cells)).tolist() == [[1, 0, 1, 3]]
@@ -287,8 +290,9 @@ def test_a_gradient_that_is_nan_stays_so():
     t, r, grad = maps(), np.ones(SHAPE[:3], np.float32), np.ones(CELLS, np.float32)
     grad[0, 1, 1, 2] = np.nan
     pulled, pushed, by_gain = np.empty(SHAPE[:3], np.float32), np.empty(SHAPE, np.float32), np.zeros(5)
-    host_passes.pull(t, GAIN, True, grad, SIDE, pulled)
-    host_passes.push(t, GAIN, True, r, grad, SIDE, r, r, pushed, by_gain)
+    tanh = TanhMaps(t, GAIN, True)
+    host_passes.backpropagate_to_reciprocal(tanh, grad, SIDE, pulled)
+    host_passes.backpropagate_to_tanh_argument(tanh, r, grad, SIDE, Moments(r, r), pushed, by_gain)
     inside = np.zeros(SHAPE[:3], bool)
     inside[0, 3:6, 3:6] = True
     assert np.array_equal(np.isnan(pulled), inside)
