@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         shown = sort_filters(shown, options.sort)
     if grid:
         shown = put_on_map(shown, *grid)
-    write_atomically(output, lambda file: file.write(filters_png(shown.weight, shown.grid)))
+    write_atomically(output, lambda file: file.write(filters_png(shown.weight, shown.grid, colour=shown.colour)))
     filters, _, height, width = shown.weight.shape
     print(f"wrote {output}: {filters} filters of {height}×{width}", file=sys.stderr)
     return 0

@@ -153,7 +153,8 @@ class Mirror(Listener):
         _log(client, run.info.run_id, {**cell.describe(), **chosen}, metrics)
         weight = self._steps.first_filters(cell)
         if weight is not None:
-            _log_file(client, run.info.run_id, "filters.png", filters_png(weight))
+            colour = weight.shape[1] == cell.preprocessing.channels == 3
+            _log_file(client, run.info.run_id, "filters.png", filters_png(weight, colour=colour))
         client.set_terminated(run.info.run_id, "FINISHED" if result.status == "ok" else "FAILED")
         self._cells[result.key] = run.info.run_id
         self._write_journal()

@@ -27,10 +27,14 @@ NATURAL = Preprocessing(standardise=True, lcn=1.0)
 
 @dataclass(frozen=True)
 class Shown:
-    """Filters to be drawn: weight [filters, maps, size, size], and rows and columns of their map if they have one."""
+    """Filters to be drawn: weight [filters, maps, size, size], and rows and columns of their map if they have one.
+
+    colour: the maps are red, green and blue, those of a colour image before the first stage.
+    """
 
     weight: NDArray[Any]
     grid: tuple[int, int] | None = None
+    colour: bool = False
 
 
 def protocol_filters(workbench: Workbench, request: Request, stage: int, name: str) -> Shown:
@@ -52,7 +56,8 @@ def protocol_filters(workbench: Workbench, request: Request, stage: int, name: s
         network, _ = steps.learn(cell, split, maps)
         steps.refine(cell, split, network, maps, images)
         weight = _refined_weight(network, stage)
-    return Shown(weight, _grid(learner, Architecture.parse(cell.architecture), stage, weight.shape[1]))
+    grid = _grid(learner, Architecture.parse(cell.architecture), stage, weight.shape[1])
+    return Shown(weight, grid, stage == 1 and weight.shape[1] == cell.preprocessing.channels == 3)
 
 
 def folder_filters(workbench: Workbench, request: Request, stage: int, name: str) -> Shown:
@@ -73,13 +78,13 @@ def folder_filters(workbench: Workbench, request: Request, stage: int, name: str
 def sort_filters(shown: Shown, by: str) -> Shown:
     """Return the filters in the order of one of `ORDERS`, off their map."""
     keys = ORDERS[by](shown.weight.astype(np.float64))
-    return Shown(shown.weight[np.argsort(keys, kind="stable")])
+    return replace(shown, weight=shown.weight[np.argsort(keys, kind="stable")], grid=None)
 
 
 def put_on_map(shown: Shown, rows: int, columns: int) -> Shown:
     """Return the filters on a map of so many rows and columns; raises `UsageError` if they do not fill it."""
     filters, maps = shown.weight.shape[:2]
-    if maps > 1:
+    if maps > 1 and not shown.colour:
         raise UsageError(f"these filters see {maps} maps each: only those that see one are drawn on a map")
     if rows * columns != filters:
         raise UsageError(f"{filters} filters do not fill a map of {rows}×{columns}")

@@ -110,3 +110,38 @@ def test_filters_on_one_map_fill_the_grid_that_is_given(grid):
     for number, tile in enumerate(cut):
         expected = 127.5 + 127.5 * weight[number, 0] / np.abs(weight[number]).max()
         assert np.abs(shrink(tile, 4) - expected).max() <= 0.5
+
+
+def test_filters_on_red_green_and_blue_are_drawn_in_colour():
+    weight = np.random.default_rng(0).normal(size=(5, 3, 4, 4))
+    weight[4] = 0
+    picture = draw_filters(weight, colour=True)
+    assert picture.mode == "RGB"
+    bands = [tiles(picture.getchannel(band), 2, 3) for band in "RGB"]
+    for number in range(4):
+        expected = 127.5 + 127.5 * weight[number] / np.abs(weight[number]).max()
+        drawn = np.stack([shrink(band[number], 4) for band in bands])
+        assert np.abs(drawn - expected).max() <= 0.5
+    assert all(set(np.unique(band[4])) <= {127, 128} for band in bands)
+    assert all((band[5] == BACKGROUND).all() for band in bands)
+
+
+def test_filters_in_colour_fill_the_grid_that_is_given():
+    weight = np.random.default_rng(0).normal(size=(6, 3, 4, 4))
+    picture = draw_filters(weight, (1, 6), colour=True)
+    assert len(tiles(picture.getchannel("G"), 1, 6)) == 6
+    with Image.open(io.BytesIO(filters_png(weight, (1, 6), colour=True))) as file:
+        assert np.array_equal(np.asarray(file), np.asarray(picture))
+
+
+def test_a_filter_of_three_equal_maps_is_as_grey_as_that_of_one():
+    weight = np.random.default_rng(0).normal(size=(6, 1, 5, 5))
+    grey, colour = draw_filters(weight), draw_filters(weight.repeat(3, axis=1), colour=True)
+    assert all(np.array_equal(np.asarray(colour.getchannel(band)), np.asarray(grey)) for band in "RGB")
+
+
+def test_three_maps_of_a_later_stage_are_no_colours():
+    weight = np.random.default_rng(0).normal(size=(2, 3, 4, 4))
+    assert draw_filters(weight).mode == "L"
+    with pytest.raises(ValueError, match="filters in colour see 3 maps, not 2"):
+        draw_filters(weight[:, :2], colour=True)
