@@ -42,7 +42,7 @@ class TritonOperations(Reference):
         _check_fit(x, bank)
         fan_in, size = bank.weight.shape[1], bank.weight.shape[3]
         if bank.table is None and fan_in <= FUSED_FAN_IN and fan_in * size * size <= FUSED_TAPS:
-            rounded = self._rounded(x), self._rounded(bank.weight)
+            rounded = self._round_operand(x), self._round_operand(bank.weight)
             kept, ieee = HALF_DTYPES.get(self.precision, torch.float32), self.precision == "float32"
             return bank_kernels.convolve(*rounded, bank, kept, ieee=ieee, moments=moments)
         return bank_kernels.activate(to_nhwc(self._convolved(x, bank)), bank, moments=moments)
@@ -58,7 +58,7 @@ class TritonOperations(Reference):
             return functional.conv2d(seen, weight.contiguous(memory_format=torch.channels_last), groups=groups)
 
     def _operand(self, x: Tensor) -> Tensor:
-        return x.to(HALF_DTYPES[self.precision]) if self.precision in HALF_DTYPES else self._rounded(x)
+        return x.to(HALF_DTYPES[self.precision]) if self.precision in HALF_DTYPES else self._round_operand(x)
 
     def statistics(self, responses: Responses, norm: LocalNormalisation) -> tuple[Tensor | None, Tensor | None]:
         """Return what N subtracts and what it divides by."""

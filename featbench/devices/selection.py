@@ -18,9 +18,9 @@ def select_operations(device: str | torch.device, precision: Precision = "float3
     """
     kind = torch.device(device).type
     if kind == "cpu":
-        from featbench.operations.host import Host
+        from featbench.operations.host import HostOperations
 
-        return Host(precision)
+        return HostOperations(precision)
     if kind != "cuda":
         raise DeviceError(f"device {device} has no operations here: it is cpu or cuda")
     if not torch.cuda.is_available():

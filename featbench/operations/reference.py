@@ -1,4 +1,7 @@
-"""What each operation of extraction means, in plain torch: what fast paths are held to, and what autograd follows."""
+"""What each operation of extraction means, in plain torch.
+
+Tests hold the fast implementations to it, on a CPU and on a GPU, and autograd follows it where gradients are needed.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ from featbench.stages.pooling import Pooling
 
 @dataclass(frozen=True)
 class BankWeights:
-    """A filter bank with its non-linearity: y_j = g_j tanh(b_j + Σ_i k_ij ∗ x_i), its absolute value if `rectified`.
+    """A filter bank with its non-linearity: y_j = g_j tanh(b_j + Σ_i k_ij ∗ x_i), or |y_j| if `rectified`.
 
-    weight [filters, fan_in, size, size]; bias [filters]; table [groups, fan_in] or None: the maps that each of equal
-    groups of filters sees, or all; gain [filters], or None for the bare convolution.
+    weight k [filters, fan_in, size, size]; bias b [filters]; gain g [filters], or None for the bare convolution without
+    tanh. table [groups, fan_in] names the maps that each of the equal groups of filters sees; None: all see all.
     """
 
     weight: Tensor
@@ -39,7 +42,7 @@ class BankWeights:
 class Responses:
     """Maps y [n, maps, height, width], with their mean and mean square over maps [n, 1, height, width] if known.
 
-    own: nobody else holds y, so that what comes next may overwrite it.
+    own: nobody else holds y, so that the next operation may overwrite it.
     """
 
     y: Tensor
@@ -49,9 +52,10 @@ class Responses:
 
 
 class Reference:
-    """The operations in plain torch, on any device and in the type of what comes in.
+    """The operations in plain torch, on any device and in the type of their inputs.
 
-    precision: see `Precision`; products are rounded as that says, so that its error can be seen on any device.
+    precision: see `Precision`. Operands of products are rounded in software, so that the error of a precision can be
+    measured on any device.
     """
 
     name = "plain torch"
@@ -60,20 +64,24 @@ class Reference:
         self.precision = check_precision(precision)
 
     def filter_bank(self, x: Tensor, bank: BankWeights, *, moments: bool = False) -> Responses:
-        """Filter x [n, maps, h, w] (valid correlation); with `moments`, give mean and mean square over maps as well."""
+        """Filter x [n, maps, h, w] by valid correlation; with `moments`, add mean and mean square over maps."""
         groups = 1 if bank.table is None else len(bank.table)
         seen = x if bank.table is None else x[:, bank.table.flatten()]
-        y = functional.conv2d(self._rounded(seen), self._rounded(bank.weight), bank.bias, groups=groups)
+        y = functional.conv2d(self._round_operand(seen), self._round_operand(bank.weight), bank.bias, groups=groups)
         if bank.gain is not None:
             y = torch.tanh(y) * bank.gain.view(-1, 1, 1)
         y = y.abs() if bank.rectified else y
         kept = y.to(HALF_DTYPES[self.precision]) if self.precision in HALF_DTYPES else y
+        # Moments are those of y before it is rounded to 16 bits: kernels sum it while it is still in registers.
         if not moments:
             return Responses(kept, own=True)
         return Responses(kept, y.mean(dim=1, keepdim=True), y.square().mean(dim=1, keepdim=True), own=True)
 
     def statistics(self, responses: Responses, norm: LocalNormalisation) -> tuple[Tensor | None, Tensor | None]:
-        """Return what N subtracts and what it divides by, [n, 1, h, w] each, or None; see `LocalNormalisation`."""
+        """Return what N subtracts and what it divides by, [n, 1, h, w] each, or None; see `LocalNormalisation`.
+
+        One map of each serves all maps of an image, since the window of N sums over all of them.
+        """
         mean, square = responses.mean, responses.mean_square
         if mean is None or square is None:
             y = _to_float32(responses.y)
@@ -83,12 +91,12 @@ class Reference:
     def normalise_and_pool(
         self, responses: Responses, shift: Tensor | None, scale: Tensor | None, spec: PoolingSpec
     ) -> Tensor:
-        """Pool (y - shift) / scale as `spec` says; shift, scale [n, 1, h, w], None for 0 and 1."""
+        """Pool (y - shift) / scale by `spec`; shift, scale [n, 1, h, w], or None for 0 and 1."""
         pooled: Tensor = Pooling(spec)(self.normalise(responses, shift, scale))
         return pooled
 
     def normalise(self, responses: Responses, shift: Tensor | None, scale: Tensor | None) -> Tensor:
-        """Return (y - shift) / scale; shift, scale [n, 1, h, w], None for 0 and 1."""
+        """Return (y - shift) / scale; shift, scale [n, 1, h, w], or None for 0 and 1."""
         y = _to_float32(responses.y)
         y = y if shift is None else y - shift
         return y if scale is None else y / scale
@@ -96,8 +104,9 @@ class Reference:
     def descriptors(self, images: Tensor, kind: Histograms, size: int, step: int) -> Tensor:
         """Return dense histograms of gradients [n, rows, columns, kind.length] of images [n, h, w], not normalised.
 
-        Patches of `size` pixels every `step` pixels, in the middle of the image; see `Histograms`.
+        Patches of `size` pixels every `step` pixels, their grid centred in the image; see `Histograms`.
         """
+        # Rows before images, so that pooling over a patch's rows is a matrix product on a view, without copies.
         return kind.pool(kind.compute_oriented_gradients(images.transpose(0, 1).contiguous()), size, step)
 
     def sparse_step(self, codes: Tensor, mixing: Tensor, drive: Tensor, threshold: Tensor) -> Tensor:
@@ -113,11 +122,13 @@ class Reference:
     ) -> tuple[Tensor, Tensor]:
         """Return FISTA's next point and momentum, [n, m] and [n, 1], after proximal steps `moved` from `extrapolated`.
 
-        With codes z_old: t' = (1 + sqrt(1 + 4t²))/2, x' = z + (t - 1)/t' (z - z_old); a row whose momentum points
-        uphill, (x - z)ᵀ(z - z_old) > 0, begins anew with t = 1. Source: O'Donoghue, Candès 2015, gradient scheme.
+        With z the moved point, z_old the codes before it and x the point it was moved from:
+        t' = (1 + sqrt(1 + 4t²))/2, x' = z + (t - 1)/t' (z - z_old). A row whose momentum points uphill,
+        (x - z)ᵀ(z - z_old) > 0, restarts with t = 1. Source: O'Donoghue, Candès 2015, gradient scheme.
         """
         change = moved - codes
         uphill = ((extrapolated - moved) * change).sum(dim=1, keepdim=True) > 0
+        # t = 1 makes (t - 1)/t' zero: this step has no momentum, and it grows again from here.
         before = momentum.masked_fill(uphill, 1.0)
         following = (1 + (1 + 4 * before.square()).sqrt()) / 2
         return torch.addcmul(moved, change, (before - 1) / following), following
@@ -127,11 +138,12 @@ class Reference:
     ) -> None:
         """Take steps of greedy coordinate descent in place: codes z and targets B = Dᵀy - (DᵀD - diag) z, [n, m].
 
-        Of each row the coefficient k that gains most, with the largest ‖d_k‖ |z̄_k - z_k|, z̄_k = h_λ(B_k)/‖d_k‖²,
-        moves to z̄_k; the first wins a tie. coupling: DᵀD [m, m]; an atom of norm 0 keeps its coefficient.
-        Source: Li, Osher 2009.
+        In each row the coefficient k with the largest ‖d_k‖ |z̄_k - z_k| moves to its minimum z̄_k = h_λ(B_k)/‖d_k‖²;
+        half the square of that bounds from below how far the objective falls. The first k wins a tie. coupling: DᵀD
+        [m, m]. An atom of norm 0 keeps its coefficient. Source: Li, Osher 2009.
         """
         norms = coupling.diagonal().sqrt()
+        # An infinite square makes z̄ zero instead of 0/0; `change` masks such atoms anyway.
         squares = torch.where(norms > 0, norms.square(), torch.inf)
         between = coupling - torch.diag(coupling.diagonal())
         for _ in range(steps):
@@ -139,20 +151,22 @@ class Reference:
             change = torch.where(norms > 0, shrunk / squares - codes, 0)
             chosen = (change.abs() * norms).argmax(dim=1, keepdim=True)
             moves = change.gather(1, chosen)
+            # Moving z_k by δ changes every other target by -⟨d_j, d_k⟩ δ, and not its own: B_k leaves z_k out.
             codes.scatter_add_(1, chosen, moves)
             targets.addcmul_(between[chosen[:, 0]], moves, value=-1)
 
-    def _rounded(self, x: Tensor) -> Tensor:
+    def _round_operand(self, x: Tensor) -> Tensor:
+        """Return x rounded to the bits that the hardware would multiply, in the type of x."""
         if self.precision in HALF_DTYPES:
             return x.to(HALF_DTYPES[self.precision]).to(x.dtype)
         return round_to_tf32(x) if self.precision == "tf32" else x
 
 
 def is_tracked_by_autograd(*tensors: Tensor | None) -> bool:
-    """Whether autograd follows what is computed from these."""
+    """Whether autograd records what is computed from these tensors: nothing may then be overwritten in place."""
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
 def _to_float32(y: Tensor) -> Tensor:
-    """Return maps kept in 16 bits as float32, others as they are."""
+    """Return maps kept in 16 bits as float32, others unchanged: float64 stays, for tests."""
     return y.float() if y.dtype in HALF_DTYPES.values() else y

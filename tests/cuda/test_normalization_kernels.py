@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("triton", reason="the kernels need triton")
 
-from featbench.cuda.normalization_kernels import moments
+from featbench.cuda.normalization_kernels import compute_moments
 from featbench.cuda.triton_operations import TritonOperations
 from featbench.operations.reference import Reference, Responses
 from featbench.stages.normalization import LocalNormalisation
@@ -52,7 +52,7 @@ def test_moments_that_are_given_are_used(randn, error):
 def test_moments_of_maps_of_any_type_and_order(randn, error, dtype, last):
     y = randn(2, 70, 6, 7).to(dtype)
     y = y.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
-    mean, square = moments(y)
+    mean, square = compute_moments(y)
     assert error(mean, y.double().mean(dim=1, keepdim=True)) <= 1e-6
     assert error(square, y.double().square().mean(dim=1, keepdim=True)) <= 1e-6
 

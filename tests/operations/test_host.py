@@ -123,7 +123,7 @@ def test_maps_that_someone_else_holds_are_left_as_they_are():
 def test_pooling_in_two_steps_is_pooling_in_one(size, stride, more):
     y = noise(1, 2, size + more, size + more // 2, seed=size)
     expected = torch.nn.functional.avg_pool2d(y.double(), size, stride)
-    assert error(module._average(y, size, stride), expected) < 1e-6
+    assert error(module._average_pool(y, size, stride), expected) < 1e-6
 
 
 @pytest.mark.parametrize("groups, m", [(1, 7), (3, 5)])
