@@ -48,6 +48,10 @@ def test_only_bytes_are_taken():
     assert not GreyImages.can_hold(torch.zeros(1, 1, 4, 4))
 
 
+def test_the_bytes_of_colour_images_are_not_taken_for_grey_ones():
+    assert not GreyImages.can_hold(maps_like(Preprocessing(channels=3)))
+
+
 def test_batches_of_bytes_give_the_features_of_maps(device, error):
     maps = maps_like(Preprocessing(lcn=1.0, pad=True))
     network = random_network("4F3-Rabs-N3-PA2/2", maps.shape)
