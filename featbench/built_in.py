@@ -1,4 +1,8 @@
-"""The plugins that come with featbench, in the order in which they are loaded."""
+"""What comes with featbench: the modules of its plugins, its commands, and the class of a command.
+
+Names alone: a module is imported when the registry loads it, a command's when it is called, so that `featbench --help`
+answers at once.
+"""
 
 from __future__ import annotations
 
@@ -50,11 +54,38 @@ BUILT_IN = (
     "featbench.protocols.norb",
     "featbench.protocols.yang2009",
 )
+"""Modules of the built-in plugins, in the order in which the registry loads them."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """`featbench NAME`: `configure` adds its options to a parser, `run` gives the exit code."""
+    """A command of the command line, `featbench NAME`.
+
+    A plugin returns its commands from the hook `featbench_commands`.
+
+    Parameters
+    ----------
+    name : str
+        What is typed after `featbench`.
+    summary : str
+        One line that says what the command does. `featbench NAME --help` begins with it.
+    configure : callable
+        Receives the command's `argparse.ArgumentParser` and adds the options to it; returns nothing. `--debug` is added
+        afterwards if the command does not add it.
+    run : callable
+        Receives the parsed options, an `argparse.Namespace`, and returns the exit code: 0 for success, 1 if something
+        failed, 2 if the request or the data is wrong. A `FeatbenchError` that it raises is printed without a traceback,
+        and ends the program with code 2.
+
+    Examples
+    --------
+    >>> def configure(parser):
+    ...     parser.add_argument("--name", default="world")
+    >>> def run(options):
+    ...     print(f"hello, {options.name}")
+    ...     return 0
+    >>> hello = Command("hello", "greet someone", configure, run)
+    """
 
     name: str
     summary: str
@@ -69,8 +100,8 @@ BUILT_IN_COMMANDS = {
     "filters": "draw the filters that a learner finds",
     "leaderboard": "publish results as leaderboard entries, and render leaderboards",
     "list": "list learners, datasets, protocols, tables, classifiers or plugins",
-    "reproduce": "measure a published table anew, and print both beside each other",
+    "reproduce": "measure a published table again, and print both side by side",
     "study": "measure what papers show beside their tables: energies, stability, invariance, codes, numbers of filters",
-    "ui": "open MLflow's page on the comparisons of this store",
+    "ui": "serve MLflow's page with the comparisons of this store",
 }
-"""Built-in commands; each is a module of featbench.cli, imported when it is called, so that --help answers at once."""
+"""Built-in commands and their summaries; `featbench compare` is the module featbench.cli.compare, and so on."""

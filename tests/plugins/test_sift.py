@@ -115,7 +115,7 @@ def test_images_of_one_patch_fit(learner):
         (Sift, {"size": 3}, "sift: size ≥ 4, step ≥ 1 and floor ≥ 0 are needed"),
         (Sift, {"step": 0}, "sift: size ≥ 4"),
         (Sift, {"floor": -0.5}, "sift: size ≥ 4"),
-        (Sift, {"size": 16.5}, "sift: parameter size takes a int"),
+        (Sift, {"size": 16.5}, "sift: parameter size takes an int"),
         (Sift, {"cells": 4}, "cells"),
         (Hog, {"cell": 0}, "hog: cell ≥ 1 is needed"),
     ],

@@ -35,7 +35,7 @@ def test_later_texts_go_on_top_of_earlier_ones():
     [
         ("epoch=3", "epochs"),
         ("epochs=0", "epochs must be at least 1"),
-        ("epochs=2.5", "epochs takes a int"),
+        ("epochs=2.5", "epochs takes an int"),
         ("rate=0", "rate must be positive"),
         ("rate=-1", "rate must be positive"),
         ("rate=inf", "rate"),
