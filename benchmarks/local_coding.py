@@ -29,7 +29,7 @@ from torch import Tensor
 from featbench.classification.intersection_kernel import intersection_gram
 from featbench.features.descriptors import dense_sift
 from featbench.sparse import active_descent, feature_sign
-from featbench.sparse.dictionary import first_atoms
+from featbench.sparse.dictionary import draw_first_atoms
 
 TRAIN, TEST, BINS = 3060, 6084, 4200
 """Caltech-101 with 30 training images per class, 200 words, levels 0 to 2."""
@@ -94,7 +94,7 @@ def codes() -> str:
     every = torch.cat([dense_sift(image).flatten(0, 2) for image in images])
     every = every[torch.linalg.vector_norm(every, dim=1) > 0]
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(every)))
-    patches, atoms = every[order[:2000]], first_atoms(every[order[2000:]], ATOMS, 0).float()
+    patches, atoms = every[order[:2000]], draw_first_atoms(every[order[2000:]], ATOMS, 0).float()
     torch.set_num_threads(1)
     active_descent(patches[:10], atoms, LAM)  # compiles
     solvers: dict[str, Callable[[], Any]] = {

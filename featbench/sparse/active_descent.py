@@ -1,4 +1,9 @@
-"""Coordinate descent on a growing active set, compiled: for dictionaries of many atoms, of which a patch uses few."""
+"""Coordinate descent on a growing active set, compiled: for dictionaries of many atoms, of which a patch uses few.
+
+With the residual y - Dz, the Gram matrix G = DᵀD and c = Dᵀy, everything is computed from the residual correlations
+ρ = Dᵀ(y - Dz) = c - Gz. A code z is optimal where the Karush-Kuhn-Tucker conditions hold: ρ_j = λ sign z_j for each
+z_j ≠ 0, and |ρ_j| ≤ λ for the others. An atom of zero coefficient and |ρ_j| > λ violates them.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +26,11 @@ BLOCK = 256
 """Patches that a thread codes at a time."""
 
 ENTERING = 16
-"""Atoms that enter the active set at once, at most: the first of those that violate the conditions of optimality at
-least half as much as the worst."""
+"""Atoms that enter the active set in one iteration, at most: the first of those that violate the KKT conditions at
+least half as much as the atom that violates them most."""
 
 SWEEPS = 200
-"""Of coordinate descent over the active set, at most, before the other atoms are looked at again."""
+"""Sweeps of coordinate descent over the active set, at most, before the other atoms are checked again."""
 
 
 def active_descent(
@@ -39,15 +44,44 @@ def active_descent(
 ) -> Solution:
     """Minimise ½‖y - Dz‖² + λ‖z‖₁ patch by patch, in single precision, on the CPU.
 
-    Coordinate descent runs over the active set alone, whose part of the Gram matrix fits into the fastest cache; then
-    atoms that violate |d_j · (y - Dz)| ≤ λ, by half as much as the worst or more, enter it. An iteration is one such
-    look at all atoms. A patch is done when its duality gap is at most tolerance · objective. Both are right to some
-    1e-6 ‖y‖², for Dᵀy and DᵀD are of single precision: where λ is so small that the objective is no larger, take
-    `feature_sign`.
+    Coordinate descent runs over the active set alone, whose part of the Gram matrix fits into the fastest cache. Then
+    atoms that violate |d_j · (y - Dz)| ≤ λ enter it. One iteration is one such check of all atoms.
 
-    patches [n, d], dictionary [d, m]: float32 or float64, tensors or arrays. nonnegative: z ≥ 0. Codes come as float32.
-    Source: the active sets of Friedman, Hastie, Tibshirani 2010, section 2.6; the duality gap of Kim et al. 2007.
-    Raises UsageError or LearningError for input that cannot be coded, and UsageError for tensors on a GPU.
+    Parameters
+    ----------
+    patches : torch.Tensor or numpy.ndarray
+        Patches y in rows, [n, d], float32 or float64, on the CPU.
+    dictionary : torch.Tensor or numpy.ndarray
+        Atoms of D in columns, [d, m], of any norms, float32 or float64.
+    lam : float
+        λ > 0, in the unit of a product of a patch and an atom.
+    tolerance : float, default 1e-3
+        A patch is done when its duality gap is at most `tolerance` times its objective.
+    iterations : int, default 200
+        Checks of all atoms, at most; a patch that needs more is returned as not converged.
+    nonnegative : bool, default False
+        Minimise over z ≥ 0.
+
+    Returns
+    -------
+    Solution
+        Codes [n, m] as float32, with objective, duality gap, iterations and convergence of each patch.
+
+    Raises
+    ------
+    UsageError
+        Shapes, types or settings make no sense, the tensors are on a GPU, or the codes do not fit into the memory.
+    LearningError
+        Patches or atoms are not finite, or too large to be squared in single precision.
+
+    Notes
+    -----
+    Objective and gap are right to some 1e-6 ‖y‖², because Dᵀy and DᵀD have single precision. Where λ is so small that
+    the objective is no larger than that, use `feature_sign`.
+
+    References
+    ----------
+    Friedman, Hastie, Tibshirani 2010, section 2.6 (active sets); Kim, Koh, Lustig, Boyd, Gorinevsky 2007 (duality gap).
     """
     inputs = read_inputs(patches, dictionary, lam, None, nonnegative)
     if inputs.patches.is_cuda:
@@ -56,32 +90,43 @@ def active_descent(
         raise UsageError(f"tolerance ≥ 0 and iterations ≥ 1 are needed, not {tolerance} and {iterations}")
     atoms = inputs.lasso.dictionary.float()
     gram, correlations = (atoms.T @ atoms).numpy(), (inputs.patches.float() @ atoms).numpy()
+    # In double: the residual's energy is a difference of these, and loses its digits where the fit is close.
     energies = inputs.patches.double().square().sum(dim=1).numpy()
     if not np.max([energies.max(), gram.max()]) < np.finfo(np.float32).max:
         raise LearningError("patches or atoms are too large to be squared in single precision: scale them down")
     n, m = inputs.shape
     codes = np.zeros((n, m), dtype=np.float32)
-    objective, gap, taken = np.zeros(n), np.zeros(n), np.zeros(n, dtype=np.int64)
-    limits = (np.float32(lam), float(tolerance), iterations, nonnegative)
-    solve = _compiled()
+    objectives, gaps, counts = np.zeros(n), np.zeros(n), np.zeros(n, dtype=np.int64)
+    # Everything that meets the arrays is float32: a Python float would make the compiled loops compute in double.
+    settings = (np.float32(lam), float(tolerance), iterations, nonnegative)
+    solve = _compile_solver()
 
-    def run(start: int) -> None:
-        here = slice(start, start + BLOCK)
-        solve(gram, correlations[here], energies[here], *limits, codes[here], objective[here], gap[here], taken[here])
+    def solve_block(start: int) -> None:
+        rows = slice(start, start + BLOCK)
+        outputs = (codes[rows], objectives[rows], gaps[rows], counts[rows])
+        solve(gram, correlations[rows], energies[rows], *settings, *outputs)
 
+    # Threads rather than processes: the compiled code holds no GIL, and each block writes into rows of its own.
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(run, range(0, n, BLOCK)))
-    found = (torch.from_numpy(array) for array in (codes, objective, gap, taken, gap <= tolerance * objective))
-    return Solution(*found)
+        list(pool.map(solve_block, range(0, n, BLOCK)))
+    results = (torch.from_numpy(array) for array in (codes, objectives, gaps, counts, gaps <= tolerance * objectives))
+    return Solution(*results)
 
 
 @cache
-def _compiled() -> Callable[..., None]:
-    """Compile the solver."""
+def _compile_solver() -> Callable[..., None]:
+    """Compile what solves for a block of patches, once a process; numba is imported here, since that takes seconds.
+
+    `fastmath` lets sums be vectorised, in an order of the compiler's. Nothing here relies on NaN or infinity: inputs
+    are checked to be finite.
+    """
     from numba import njit
 
-    sweeping = njit(nogil=True, fastmath=True)(_sweep)
-    measure = njit(nogil=True, fastmath=True)(_measure)
+    compiled = njit(nogil=True, fastmath=True)
+    evaluate, choose_entering, restrict, descend, update = (
+        compiled(part)
+        for part in (_evaluate, _choose_entering, _restrict_gram, _descend_coordinates, _update_correlations)
+    )
 
     def solve(
         gram: Any,
@@ -94,102 +139,138 @@ def _compiled() -> Callable[..., None]:
         codes: Any,
         objectives: Any,
         gaps: Any,
-        taken: Any,
+        counts: Any,
     ) -> None:
         m = len(gram)
-        rest = np.empty(m, dtype=np.float32)  # correlations of all atoms with what is left of the patch
-        place = np.empty(m, dtype=np.int64)  # in the active set, or -1
+        residual_correlations = np.empty(m, dtype=np.float32)
+        is_active = np.empty(m, dtype=np.bool_)
         for row in range(len(correlations)):
-            rest[:] = correlations[row]
-            place[:] = -1
+            # z = 0 to begin with: the residual is the patch.
+            residual_correlations[:] = correlations[row]
+            is_active[:] = False
             active, values = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
-            part, slope = np.empty((0, 0), dtype=np.float32), np.empty(0, dtype=np.float32)
             precision = np.float32(1e-2)
             for iteration in range(iterations + 1):
-                objectives[row], gaps[row], worst = measure(
-                    rest, correlations[row], energies[row], active, values, lam, nonnegative
+                objectives[row], gaps[row], largest = evaluate(
+                    residual_correlations, correlations[row], energies[row], active, values, lam, nonnegative
                 )
-                taken[row] = iteration
+                counts[row] = iteration
                 if gaps[row] <= tolerance * objectives[row] or iteration == iterations:
                     break
-                # Atoms whose values have become zero leave, and those that are missed most enter.
-                staying = active[values != 0]
-                kept = values[values != 0]
-                place[active] = -1
-                entering = np.empty(ENTERING, dtype=np.int64)
-                count = 0
-                bound = max(lam, np.float32(0.5) * worst)
-                place[staying] = 0
-                for atom in range(m):
-                    missed = rest[atom] if nonnegative else abs(rest[atom])
-                    if missed > bound and place[atom] < 0 and count < ENTERING and gram[atom, atom] > 0:
-                        entering[count] = atom
-                        count += 1
-                if count == 0:
+                # Atoms whose coefficients have become zero leave the active set, so that it stays small.
+                is_active[active] = False
+                active, values = active[values != 0], values[values != 0]
+                is_active[active] = True
+                entering = choose_entering(gram, residual_correlations, is_active, largest, lam, nonnegative)
+                if len(entering) == 0:
+                    # The set is right and its codes are too coarse: descend further on the same set.
                     precision *= np.float32(0.1)
-                size = len(staying) + count
-                active, values = np.empty(size, dtype=np.int64), np.zeros(size, dtype=np.float32)
-                active[: len(staying)], active[len(staying) :] = staying, entering[:count]
-                values[: len(staying)] = kept
-                part, slope = np.empty((size, size), dtype=np.float32), np.empty(size, dtype=np.float32)
-                for i in range(size):
-                    place[active[i]] = i
-                    slope[i] = rest[active[i]]
-                    for j in range(size):
-                        part[i, j] = gram[active[i], active[j]]
-                sweeping(part, slope, values, lam, precision, nonnegative)
-                rest[:] = correlations[row]
-                for i in range(size):
-                    if values[i] != 0:
-                        value, atom = values[i], active[i]
-                        for j in range(m):
-                            rest[j] -= value * gram[atom, j]
+                active = np.concatenate((active, entering))
+                values = np.concatenate((values, np.zeros(len(entering), dtype=np.float32)))
+                is_active[active] = True
+                active_gram = restrict(gram, active)
+                descend(active_gram, residual_correlations[active], values, lam, precision, nonnegative)
+                update(residual_correlations, correlations[row], gram, active, values)
             for i in range(len(active)):
                 codes[row, active[i]] = values[i]
 
-    compiled: Callable[..., None] = njit(nogil=True, fastmath=True)(solve)
-    return compiled
+    solver: Callable[..., None] = compiled(solve)
+    return solver
 
 
-def _sweep(part: Any, slope: Any, values: Any, lam: Any, precision: Any, nonnegative: Any) -> None:
-    """Descend along one active coordinate after the other; `slope` are their correlations with what is left."""
+def _choose_entering(
+    gram: Any, residual_correlations: Any, is_active: Any, largest: Any, lam: Any, nonnegative: Any
+) -> Any:
+    """Return the atoms that enter the active set, at most ENTERING: those with |ρ_j| > max(λ, ½ max_k |ρ_k|).
+
+    Some at a time, because atoms that are alike violate the conditions together and one of them will do.
+    """
+    entering = np.empty(ENTERING, dtype=np.int64)
+    count = 0
+    bound = max(lam, np.float32(0.5) * largest)
+    for atom in range(len(gram)):
+        correlation = residual_correlations[atom] if nonnegative else abs(residual_correlations[atom])
+        # An atom of zeros has no curvature: its coefficient is left at 0.
+        if correlation > bound and not is_active[atom] and count < ENTERING and gram[atom, atom] > 0:
+            entering[count] = atom
+            count += 1
+    return entering[:count]
+
+
+def _restrict_gram(gram: Any, active: Any) -> Any:
+    """Return the Gram matrix of the active atoms: a copy that is contiguous and stays in the cache while sweeping."""
+    size = len(active)
+    active_gram = np.empty((size, size), dtype=np.float32)
+    for i in range(size):
+        for j in range(size):
+            active_gram[i, j] = gram[active[i], active[j]]
+    return active_gram
+
+
+def _descend_coordinates(
+    active_gram: Any, active_correlations: Any, values: Any, lam: Any, precision: Any, nonnegative: Any
+) -> None:
+    """Minimise over one active coefficient after the other, in place: z_j ← h_λ(ρ_j + G_jj z_j) / G_jj.
+
+    h_λ is the soft threshold; `active_correlations` are the ρ_j of the active atoms, kept up to date. Ends when no
+    coefficient changes the gradient of its own coordinate by more than `precision` · λ in a sweep.
+    """
     size = len(values)
     for _ in range(SWEEPS):
         largest = np.float32(0)
         for i in range(size):
-            curvature = part[i, i]
-            target = slope[i] + curvature * values[i]
+            curvature = active_gram[i, i]
+            target = active_correlations[i] + curvature * values[i]
             if target > lam:
-                moved = (target - lam) / curvature
+                updated = (target - lam) / curvature
             elif target < -lam and not nonnegative:
-                moved = (target + lam) / curvature
+                updated = (target + lam) / curvature
             else:
-                moved = np.float32(0)
-            change = moved - values[i]
+                updated = np.float32(0)
+            change = updated - values[i]
             if change != 0:
-                values[i] = moved
+                values[i] = updated
+                # ρ = c - Gz moves by a column of G, which is a row: it is symmetric, and rows are contiguous.
                 for j in range(size):
-                    slope[j] -= change * part[i, j]
+                    active_correlations[j] -= change * active_gram[i, j]
                 largest = max(largest, abs(change) * curvature)
         if largest <= precision * lam:
             break
 
 
-def _measure(
-    rest: Any, correlations: Any, energy: Any, active: Any, values: Any, lam: Any, nonnegative: Any
-) -> tuple[Any, Any, Any]:
-    """Return the objective, the duality gap, and the largest correlation with what is left of the patch."""
-    worst = np.float32(0)
-    for j in range(len(rest)):
-        worst = max(worst, rest[j] if nonnegative else abs(rest[j]))
-    explained, common, length = 0.0, 0.0, 0.0
+def _update_correlations(residual_correlations: Any, correlations: Any, gram: Any, active: Any, values: Any) -> None:
+    """Set the residual correlations of all atoms to ρ = c - Gz, in place.
+
+    From c each time, so that the rounding errors of earlier iterations do not add up.
+    """
+    residual_correlations[:] = correlations
     for i in range(len(active)):
-        explained += values[i] * correlations[active[i]]
-        common += values[i] * rest[active[i]]
-        length += abs(values[i])
-    left = max(energy - explained - common, 0.0)  # ‖y - Dz‖²
-    objective = 0.5 * left + lam * length
-    # What is left, scaled until no atom correlates with it by more than λ, is a point of the dual problem.
-    scale = min(1.0, lam / worst) if worst > 0 else 1.0
-    dual = scale * (energy - explained) - 0.5 * scale * scale * left
-    return objective, max(objective - dual, 0.0), worst
+        if values[i] != 0:
+            value, atom = values[i], active[i]
+            for j in range(len(residual_correlations)):
+                residual_correlations[j] -= value * gram[atom, j]
+
+
+def _evaluate(
+    residual_correlations: Any, correlations: Any, energy: Any, active: Any, values: Any, lam: Any, nonnegative: Any
+) -> tuple[Any, Any, Any]:
+    """Return the objective, the duality gap, and the largest residual correlation of an atom.
+
+    With r = y - Dz: ‖r‖² = ‖y‖² - zᵀc - zᵀρ and yᵀr = ‖y‖² - zᵀc. The dual problem is max θᵀy - ½‖θ‖² over
+    ‖Dᵀθ‖∞ ≤ λ; θ = s r with s = min(1, λ / max_j |ρ_j|) is a feasible point of it, and gives a lower bound of the
+    minimum.
+    """
+    largest = np.float32(0)
+    for j in range(len(residual_correlations)):
+        largest = max(largest, residual_correlations[j] if nonnegative else abs(residual_correlations[j]))
+    # Python's 0.0 is double: these sums cancel, and float32 would leave nothing of a small gap.
+    code_correlation, code_residual, l1_norm = 0.0, 0.0, 0.0  # zᵀc, zᵀρ, ‖z‖₁
+    for i in range(len(active)):
+        code_correlation += values[i] * correlations[active[i]]
+        code_residual += values[i] * residual_correlations[active[i]]
+        l1_norm += abs(values[i])
+    residual_energy = max(energy - code_correlation - code_residual, 0.0)
+    objective = 0.5 * residual_energy + lam * l1_norm
+    scale = min(1.0, lam / largest) if largest > 0 else 1.0
+    dual = scale * (energy - code_correlation) - 0.5 * scale * scale * residual_energy
+    return objective, max(objective - dual, 0.0), largest

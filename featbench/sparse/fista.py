@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from featbench.devices.selection import select_operations
-from featbench.sparse.descent import TOLERANCE, Descent, descend
 from featbench.sparse.inputs import Array, read_inputs
+from featbench.sparse.iterative_solver import TOLERANCE, IterativeSolver, solve_in_blocks
 from featbench.sparse.problem import Lasso, Point
 from featbench.sparse.solution import Solution
 
@@ -15,13 +15,13 @@ GROWTH = 1.5
 """Factor by which the line search raises L while the step 1/L is too long."""
 
 
-class Fista(Descent):
+class Fista(IterativeSolver):
     """z_k = h_{λ/L}(x_k - ∇f(x_k)/L); x_{k+1} = z_k + (t_k - 1)/t_{k+1} (z_k - z_{k-1}), each patch with its own t."""
 
-    state = (*Descent.state, "correlations", "extrapolated", "momentum")
+    state = (*IterativeSolver.state, "correlations", "extrapolated", "momentum")
 
-    stretch = 1.0
-    """The step, as a multiple of 1/L."""
+    step_scale = 1.0
+    """Length of the steps, as a multiple of 1/L."""
 
     def __init__(self, lasso: Lasso, patches: Tensor, start: Tensor | None) -> None:
         super().__init__(lasso, patches, start)
@@ -34,7 +34,7 @@ class Fista(Descent):
         self.accelerate(steps)
 
     def accelerate(self, steps: int) -> None:
-        """Take steps; a patch whose momentum points uphill loses it (O'Donoghue, Candès 2015, gradient scheme)."""
+        """Take steps; a patch whose momentum points uphill restarts (O'Donoghue, Candès 2015, gradient scheme)."""
         operations = select_operations(self.codes.device)
         for _ in range(steps):
             moved = self.proximal_step(self.extrapolated)
@@ -44,8 +44,8 @@ class Fista(Descent):
             self.codes = moved
 
     def proximal_step(self, codes: Tensor) -> Tensor:
-        """Return where one step of proximal gradient leads, its length 1/L with L the largest eigenvalue of DᵀD."""
-        step = self.stretch / self.lasso.lipschitz
+        """Return h_{λ/L}(x - ∇f(x)/L) for codes x [n, m], with L the largest eigenvalue of DᵀD."""
+        step = self.step_scale / self.lasso.lipschitz
         gradient = self.lasso.gradient(codes, self.correlations)
         return self.lasso.shrink(torch.add(codes, gradient, alpha=-step), step * self.lasso.lam)
 
@@ -66,7 +66,7 @@ class BacktrackingFista(Fista):
             moved = self.lasso.shrink(codes - gradient / self.lipschitz, self.lasso.lam / self.lipschitz)
             change = moved - codes
             curvature = (change @ self.lasso.dictionary.T).square().sum(dim=1, keepdim=True)
-            # The margin is rounding: without it a patch at rest could raise L for ever.
+            # The margin allows for rounding: without it a patch whose codes no longer change could raise L for ever.
             short = curvature <= (1 + 1e-9) * self.lipschitz * change.square().sum(dim=1, keepdim=True)
             if bool(short.all()):
                 return moved
@@ -86,12 +86,43 @@ def fista(
 ) -> Solution:
     """Minimise ½‖y - Dz‖² + λ‖z‖₁ by the fast iterative shrinkage and thresholding algorithm, with restarts.
 
-    patches [n, d], dictionary [d, m]: float32 or float64, tensors or arrays; start: codes [n, m] to begin with;
-    nonnegative: z ≥ 0. A patch is done when its duality gap is at most tolerance · objective, which is looked at every
-    10 iterations. backtracking: no eigenvalue is computed; each patch finds its L, from the largest squared norm of an
-    atom upwards by factors of 1.5. Computed in float64. Source: Beck, Teboulle 2009; O'Donoghue, Candès 2015.
-    Raises UsageError or LearningError for input that cannot be coded.
+    Parameters
+    ----------
+    patches : torch.Tensor or numpy.ndarray
+        Patches y in rows, [n, d], float32 or float64, on a CPU or a GPU.
+    dictionary : torch.Tensor or numpy.ndarray
+        Atoms of D in columns, [d, m], of any norms, float32 or float64, on the patches' device.
+    lam : float
+        λ > 0, in the unit of a product of a patch and an atom.
+    tolerance : float, default 1e-6
+        A patch is done when its duality gap is at most `tolerance` times its objective, which is checked every 10
+        iterations.
+    iterations : int, default 20000
+        Iterations at most; a patch that needs more is returned as not converged.
+    start : torch.Tensor or numpy.ndarray, optional
+        Codes to begin with, [n, m]; zeros if left out. It is not changed.
+    nonnegative : bool, default False
+        Minimise over z ≥ 0.
+    backtracking : bool, default False
+        Compute no eigenvalue: each patch finds its L by line search, from the largest squared norm of an atom upwards
+        by factors of 1.5.
+
+    Returns
+    -------
+    Solution
+        Codes [n, m], computed in float64, with objective, duality gap, iterations and convergence of each patch.
+
+    Raises
+    ------
+    UsageError
+        Shapes, types, devices or settings make no sense, or the codes do not fit into the memory.
+    LearningError
+        Patches, atoms or start are not finite, or too large to be squared.
+
+    References
+    ----------
+    Beck, Teboulle 2009; O'Donoghue, Candès 2015 (restarts).
     """
     inputs = read_inputs(patches, dictionary, lam, start, nonnegative)
     method = BacktrackingFista if backtracking else Fista
-    return descend(method, inputs, tolerance=tolerance, iterations=iterations, every=10)
+    return solve_in_blocks(method, inputs, tolerance=tolerance, iterations=iterations, check_every=10)

@@ -1,4 +1,4 @@
-"""What a user hands to a solver, checked: every mistake is named before anything is computed."""
+"""What a user hands to a solver, checked: every mistake is reported before anything is computed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featbench.errors import LearningError, UsageError
-from featbench.sparse.memory import block_rows, require_memory
+from featbench.sparse.memory import choose_block_rows, require_coding_memory
 from featbench.sparse.problem import Lasso
 
 Array = Tensor | NDArray[np.floating]
@@ -21,7 +21,7 @@ Array = Tensor | NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Inputs:
-    """Patches [n, d] as they came; the problem in float64; codes to start from [n, m], or None; the codes' dtype."""
+    """Checked input: patches [n, d] as given, the problem in float64, codes to start from [n, m], the codes' dtype."""
 
     patches: Tensor
     lasso: Lasso
@@ -36,10 +36,12 @@ class Inputs:
     def blocks(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Yield row numbers, patches and starting codes of one block after the other, in float64."""
         device = self.patches.device
-        size = block_rows(self.shape[1], device)
+        size = choose_block_rows(self.shape[1], device)
         for first in range(0, len(self.patches), size):
             block = slice(first, first + size)
+            # Converted block by block: a copy of all patches in float64 is never held.
             patches = self.patches[block].double()
+            # A coefficient of a zero atom changes nothing but the penalty: it starts, and so remains, at zero.
             start = None if self.start is None else self.start[block].double() * (self.lasso.squared_norms > 0)
             yield torch.arange(first, first + len(patches), device=device), patches, start
 
@@ -56,22 +58,23 @@ def read_inputs(patches: Array, dictionary: Array, lam: float, start: Array | No
     y, atoms = read_matrix(y, "patches", "patch"), read_matrix(atoms, "dictionary", "atom")
     if y.shape[1] != atoms.shape[0]:
         raise UsageError(
-            f"the patches are {_size(y)} and the dictionary {_size(atoms)}: [n, d] and [d, m] with one d are needed"
+            f"the patches are {_describe_shape(y)} and the dictionary {_describe_shape(atoms)}: "
+            "[n, d] and [d, m] with one d are needed"
         )
     check_lam(lam)
     dtype = torch.promote_types(y.dtype, atoms.dtype)
-    require_memory(len(y), atoms.shape[1], len(atoms), dtype.itemsize, y.device)
+    require_coding_memory(len(y), atoms.shape[1], len(atoms), dtype.itemsize, y.device)
     lasso = Lasso(atoms.double(), float(lam), nonnegative)
     return Inputs(y, lasso, None if start is None else _read_start(start, y, atoms, nonnegative), dtype)
 
 
 def read_matrix(values: Array, name: str, row: str) -> Tensor:
-    """Return a finite matrix of float32 or float64; `row`: patch (a row) or atom (a column), to name the bad one."""
+    """Return a finite matrix of float32 or float64; `row`: "patch" (a row) or "atom" (a column), for error messages."""
     matrix = as_tensor(values, name)
     if matrix.ndim != 2:
-        raise UsageError(f"{name} must be a matrix, and this has the shape {_size(matrix)}")
+        raise UsageError(f"{name} must be a matrix, and this has the shape {_describe_shape(matrix)}")
     if matrix.shape[0] == 0 or matrix.shape[1] == 0:
-        raise UsageError(f"{name} of the shape {_size(matrix)}: there is nothing in it")
+        raise UsageError(f"{name} of the shape {_describe_shape(matrix)}: there is nothing in it")
     # The sum of squares is finite only where each value is, and is not too large to be squared.
     energy = torch.linalg.vector_norm(matrix, dim=0 if row == "atom" else 1, dtype=torch.float64).square()
     bad = (~torch.isfinite(energy)).nonzero().flatten().tolist()
@@ -83,8 +86,9 @@ def read_matrix(values: Array, name: str, row: str) -> Tensor:
 
 
 def as_tensor(values: Array, name: str) -> Tensor:
-    """Return values as a tensor, without a copy where there need be none."""
+    """Return values as a tensor, without a copy where none is needed."""
     if isinstance(values, np.ndarray):
+        # What `from_numpy` refuses or warns of is copied: read-only memory, negative strides, foreign byte orders.
         if not (values.flags.writeable and values.flags.c_contiguous and values.dtype.isnative):
             values = np.array(values, dtype=values.dtype.newbyteorder("="), order="C")
         if values.dtype.kind not in "fiub":
@@ -106,7 +110,7 @@ def check_lam(lam: float) -> None:
 def _read_start(start: Array, patches: Tensor, dictionary: Tensor, nonnegative: bool) -> Tensor:
     codes, wanted = as_tensor(start, "start"), (len(patches), dictionary.shape[1])
     if codes.shape != wanted:
-        raise UsageError(f"start has the shape {_size(codes)}, and codes have [{wanted[0]}, {wanted[1]}]")
+        raise UsageError(f"start has the shape {_describe_shape(codes)}, and codes have [{wanted[0]}, {wanted[1]}]")
     if codes.device != patches.device:
         raise UsageError(f"start is on {codes.device} and the patches are on {patches.device}: use one device")
     if not bool(torch.isfinite(codes).all()):
@@ -116,5 +120,5 @@ def _read_start(start: Array, patches: Tensor, dictionary: Tensor, nonnegative: 
     return codes
 
 
-def _size(values: Tensor) -> str:
+def _describe_shape(values: Tensor) -> str:
     return str(list(values.shape))

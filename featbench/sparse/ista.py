@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from featbench.sparse.descent import TOLERANCE, Descent, descend
 from featbench.sparse.inputs import Array, read_inputs
+from featbench.sparse.iterative_solver import TOLERANCE, IterativeSolver, solve_in_blocks
 from featbench.sparse.problem import Lasso, Point
 from featbench.sparse.solution import Solution
 
 
-class Ista(Descent):
+class Ista(IterativeSolver):
     """z ← h_{λ/L}(z - Dᵀ(Dz - y)/L), with L the largest eigenvalue of DᵀD."""
 
-    state = (*Descent.state, "correlations")
+    state = (*IterativeSolver.state, "correlations")
 
     def __init__(self, lasso: Lasso, patches: Tensor, start: Tensor | None) -> None:
         super().__init__(lasso, patches, start)
@@ -39,10 +39,39 @@ def ista(
 ) -> Solution:
     """Minimise ½‖y - Dz‖² + λ‖z‖₁ by the iterative shrinkage and thresholding algorithm.
 
-    patches [n, d], dictionary [d, m]: float32 or float64, tensors or arrays; start: codes [n, m] to begin with;
-    nonnegative: z ≥ 0. A patch is done when its duality gap is at most tolerance · objective, which is looked at every
-    25 iterations. Computed in float64. Source: Daubechies, Defrise, De Mol 2004; Gregor, LeCun 2010, eq. 3.
-    Raises UsageError or LearningError for input that cannot be coded.
+    Parameters
+    ----------
+    patches : torch.Tensor or numpy.ndarray
+        Patches y in rows, [n, d], float32 or float64, on a CPU or a GPU.
+    dictionary : torch.Tensor or numpy.ndarray
+        Atoms of D in columns, [d, m], of any norms, float32 or float64, on the patches' device.
+    lam : float
+        λ > 0, in the unit of a product of a patch and an atom.
+    tolerance : float, default 1e-6
+        A patch is done when its duality gap is at most `tolerance` times its objective, which is checked every 25
+        iterations.
+    iterations : int, default 100000
+        Iterations at most; a patch that needs more is returned as not converged.
+    start : torch.Tensor or numpy.ndarray, optional
+        Codes to begin with, [n, m]; zeros if left out. It is not changed.
+    nonnegative : bool, default False
+        Minimise over z ≥ 0.
+
+    Returns
+    -------
+    Solution
+        Codes [n, m], computed in float64, with objective, duality gap, iterations and convergence of each patch.
+
+    Raises
+    ------
+    UsageError
+        Shapes, types, devices or settings make no sense, or the codes do not fit into the memory.
+    LearningError
+        Patches, atoms or start are not finite, or too large to be squared.
+
+    References
+    ----------
+    Daubechies, Defrise, De Mol 2004; Gregor, LeCun 2010, eq. 3.
     """
     inputs = read_inputs(patches, dictionary, lam, start, nonnegative)
-    return descend(Ista, inputs, tolerance=tolerance, iterations=iterations, every=25)
+    return solve_in_blocks(Ista, inputs, tolerance=tolerance, iterations=iterations, check_every=25)

@@ -1,4 +1,4 @@
-"""How much memory a solver may take: blocks of fixed size, and an error before what cannot fit is allocated."""
+"""How much memory a solver may take: blocks of fixed size, and an error before anything too large is allocated."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ TEMPORARIES = 16
 """Arrays of a block's size, in float64, that a solver holds at once, at most."""
 
 
-def block_rows(atoms: int, device: torch.device) -> int:
-    """Return how many patches are coded together."""
+def choose_block_rows(atoms: int, device: torch.device) -> int:
+    """Return how many patches are coded together: as many as have BLOCK codes, at least 1."""
     return max(BLOCK.get(device.type, BLOCK["cpu"]) // atoms, 1)
 
 
-def require_memory(patches: int, atoms: int, pixels: int, itemsize: int, device: torch.device) -> None:
+def require_coding_memory(patches: int, atoms: int, pixels: int, itemsize: int, device: torch.device) -> None:
     """Raise UsageError unless codes, Gram matrix and temporaries fit into the memory that is available."""
     codes = patches * atoms * itemsize
+    # The Gram matrix and the dictionary in float64, of 8 bytes a value, both taken to be as large as the larger one.
     gram = 2 * 8 * atoms * max(atoms, pixels)
-    block = TEMPORARIES * 8 * min(patches, block_rows(atoms, device)) * max(atoms, pixels)
+    block = TEMPORARIES * 8 * min(patches, choose_block_rows(atoms, device)) * max(atoms, pixels)
     needed, available = codes + gram + block, available_memory(device)
     if needed > available:
         raise UsageError(

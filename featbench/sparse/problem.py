@@ -8,28 +8,28 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from featbench.sparse.steps import largest_eigenvalue
+from featbench.sparse.steps import compute_largest_eigenvalue
 
 TINY = 1e-300
-"""Stands in for a zero that would divide a zero."""
+"""Least divisor: a zero that is divided by it stays zero, where 0/0 would be NaN."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What is known of n codes: gradient [n, m] of ½‖y - Dz‖², objective [n], duality gap [n]."""
+    """Codes as a solver sees them: gradient [n, m] of ½‖y - Dz‖², objective [n], duality gap [n]."""
 
     gradient: Tensor
     objective: Tensor
     gap: Tensor
 
     def at(self, rows: Tensor) -> Point:
-        """Return the same of some of the codes."""
+        """Return gradient, objective and gap of some of the codes."""
         return Point(self.gradient[rows], self.objective[rows], self.gap[rows])
 
 
 @dataclass(frozen=True)
 class Lasso:
-    """The problem of coding patches: dictionary D [d, m] of any norms, λ > 0; nonnegative: z ≥ 0 is asked for too."""
+    """The problem of coding patches: dictionary D [d, m] of any norms, λ > 0; nonnegative: z must be ≥ 0."""
 
     dictionary: Tensor
     lam: float
@@ -42,22 +42,24 @@ class Lasso:
 
     @cached_property
     def squared_norms(self) -> Tensor:
-        """Of the atoms, [m]."""
+        """‖d_j‖² of the atoms, [m]."""
         return self.dictionary.square().sum(dim=0)
 
     @cached_property
     def lipschitz(self) -> float:
-        """The largest eigenvalue of DᵀD, which is that of DDᵀ."""
+        """L, the Lipschitz constant of the gradient: the largest eigenvalue of DᵀD, which is that of DDᵀ."""
         d, m = self.dictionary.shape
-        return max(largest_eigenvalue(self.gram if m <= d else self.dictionary @ self.dictionary.T), 1e-30)
+        # Of the smaller of the two. Above 0 for a dictionary of zeros, since steps have the length 1/L.
+        return max(compute_largest_eigenvalue(self.gram if m <= d else self.dictionary @ self.dictionary.T), 1e-30)
 
-    def single(self) -> Lasso:
+    def to_single(self) -> Lasso:
         """Return the problem in float32."""
         return replace(self, dictionary=self.dictionary.float())
 
     def gradient(self, codes: Tensor, correlations: Tensor) -> Tensor:
-        """Return DᵀD z - Dᵀy for codes z [n, m] and correlations Dᵀy [n, m], by whichever product is cheaper."""
+        """Return DᵀD z - Dᵀy for codes z [n, m] and correlations Dᵀy [n, m]."""
         d, m = self.dictionary.shape
+        # n m² multiplications by the Gram matrix, 2 n d m by the dictionary and its transpose: the cheaper is taken.
         if m <= 2 * d:
             return torch.addmm(correlations, codes, self.gram, beta=-1)
         return torch.addmm(correlations, codes @ self.dictionary.T, self.dictionary, beta=-1)
@@ -68,26 +70,29 @@ class Lasso:
             return (values - threshold).clamp_min_(0)
         if isinstance(threshold, float):
             return torch.nn.functional.softshrink(values, threshold)
+        # softshrink takes no tensor of thresholds: x - clip(x, -t, t) is the same function.
         return values - torch.maximum(torch.minimum(values, threshold), -threshold)
 
     def violation(self, gradient: Tensor) -> Tensor:
-        """Return by how much a zero coefficient asks to move: |gradient|, or only its downward part where z ≥ 0."""
+        """Return what must not exceed λ where z_j = 0 (the KKT conditions): |∇f|, or -∇f where z ≥ 0, at least 0."""
         return (-gradient).clamp_min_(0) if self.nonnegative else gradient.abs()
 
     def evaluate(self, patches: Tensor, codes: Tensor) -> Point:
         """Return gradient, objective and duality gap of codes [n, m] of patches [n, d].
 
-        With r = y - Dz, every θ = s r with ‖Dᵀθ‖∞ ≤ λ is feasible in the dual max θᵀy - ½‖θ‖²; the best s is taken.
+        With r = y - Dz, every θ = s r with ‖Dᵀθ‖∞ ≤ λ is feasible in the dual max θᵀy - ½‖θ‖². Its value is a lower
+        bound of the minimum, and largest at s = rᵀy / ‖r‖², or at the largest s that is feasible (Kim et al. 2007).
         All of it is computed from r, since in Gram form ‖r‖² would lose its digits where the fit is close.
         """
         residual = torch.addmm(patches, codes, self.dictionary.T, alpha=-1)
         gradient = -(residual @ self.dictionary)
         energy, alignment = residual.square().sum(dim=1), (residual * patches).sum(dim=1)
-        largest = self.violation(gradient).amax(dim=1)
+        largest = self.violation(gradient).amax(dim=1)  # ‖Dᵀr‖∞, since the gradient is -Dᵀr
         scale = torch.minimum(alignment / energy.clamp_min(TINY), self.lam / largest.clamp_min(TINY)).clamp_min_(0)
         objective = 0.5 * energy + self.lam * codes.abs().sum(dim=1)
         dual = scale * alignment - 0.5 * scale.square() * energy
         gap = (objective - dual).clamp_min_(0)
         if self.nonnegative:
-            gap.masked_fill_((codes < 0).any(dim=1), torch.inf)  # they may lie below the optimum, and solve nothing
+            # Negative codes may have a lower objective than the minimum over z ≥ 0: no gap may call them done.
+            gap.masked_fill_((codes < 0).any(dim=1), torch.inf)
         return Point(gradient, objective, gap)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from featbench.errors import LearningError, UsageError
 from featbench.sparse import Solution, coordinate_descent, feature_sign, fista
-from featbench.sparse.steps import fista_steps, largest_eigenvalue, soft_threshold
+from featbench.sparse.steps import compute_largest_eigenvalue, make_soft_threshold, take_fista_steps
 
 BLOCK = 4096
 """Patches coded at once."""
@@ -24,7 +24,7 @@ NEAR_STEPS = 300
 Progress = Callable[[int, int], None]
 
 
-def optimal_codes(rows: Tensor, atoms: Tensor, lam: float, progress: Progress | None = None) -> Tensor:
+def find_optimal_codes(rows: Tensor, atoms: Tensor, lam: float, progress: Progress | None = None) -> Tensor:
     """Return the minimisers z [n, m] of ½‖y - D z‖² + λ‖z‖₁ for rows y [n, d] and atoms D [d, m].
 
     Raises `LearningError` if they are not reached.
@@ -43,12 +43,12 @@ def optimal_codes(rows: Tensor, atoms: Tensor, lam: float, progress: Progress | 
     return torch.cat(found)
 
 
-def nonzero(codes: Tensor) -> float:
+def compute_density(codes: Tensor) -> float:
     """Return the part of codes that is not zero."""
     return float((codes != 0).double().mean())
 
 
-def lam_for(rows: Tensor, atoms: Tensor, wanted: float) -> float:
+def find_lam(rows: Tensor, atoms: Tensor, wanted: float) -> float:
     """Return the λ whose optimal codes have a part `wanted` that is not zero, by bisection.
 
     The part falls as λ grows, from all that the data can use to none at the largest correlation |Dᵀy|.
@@ -60,14 +60,14 @@ def lam_for(rows: Tensor, atoms: Tensor, wanted: float) -> float:
         )
     high = math.log10(largest)
     low = high - DECADES
-    if wanted > atoms.shape[0] / atoms.shape[1] or nonzero(optimal_codes(rows, atoms, 10**low)) < wanted:
+    if wanted > atoms.shape[0] / atoms.shape[1] or compute_density(find_optimal_codes(rows, atoms, 10**low)) < wanted:
         raise UsageError(
             f"no λ leaves {wanted:g} of the codes non-zero: optimal codes of {atoms.shape[0]} pixels use at most so "
             f"many of {atoms.shape[1]} atoms"
         )
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        if nonzero(optimal_codes(rows, atoms, 10**middle)) > wanted:
+        if compute_density(find_optimal_codes(rows, atoms, 10**middle)) > wanted:
             low = middle
         else:
             high = middle
@@ -84,21 +84,22 @@ def keep_largest(codes: Tensor, part: float) -> Tensor:
     return torch.where(magnitude >= threshold, codes, 0)
 
 
-def optimal_near(rows: Tensor, atoms: Tensor, lam: float, prediction: Tensor, alpha: float) -> Tensor:
+def find_codes_near(rows: Tensor, atoms: Tensor, lam: float, prediction: Tensor, alpha: float) -> Tensor:
     """Return the minimisers z [n, m] of ½‖y - D z‖² + λ‖z‖₁ + α/2 ‖z - prediction‖², as PSD infers them."""
     gram = atoms.T @ atoms + alpha * torch.eye(atoms.shape[1])
     correlations = rows @ atoms + alpha * prediction
-    return fista_steps(gram, correlations, prediction, soft_threshold(lam), NEAR_STEPS, largest_eigenvalue(gram))
+    lipschitz = compute_largest_eigenvalue(gram)
+    return take_fista_steps(gram, correlations, prediction, make_soft_threshold(lam), NEAR_STEPS, lipschitz)
 
 
 Solver = Callable[[Tensor, Tensor, float], Tensor]
 
 
-def solvers() -> dict[str, Solver]:
+def list_solvers() -> dict[str, Solver]:
     """Return what finds optimal codes, to the solvers' own tolerance; each takes rows, atoms and λ to codes [n, m]."""
     found = {"feature-sign": feature_sign, "coordinate-descent": coordinate_descent, "fista": fista}
-    return {name: _codes_of(solver) for name, solver in found.items()}
+    return {name: _make_solver(solver) for name, solver in found.items()}
 
 
-def _codes_of(solver: Callable[[Tensor, Tensor, float], Solution]) -> Solver:
+def _make_solver(solver: Callable[[Tensor, Tensor, float], Solution]) -> Solver:
     return lambda rows, atoms, lam: solver(rows, atoms, lam).codes

@@ -201,6 +201,6 @@ def test_what_cannot_be_coded_is_refused(patches, dictionary, lam, options, erro
 
 
 def test_what_does_not_fit_into_memory_is_refused(monkeypatch):
-    monkeypatch.setattr("featbench.system.memory.available_memory", lambda device: 100)
+    monkeypatch.setattr("featbench.sparse.memory.available_memory", lambda device: 100)
     with pytest.raises(UsageError, match="fewer atoms"):
         active_descent(PATCHES, DICTIONARY, 1.0)

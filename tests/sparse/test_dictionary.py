@@ -62,7 +62,7 @@ def test_dead_atoms_are_revived(planted, monkeypatch):
         first[:16, :2] = patches[:2, :16].T
         return first / first.norm(dim=0)
 
-    monkeypatch.setattr("featbench.sparse.dictionary.first_atoms", useless)
+    monkeypatch.setattr("featbench.sparse.dictionary.draw_first_atoms", useless)
     flat = torch.cat([patches, torch.zeros(len(patches), 1)], dim=1)
     learned = learn_dictionary(flat, 10, 0.3, updates=80, batch=64)
     assert learned.revived >= 8

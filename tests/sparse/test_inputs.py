@@ -71,7 +71,7 @@ def test_two_devices_are_refused():
 
 
 def test_what_does_not_fit_into_memory_is_refused_before_it_is_allocated(monkeypatch):
-    monkeypatch.setattr("featbench.system.memory.available_memory", lambda device: 10**6)
+    monkeypatch.setattr("featbench.sparse.memory.available_memory", lambda device: 10**6)
     with pytest.raises(UsageError, match=r"100 patches over 1000 atoms need .* GiB .* fewer atoms"):
         fista(torch.ones(100, 2), torch.ones(2, 1000), 1.0)
 
@@ -83,5 +83,5 @@ def test_more_codes_than_any_memory_holds_are_refused():
 
 
 def test_memory_is_known_without_proc(monkeypatch):
-    monkeypatch.setattr("featbench.sparse.memory.Path.is_file", lambda path: False)
+    monkeypatch.setattr("featbench.system.memory.Path.is_file", lambda path: False)
     assert available_memory(torch.device("cpu")) > 10**8

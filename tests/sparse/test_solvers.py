@@ -226,13 +226,13 @@ def test_feature_sign_is_exact():
 
 @pytest.mark.parametrize("nonnegative", [False, True])
 def test_the_published_search_alone_arrives_too(monkeypatch, nonnegative):
-    monkeypatch.setattr(FeatureSign, "_jump", search_instead)
+    monkeypatch.setattr(FeatureSign, "_take_primal_dual_step", search_instead)
     patches, dictionary = problem(40, 16, 40)
     agrees(feature_sign(patches, dictionary, 0.3, nonnegative=nonnegative), patches, dictionary, 0.3, nonnegative)
 
 
 def search_instead(self, point):
-    self._search(point)
+    self._take_search_step(point)
 
 
 @pytest.mark.parametrize("solver", SOLVERS[1:], ids=lambda solver: solver.__name__)
