@@ -1,4 +1,7 @@
-"""CUDA graphs: the kernels of a network are recorded once for a shape, and launched together."""
+"""CUDA graphs: the kernels of a network are recorded once for a shape, and launched together.
+
+A stage is a dozen kernels of a few microseconds each; launching one from Python takes longer than running it.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,10 @@ WARM_UP = 3
 
 
 class Graphed:
-    """Runs a network on a GPU; batches of the shape that came first as a graph, others kernel by kernel.
+    """Runs a network on a GPU: batches of the first batch's shape as a graph, others kernel by kernel.
 
-    A network that cannot be recorded (it waits for the GPU, as a plugin may) runs kernel by kernel, which is said once.
+    A network that cannot be recorded (one that waits for the GPU, as a plugin's may) runs kernel by kernel, which is
+    logged once.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -26,27 +30,33 @@ class Graphed:
         self._input = self._output = torch.empty(0)
 
     def __call__(self, maps: Tensor) -> Tensor:
-        """Return the features of maps [n, ...] on the GPU; the memory is the caller's."""
+        """Return the features of maps [n, ...] on the GPU, in memory that belongs to the caller."""
         if self._shape is None:
             self._record(maps)
         if self._graph is None or maps.shape != self._shape:
             features: Tensor = self.network(maps)
             return features
+        # A graph holds addresses: it reads and writes the very tensors that it was recorded with. Maps are copied in
+        # and features out, before the next replay overwrites them. Only the first shape is recorded: a graph keeps the
+        # memory of all its maps, and all batches but the last of an extraction have that shape.
         self._input.copy_(maps)
         self._graph.replay()
         return self._output.clone()
 
     def _record(self, maps: Tensor) -> None:
-        """Record the network for this shape; where memory runs out, the next shape is tried."""
+        """Record the network for this shape. Where memory runs out nothing is kept, and the next shape is recorded."""
         static = maps.clone()
+        # Compiling a kernel, and cuDNN's search for an algorithm, wait for the GPU, which a recording forbids.
         for _ in range(WARM_UP):
             self.network(static)
         torch.cuda.synchronize(maps.device)
         graph = torch.cuda.CUDAGraph()
         try:
+            # thread_local: other threads go on, which read images and pin memory, and would break a global recording.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 output = self.network(static)
         except torch.cuda.OutOfMemoryError:
+            # A RuntimeError too, but the network can be recorded: the caller comes again with a smaller batch.
             raise
         except RuntimeError as error:
             log.warning("this network cannot be recorded as a CUDA graph, and runs kernel by kernel: %s", error)

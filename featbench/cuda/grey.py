@@ -1,4 +1,7 @@
-"""Grey images that are copied to a GPU as bytes and become maps there: a quarter to copy, and no work for the CPU."""
+"""Grey images that are copied to a GPU as bytes and become maps there.
+
+Bytes are a quarter of float32 maps to copy, and the CPU is left to read the next images.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ from featbench.types import IntArray
 
 
 class GreyImages:
-    """Some images of `maps`, whose maps have one size; slices of them are images as well.
+    """Some images whose maps come out in one size; a slice of them is again `GreyImages`.
 
-    shape: that of their maps, (n, 1, height, width).
+    shape: that of their maps, (n, 1, height, width), so that they can take the place of a tensor of maps.
     """
 
     def __init__(self, images: PackedImages, preprocessing: Preprocessing, size: tuple[int, int]) -> None:
@@ -23,7 +26,7 @@ class GreyImages:
 
     @classmethod
     def from_maps(cls, maps: Maps, chosen: IntArray) -> GreyImages:
-        """Return images of maps; they come out in one size."""
+        """Return the chosen images of `maps`, whose maps have to come out in one size."""
         height, width = maps.image_sizes[chosen[0]]
         images = PackedImages.pack([maps.pixels[int(index)] for index in maps.chosen[chosen]])
         return cls(images, maps.preprocessing, (int(height), int(width)))
@@ -42,8 +45,10 @@ class GreyImages:
 
     def make_maps(self, device: torch.device) -> Tensor:
         """Return the maps [n, 1, height, width], float32, on a device; the copy does not wait for what runs there."""
+        # Triton is imported where it is needed: a CPU does without it.
         from featbench.cuda.image_kernels import normalise_images
 
+        # One copy for all images, whatever their sizes.
         flat, shapes = torch.from_numpy(np.ascontiguousarray(self._images.flat)), self._images.shapes
         there = flat.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else flat
         pixels = shapes.prod(axis=1)

@@ -1,6 +1,8 @@
-"""N's mean and deviation of each pixel's surroundings, from the mean and the mean square over maps.
+"""N's mean and deviation around each pixel, from the mean and the mean square over maps.
 
-No sum is shared between programs, so that the same image gives the same bits, in any batch.
+With μ = mean_k y_k, q = mean_k y_k² and a Gaussian window w: m = w∗μ and σ² = w∗(q - 2mμ + m²), two small maps for all
+maps of an image (see `LocalNormalisation`). No sum is shared between programs: atomic additions come in any order, and
+would give other bits in another run or batch.
 """
 
 import torch
@@ -12,7 +14,7 @@ from featbench.cuda.kernel import ceil_div, kernel, launch, next_power_of_two, t
 from featbench.stages.normalization import ROUNDING, TINY, LocalNormalisation
 
 BLOCK = 256
-"""Pixels of a program. Its window's rows stay in the first-level cache."""
+"""Pixels of a program. The rows of its windows stay in the first-level cache."""
 
 
 def compute_moments(y: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,7 +35,8 @@ def compute_moments(y: Tensor) -> tuple[Tensor, Tensor]:
 def compute_statistics(mean: Tensor, square: Tensor, norm: LocalNormalisation) -> tuple[Tensor | None, Tensor | None]:
     """Return what N subtracts and what it divides by, [n, 1, h, w] each, or None; mean, square: float32 [n, 1, h, w].
 
-    As `LocalNormalisation.statistics`, but its window is summed at once, not rows first.
+    As `LocalNormalisation.statistics`, but the window is summed at once instead of rows first: a second kernel, and a
+    map between the two, would take longer than 81 loads from the cache.
     """
     n, _, height, width = mean.shape
     tiles = ceil_div(height * width, BLOCK)
@@ -42,6 +45,7 @@ def compute_statistics(mean: Tensor, square: Tensor, norm: LocalNormalisation) -
     local_mean = torch.empty_like(mean) if norm.subtractive else None
     variance = torch.empty_like(mean) if norm.divisive else None
     window = {"size": norm.size, "zeros": norm.zeros, "block": BLOCK}
+    # Three kernels, since each needs its neighbours' results of the one before: programs cannot wait for one another.
     launch(_centre, n * tiles, mean, square, profile, local_mean, variance, height, width, tiles, **window)
     if variance is None:
         return local_mean, None
@@ -62,15 +66,15 @@ def _reduce_moments(
     program = tl.program_id(0)
     pixel = program % tiles * block_pixels + tl.arange(0, block_pixels)
     inside = pixel < pixels
-    place = (program // tiles).to(tl.int64) * pixels + pixel
+    position = (program // tiles).to(tl.int64) * pixels + pixel
     total = tl.zeros((block_pixels,), tl.float32)
     energy = tl.zeros((block_pixels,), tl.float32)
     for first in range(0, maps, block_maps):
         unit = first + tl.arange(0, block_maps)
         there = inside[:, None] & (unit < maps)[None, :]
-        value = tl.load(y + place[:, None] * maps + unit[None, :], there, other=0.0).to(tl.float32)
+        value = tl.load(y + position[:, None] * maps + unit[None, :], there, other=0.0).to(tl.float32)
         total, energy = add_moments(value, total, energy)
-    store_moments(mean, square, place, total, energy, maps, inside)
+    store_moments(mean, square, position, total, energy, maps, inside)
 
 
 @kernel
@@ -78,7 +82,10 @@ def _blur(
     x: tl.tensor, profile: tl.tensor, row: tl.tensor, column: tl.tensor, inside: tl.tensor,
     height: tl.tensor, width: tl.tensor, size: tl.constexpr, zeros: tl.constexpr, block: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """Return the Gaussian mean of an image x around pixels; the window's part beyond the border counts as `zeros`."""
+    """Return the Gaussian mean of an image x around pixels.
+
+    At the border the sum is divided by the weight of the pixels that exist, or with `zeros` left as it is.
+    """
     total = tl.zeros((block,), tl.float32)
     mass = tl.zeros((block,), tl.float32)
     for tap in range(size * size):
@@ -87,6 +94,7 @@ def _blur(
         there = inside & (near >= 0) & (near < height) & (beside >= 0) & (beside < width)
         total += weight * tl.load(x + near * width + beside, there, other=0.0)
         mass += tl.where(there, weight, 0.0)
+    # Pixels beyond the image have no mass: 1 keeps 0/0 out of what is masked later.
     return total if zeros else total / tl.where(inside, mass, 1.0)
 
 
@@ -96,7 +104,10 @@ def _centre(
     height: tl.tensor, width: tl.tensor, tiles: tl.tensor,
     size: tl.constexpr, zeros: tl.constexpr, block: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Find m = w∗μ and v = q - 2mμ + m² of a tile of an image; m = 0 where it is not asked for."""
+    """Find m = w∗μ and v = q - 2mμ + m² of a tile of an image; m = 0 where it is not asked for.
+
+    v = mean_k (y_k - m)², the mean square over maps of the centred responses.
+    """
     program = tl.program_id(0)
     start = (program // tiles).to(tl.int64) * height * width
     pixel = program % tiles * block + tl.arange(0, block)
@@ -108,6 +119,7 @@ def _centre(
     if variance is not None:
         here = tl.load(mean + start + pixel, inside, other=0.0)
         value = tl.load(square + start + pixel, inside, other=0.0) - 2.0 * around * here + around * around
+        # Rounding may leave a mean square below zero. `where`, since `maximum` would turn a NaN into 0 and hide it.
         tl.store(variance + start + pixel, tl.where(value < 0.0, 0.0, value), inside)
 
 
@@ -131,7 +143,8 @@ def _find_floor(
     deviation: tl.tensor, square: tl.tensor, least: tl.tensor, pixels: tl.tensor,
     noise: tl.constexpr, block: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Find the smallest denominator of an image: the mean of σ, or so much as rounding may give."""
+    """Find the smallest denominator of an image: the mean c of σ over it, or the largest σ that rounding may give."""
+    # One program an image, which goes over it in a fixed order: the same bits in every run.
     image = tl.program_id(0)
     start = image.to(tl.int64) * pixels
     spread = tl.zeros((block,), tl.float32)

@@ -1,4 +1,7 @@
-"""N and pooling at once: maps are normalised while they are pooled, and no normalised copy is ever stored."""
+"""N and pooling at once: maps are normalised while they are pooled.
+
+The maps are read once, and what is written is smaller by the stride squared: no normalised copy of them is ever stored.
+"""
 
 import torch
 import triton.language as tl
@@ -14,8 +17,8 @@ VALUES = 2048
 def normalise_and_pool(y: Tensor, shift: Tensor | None, scale: Tensor | None, spec: PoolingSpec) -> Tensor:
     """Pool (y - shift) / scale over space, y [n, maps, h, w], shift and scale float32 [n, 1, h, w] or None.
 
-    Average or maximum; returns float32 [n, maps, rows, columns], contiguous. A window's maps lie together in memory
-    and are read together; where windows overlap, the caches give what was read before.
+    Average or maximum; returns float32 [n, maps, rows, columns], contiguous. The maps of a pixel lie together in memory
+    and are read together; where windows overlap, the caches hold what was read before.
     """
     n, maps, height, width = y.shape
     rows, columns = ((side - spec.size) // spec.stride + 1 for side in (height, width))
@@ -40,6 +43,8 @@ def _pool(
     largest: tl.constexpr, block_maps: tl.constexpr, block_columns: tl.constexpr,
 ) -> None:  # fmt: skip
     """Pool a block of maps and columns of one row of an image."""
+    # The program's number holds block of maps, block of columns, row and image, the first fastest: programs that run at
+    # the same time read the same pixels.
     program = tl.program_id(0)
     unit = program % map_blocks * block_maps + tl.arange(0, block_maps)
     program = program // map_blocks
@@ -51,18 +56,20 @@ def _pool(
     there = inside[:, None] & present[None, :]
     total = tl.full((block_columns, block_maps), float("-inf") if largest else 0.0, tl.float32)
     for tap in range(size * size):
-        place = (image * height + row * stride + tap // size) * width + column * stride + tap % size
-        value = tl.load(y + place[:, None] * maps + unit[None, :], there, other=0.0).to(tl.float32)
+        position = (image * height + row * stride + tap // size) * width + column * stride + tap % size
+        # shift and scale are one number a pixel, for all maps.
+        value = tl.load(y + position[:, None] * maps + unit[None, :], there, other=0.0).to(tl.float32)
         if shift is not None:
-            value -= tl.load(shift + place, inside, other=0.0)[:, None]
+            value -= tl.load(shift + position, inside, other=0.0)[:, None]
         if scale is not None:
-            value *= (1.0 / tl.load(scale + place, inside, other=1.0))[:, None]
+            value *= (1.0 / tl.load(scale + position, inside, other=1.0))[:, None]
         if largest:
-            # So a NaN wins, as in torch.
+            # A NaN wins, as in torch: value != value holds for a NaN alone.
             total = tl.where((value > total) | (value != value), value, total)
         else:
             total += value
     if not largest:
         total = total / (size * size)
+    # Maps first: features are read as rows [maps, rows, columns], the order that classifiers and the store expect.
     where = ((image * maps + unit[None, :]) * rows + row) * columns + column[:, None]
     tl.store(pooled + where, total, there)

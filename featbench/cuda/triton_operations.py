@@ -1,4 +1,8 @@
-"""The operations as Triton kernels: what lies between two matrix products is read once and written once."""
+"""The operations as Triton kernels: between two matrix products, maps are read once and written once.
+
+A stage on a GPU waits for memory: `64F9-Rabs-N-PA10/5` needs 3 µs of arithmetic an image on an H200, and each pass over
+its 64 maps of 135×135 in float32 takes another µs.
+"""
 
 from __future__ import annotations
 
@@ -16,31 +20,33 @@ from featbench.stages.normalization import LocalNormalisation
 from featbench.stages.oriented_gradients import Histograms
 
 FUSED_FAN_IN = 4
-"""Most maps that a bank may see to be convolved by a kernel of ours: a grey or a colour image. cuDNN does the rest."""
+"""Most input maps of a bank that our own kernel convolves: a grey or a colour image. cuDNN convolves the others."""
 
 FUSED_TAPS = 512
-"""Most weights of such a filter."""
+"""Most weights of a filter that our own kernel convolves."""
 
 
 class TritonOperations(Reference):
     """The operations on CUDA; under autograd, and in types other than float32, those of the reference.
 
-    Maps come out last in memory (`torch.channels_last`), as cuDNN and the kernels that follow want them. The kernels
-    give the same bits in every batch and every run; of cuDNN's and cuBLAS's products that is not known.
+    Maps come out last in memory (`torch.channels_last`), as cuDNN's fast algorithms and the kernels that follow want
+    them. Our kernels give the same bits in every batch and every run; cuDNN and cuBLAS do not promise that.
     """
 
     name = "Triton kernels"
 
     def filter_bank(self, x: Tensor, bank: BankWeights, *, moments: bool = False) -> Responses:
-        """Filter x: a first layer in one kernel, others by cuDNN and one kernel for all that follows, in place.
+        """Filter x [n, maps, h, w]: a first layer in one kernel, others by cuDNN and one kernel for the rest, in place.
 
-        bf16 and fp16: a first layer multiplies rounded operands exactly, in tensor cores' TF32, which holds both; cuDNN
+        bf16 and fp16: a first layer multiplies the rounded operands exactly, in TF32, which holds both types; cuDNN
         multiplies them in 16 bits and rounds its sums to 16 bits, before the bias and tanh.
         """
         if not _launchable(x, *bank.trainable):
             return super().filter_bank(x, bank, moments=moments)
         _check_fit(x, bank)
         fan_in, size = bank.weight.shape[1], bank.weight.shape[3]
+        # With few input maps a convolution is cheap beside writing its maps and reading them again for tanh: one kernel
+        # saves that. With many the product dominates, and nobody multiplies faster than cuDNN.
         if bank.table is None and fan_in <= FUSED_FAN_IN and fan_in * size * size <= FUSED_TAPS:
             rounded = self._round_operand(x), self._round_operand(bank.weight)
             kept, ieee = HALF_DTYPES.get(self.precision, torch.float32), self.precision == "float32"
@@ -52,12 +58,14 @@ class TritonOperations(Reference):
         groups = 1 if bank.table is None else len(bank.table)
         last, weight = to_nhwc(self._operand(x)), self._operand(bank.weight)
         seen = (last if bank.table is None else last[..., bank.table.flatten()]).permute(0, 3, 1, 2)
+        # `flags` sets all of cuDNN's settings, so that the user's own have to be passed on; only TF32 is ours.
         cudnn = torch.backends.cudnn
         flags = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
         with cudnn.flags(**flags, allow_tf32=self.precision == "tf32"):
             return functional.conv2d(seen, weight.contiguous(memory_format=torch.channels_last), groups=groups)
 
     def _operand(self, x: Tensor) -> Tensor:
+        """Return x as cuDNN multiplies it: in 16 bits, or float32 rounded to the precision."""
         return x.to(HALF_DTYPES[self.precision]) if self.precision in HALF_DTYPES else self._round_operand(x)
 
     def statistics(self, responses: Responses, norm: LocalNormalisation) -> tuple[Tensor | None, Tensor | None]:
@@ -80,14 +88,14 @@ class TritonOperations(Reference):
         return pooling_kernels.normalise_and_pool(responses.y, shift, scale, spec)
 
     def descriptors(self, images: Tensor, kind: Histograms, size: int, step: int) -> Tensor:
-        """Return dense histograms of gradients, a patch a program; raises as `Histograms.check`."""
+        """Return dense histograms of gradients, one program for each patch; raises as `Histograms.check`."""
         kind.check(tuple(images.shape), size, step)
         if not _launchable(images) or min(images.shape[1:]) < 2:
             return super().descriptors(images, kind, size, step)
         return descriptor_kernels.describe(images, kind, size, step)
 
     def sparse_step(self, codes: Tensor, mixing: Tensor, drive: Tensor, threshold: Tensor) -> Tensor:
-        """Take a step: one matrix product (one a group), and its soft threshold in place."""
+        """Return h_θ(b + z S): one matrix product for each group, and its soft threshold in place."""
         if not _launchable(codes, mixing, drive, threshold):
             return super().sparse_step(codes, mixing, drive, threshold)
         moved = torch.baddbmm(drive.transpose(0, 1), codes.transpose(0, 1), mixing).contiguous()
@@ -97,7 +105,7 @@ class TritonOperations(Reference):
     def momentum_step(
         self, moved: Tensor, codes: Tensor, extrapolated: Tensor, momentum: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Take the momentum of all rows a step on, each read and written once; float32 and float64."""
+        """Advance the momentum of all rows by a step, each read and written once; float32 and float64."""
         state = moved, codes, extrapolated, momentum
         if is_tracked_by_autograd(*state) or moved.dtype not in (torch.float32, torch.float64):
             return super().momentum_step(*state)
@@ -106,12 +114,13 @@ class TritonOperations(Reference):
     def coordinate_steps(
         self, codes: Tensor, targets: Tensor, coupling: Tensor, lam: float, steps: int, *, nonnegative: bool = False
     ) -> None:
-        """Take all the steps in one kernel, a row a program; float32 and float64."""
+        """Take all the steps in one kernel, one program for each row; float32 and float64."""
         types = {codes.dtype, targets.dtype, coupling.dtype}
         if is_tracked_by_autograd(codes, targets, coupling) or types not in ({torch.float32}, {torch.float64}):
             return super().coordinate_steps(codes, targets, coupling, lam, steps, nonnegative=nonnegative)
         moved = codes.contiguous(), targets.contiguous()
         sparse_kernels.descend(*moved, coupling.contiguous(), lam, steps, nonnegative=nonnegative)
+        # `contiguous` copied what was not: the caller's tensors are to change in place.
         for mine, theirs in zip(moved, (codes, targets), strict=True):
             if mine is not theirs:
                 theirs.copy_(mine)
@@ -119,7 +128,7 @@ class TritonOperations(Reference):
 
 
 def _launchable(*tensors: Tensor | None, maps: Tensor | None = None) -> bool:
-    """Whether kernels may compute with these: no gradient is wanted, all are float32, and maps that or of 16 bits."""
+    """Whether kernels may compute with these: not followed by autograd, float32, and maps float32 or of 16 bits."""
     if is_tracked_by_autograd(maps, *tensors) or (
         maps is not None and maps.dtype not in {torch.float32, *HALF_DTYPES.values()}
     ):
@@ -128,7 +137,7 @@ def _launchable(*tensors: Tensor | None, maps: Tensor | None = None) -> bool:
 
 
 def _check_fit(x: Tensor, bank: BankWeights) -> None:
-    """Refuse maps that a bank cannot see: a kernel would read what is not there."""
+    """Refuse maps that do not fit a bank: a kernel, which checks nothing, would read beyond them."""
     filters, fan_in, *sides = bank.weight.shape
     maps = x.shape[1]
     if bank.table is None and fan_in != maps:

@@ -1,16 +1,20 @@
-"""What a device says when it has no memory left, or is no longer there."""
+"""What errors of torch mean: no memory left, or a device that is lost.
+
+torch raises `RuntimeError` for nearly everything, so that only its messages tell failures apart.
+"""
 
 from __future__ import annotations
 
 import torch
 
 MEMORY_WORDS = ("can't allocate memory", "out of memory", "not enough memory", "STATUS_ALLOC_FAILED")
+"""Parts of the messages of torch's CPU allocator, of CUDA, of Windows, and of cuBLAS and cuDNN."""
 
 LOST_WORDS = ("CUDA error", "CUDA driver", "no CUDA-capable device", "STATUS_EXECUTION_FAILED", "STATUS_INTERNAL_ERROR")
-"""What torch's messages hold when a kernel or the device failed: after it, nothing else runs on it in this process."""
+"""Parts of torch's messages when a kernel or the device failed: nothing runs on it any more in this process."""
 
 REFUSED_WORDS = ("invalid argument", "invalid configuration argument")
-"""What they hold when one launch was refused: others may follow."""
+"""Parts of its messages when a single launch was refused: the device goes on."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -21,7 +25,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Whether the GPU failed or disappeared."""
+    """Whether the GPU failed or disappeared, so that it is of no use to this process any more."""
+    # An error inside a kernel corrupts the CUDA context: every later call of the process reports it again.
     if is_out_of_memory(error) or not isinstance(error, RuntimeError):
         return False
     message = str(error)

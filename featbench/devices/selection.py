@@ -1,4 +1,4 @@
-"""Which implementation of the operations a device gets."""
+"""Which device computes, and with which implementation of the operations."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from featbench.operations.reference import Reference
 def select_operations(device: str | torch.device, precision: Precision = "float32") -> Reference:
     """Return the operations for a device: Triton's kernels on CUDA, cache-conscious torch on a CPU.
 
-    There is no fallback: raises `DeviceError` for CUDA that is not there or has no Triton, and for any other device.
+    Raises `DeviceError` for CUDA without a device or without Triton, and for any other device. There is no fallback: it
+    would be slower by an order of magnitude without anybody noticing, and the key of a result names the device.
     """
     kind = torch.device(device).type
     if kind == "cpu":
+        # Imported late, here and below: triton is installed only where there is CUDA.
         from featbench.operations.host import HostOperations
 
         return HostOperations(precision)
@@ -35,7 +37,10 @@ def select_operations(device: str | torch.device, precision: Precision = "float3
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device of `auto`, `cpu` or `cuda`; a `DeviceError` if CUDA is asked for and absent."""
+    """Return the device that `auto`, `cpu` or `cuda` stands for; `auto` is CUDA where torch finds it.
+
+    Raises `DeviceError` for any other name, and for `cuda` where torch finds no CUDA device.
+    """
     if name not in ("auto", "cpu", "cuda"):
         raise DeviceError(f"unknown device {name!r}: it is auto, cpu or cuda")
     available = torch.cuda.is_available()
