@@ -23,8 +23,8 @@ from featbench.operations.precision import Precision
 from featbench.system.threads import Workers
 
 BLOCK_VALUES = {"cpu": 2**21, "cuda": 2**28}
-"""Values of the largest maps that are computed at once: on a CPU 8 MB, which stay in its cache; on a GPU 1 GB, enough to
-occupy all of it."""
+"""Values of the largest maps that are computed at once: on a CPU 8 MB, which stay in the cache; on a GPU 1 GB, which
+occupies all of it."""
 
 BatchInput = Tensor | GreyImages
 """Maps [n, ...] on the CPU, or the bytes from which they are made on the device."""
@@ -36,9 +36,8 @@ Wait = Callable[[], Tensor]
 class Batches:
     """Takes maps [n, ...] on the CPU to features [n, ...] on the CPU, on a device, without gradients.
 
-    A batch that does not fit into the memory is halved, and those after it are as small from the start. How a batch is
-    divided depends on the network and the size of its images, not on threads, and each image is computed by the same
-    instructions in any batch: its features are the same bits however it is divided.
+    A batch that does not fit into the memory is halved, and those after it are as small from the start. On a CPU the
+    features of an image are the same bits however its batch is divided, and whichever thread computes it.
     """
 
     def __init__(self, network: nn.Module, device: torch.device, precision: Precision = "float32") -> None:
@@ -52,7 +51,7 @@ class Batches:
 
     @property
     def workers(self) -> Workers | None:
-        """Threads that compute a batch each, on a CPU where they may share the network; None where one thread computes."""
+        """Threads that compute a batch each, on a CPU where they may share the network; else None."""
         # Asked for each time: the caller may have changed it, and has one thread where it is a worker itself.
         threads = torch.get_num_threads()
         if self.device.type != "cpu" or threads == 1 or not self.fused.is_reentrant:

@@ -1,1 +1,1 @@
-"""What the machine gives: clocks, files written atomically, hashes, memory, threads, seeds."""
+"""What the machine provides: clocks, files written atomically, hashes, memory, threads, seeds."""

@@ -1,4 +1,4 @@
-"""A clock that waits for the device before it is read."""
+"""A clock that waits for the device before each reading."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 class Clock:
-    """Measures seconds of work on a device; CUDA runs ahead of Python, so it is waited for."""
+    """Measures seconds of work on a device, from the moment that it is made."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -19,6 +19,7 @@ class Clock:
         return self._now() - self._start
 
     def _now(self) -> float:
+        # Python only launches kernels, and returns long before they have run.
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()

@@ -1,4 +1,4 @@
-"""Hashes of documents and of code."""
+"""Hashes of documents, files and code: the names under which the store keeps what was made from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ BLOCK = 2**20
 
 
 def content_hash(document: Any) -> str:
-    """Return the SHA-256 of a document's canonical JSON."""
+    """Return the SHA-256 of a document's canonical JSON: equal documents have equal hashes.
+
+    Raises `ValueError` for NaN and infinities, which are not JSON, and `TypeError` for what JSON cannot hold.
+    """
+    # Canonical: the order of keys, spaces and the escaping of letters are fixed, whatever built the document.
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -28,14 +32,21 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
 
 
 def code_hash(source: str) -> str:
-    """Return a hash of Python code that comments, docstrings and layout do not change."""
+    """Return a hash of Python code that comments, docstrings and layout do not change; `SyntaxError` if it is not code.
+
+    Results are kept under the hash of the code that computed them: without this, a better comment would make all of
+    them out of date.
+    """
+    # The syntax tree has no comments and no layout. Docstrings are in it, as expressions that are a lone string.
     tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
+            # A body must not be empty: a function of nothing but a docstring equals one of `pass`.
             node.body = [line for line in body if not _is_text(line)] or [ast.Pass()]  # type: ignore[attr-defined]
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
 
 
 def _is_text(line: ast.stmt) -> bool:
+    """Whether a statement is a lone string: a docstring, or the text below a constant."""
     return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)

@@ -16,6 +16,7 @@ from featbench.errors import PluginError
 
 def class_source(cls: type) -> str:
     """Return the text of the module that defines a class, or of the class alone; `PluginError` where there is none."""
+    # The whole module: what a class computes depends on the functions and constants beside it.
     module = sys.modules.get(cls.__module__)
     try:
         if module is not None and getattr(module, "__file__", None):
@@ -28,7 +29,11 @@ def class_source(cls: type) -> str:
 
 
 class _FreshLoader(SourceFileLoader):
-    """Compiles a plugin's source each time: an edit may keep the seconds and the length that tell bytecode apart."""
+    """Loads a plugin from its source, and never from bytecode that Python has cached.
+
+    Python takes cached bytecode for current if the source's time in seconds and its length are the same, which an edit
+    may leave as they were: `k=4` in place of `k=3`, saved within a second.
+    """
 
     def get_code(self, fullname: str) -> CodeType:
         return self.source_to_code(self.get_data(self.path), self.path)
@@ -36,6 +41,7 @@ class _FreshLoader(SourceFileLoader):
 
 def import_file(path: Path) -> ModuleType:
     """Import a Python file under a name of its own; a file that raises leaves no module behind."""
+    # Two files of one name in different folders are two modules.
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     name = f"featbench_plugin_{path.stem}_{digest}"
     if path.suffix != ".py":
@@ -44,6 +50,7 @@ def import_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_loader(name, loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
+    # Before it runs: dataclasses and pickle look a class's module up there.
     sys.modules[name] = module
     try:
         loader.exec_module(module)
