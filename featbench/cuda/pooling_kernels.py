@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from featbench.cuda.kernel import ceil_div, kernel, launch, make_contiguous, next_power_of_two, to_nhwc
-from featbench.stages.architecture import PoolingSpec
+from featbench.stages.specs import PoolingSpec
 
 VALUES = 2048
 """Sums that a program holds: 16 in each of 128 threads, which leaves room for many loads at a time."""

@@ -15,9 +15,9 @@ from featbench.cuda.kernel import to_nhwc
 from featbench.errors import UsageError
 from featbench.operations.precision import HALF_DTYPES
 from featbench.operations.reference import BankWeights, Reference, Responses, is_tracked_by_autograd
-from featbench.stages.architecture import PoolingSpec
 from featbench.stages.normalization import LocalNormalisation
 from featbench.stages.oriented_gradients import Histograms
+from featbench.stages.specs import PoolingSpec
 
 FUSED_FAN_IN = 4
 """Most input maps of a bank that our own kernel convolves: a grey or a colour image. cuDNN convolves the others."""

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from featbench.data.prepare import PackedImages, prepare
 from featbench.errors import DataError
-from featbench.stages.architecture import Shape
 from featbench.stages.normalization import WINDOW, local_contrast_normalise
+from featbench.stages.specs import Shape
 from featbench.types import Images, IntArray, Pixels
 
 CHUNK = 1024

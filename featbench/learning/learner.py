@@ -17,9 +17,9 @@ from featbench.errors import PluginError
 from featbench.evaluation.regimes import Family
 from featbench.learning.patches import MapSource, PatchSource
 from featbench.parameters import Parametrised
-from featbench.stages.architecture import Shape
 from featbench.stages.encoders import build_tanh_encoder
 from featbench.stages.filters import Bank, Filters
+from featbench.stages.specs import Shape
 from featbench.system.seeds import derive_seed
 from featbench.types import IntArray
 

@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from featbench.operations.precision import HALF_DTYPES, Precision
 from featbench.operations.reference import BankWeights, Reference, Responses, is_tracked_by_autograd
-from featbench.stages.architecture import PoolingSpec
 from featbench.stages.normalization import LocalNormalisation
+from featbench.stages.specs import PoolingSpec
 from featbench.system.memory import require_memory
 
 KEPT_BYTES = 2**25 - 2**14

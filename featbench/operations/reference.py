@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from featbench.operations.precision import HALF_DTYPES, Precision, check_precision, round_to_tf32
-from featbench.stages.architecture import PoolingSpec
 from featbench.stages.normalization import LocalNormalisation
 from featbench.stages.oriented_gradients import Histograms
 from featbench.stages.pooling import Pooling
+from featbench.stages.specs import PoolingSpec
 
 
 @dataclass(frozen=True)

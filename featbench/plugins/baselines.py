@@ -12,7 +12,7 @@ from featbench.evaluation.regimes import Family
 from featbench.hookspecs import hookimpl
 from featbench.learning.learner import FeatureLearner, NetworkLearner
 from featbench.learning.patches import MapSource
-from featbench.stages.architecture import Shape
+from featbench.stages.specs import Shape
 
 
 class _Constant(nn.Module):

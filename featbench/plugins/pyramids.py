@@ -18,7 +18,7 @@ from featbench.features.spatial_pyramid import SpatialPyramid, VectorSample
 from featbench.hookspecs import hookimpl
 from featbench.learning.learner import FeatureLearner, NetworkLearner
 from featbench.learning.patches import MapSource
-from featbench.stages.architecture import Shape
+from featbench.stages.specs import Shape
 from featbench.system.seeds import derive_seed
 
 IMAGES = 1000

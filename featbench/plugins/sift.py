@@ -15,7 +15,7 @@ from featbench.features.descriptors import HOG, SIFT, dense_hog, dense_sift
 from featbench.hookspecs import hookimpl
 from featbench.learning.learner import FeatureLearner, NetworkLearner
 from featbench.learning.patches import MapSource
-from featbench.stages.architecture import Shape
+from featbench.stages.specs import Shape
 
 
 class _Descriptors(nn.Module):

@@ -28,7 +28,8 @@ from featbench.operations.precision import HALF_DTYPES, Precision, check_precisi
 from featbench.registry import Registry
 from featbench.speed.convolutions import Call, choose_fastest, find_convolutions
 from featbench.speed.peak_memory import measure_peak
-from featbench.stages.architecture import Architecture, Shape
+from featbench.stages.architecture import Architecture
+from featbench.stages.specs import Shape
 from featbench.store.provenance import describe_run
 from featbench.system.clock import Clock
 

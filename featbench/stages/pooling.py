@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from featbench.stages.architecture import PoolingSpec
+from featbench.stages.specs import PoolingSpec
 
 
 class Pooling(nn.Module):

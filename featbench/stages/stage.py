@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featbench.stages.architecture import NormalisationSpec, OperationSpec, PointwiseSpec, PoolingSpec, StageSpec
 from featbench.stages.connection_table import make_full_table
 from featbench.stages.encoders import Encoder, FilterBank, Shrinkage, build_tanh_encoder
 from featbench.stages.filters import Filters
 from featbench.stages.normalization import LocalNormalisation
 from featbench.stages.pooling import Pooling
+from featbench.stages.specs import NormalisationSpec, OperationSpec, PointwiseSpec, PoolingSpec, StageSpec
 
 SHRINKAGE = 0.5
 """Threshold that `shrink` starts from in every map."""

@@ -19,8 +19,8 @@ from featbench.cuda import (
 from featbench.cuda.triton_operations import TritonOperations
 from featbench.features.descriptors import HOG, SIFT
 from featbench.operations.reference import BankWeights, Responses
-from featbench.stages.architecture import PoolingSpec
 from featbench.stages.normalization import LocalNormalisation
+from featbench.stages.specs import PoolingSpec
 
 TARGET = GPUTarget("cuda", 90, 32)
 TYPES = {

@@ -10,7 +10,7 @@ pytest.importorskip("triton", reason="the kernels need triton")
 from featbench.cuda.triton_operations import TritonOperations
 from featbench.errors import ArchitectureError
 from featbench.operations.reference import Reference, Responses
-from featbench.stages.architecture import PoolingSpec
+from featbench.stages.specs import PoolingSpec
 
 
 def drawn(device, *shape):

@@ -7,8 +7,8 @@ from featbench.cuda.triton_operations import TritonOperations
 from featbench.errors import UsageError
 from featbench.features.descriptors import HOG, SIFT
 from featbench.operations.reference import BankWeights, Reference, Responses
-from featbench.stages.architecture import PoolingSpec
 from featbench.stages.normalization import LocalNormalisation
+from featbench.stages.specs import PoolingSpec
 
 POOLINGS = [PoolingSpec("A", 4, 2), PoolingSpec("M", 3, 3), PoolingSpec("L", 3, 2, 2.0)]
 

@@ -11,9 +11,9 @@ from featbench.errors import DeviceError, UsageError
 from featbench.operations import host as module
 from featbench.operations.precision import round_to_tf32
 from featbench.operations.reference import BankWeights, Reference, Responses
-from featbench.stages.architecture import PoolingSpec
 from featbench.stages.connection_table import draw_connection_table
 from featbench.stages.normalization import LocalNormalisation
+from featbench.stages.specs import PoolingSpec
 
 HOST, TRUTH = select_operations("cpu"), Reference()
 

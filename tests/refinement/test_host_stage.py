@@ -14,12 +14,12 @@ from featbench.refinement import host_passes
 from featbench.refinement import host_stage as module
 from featbench.refinement.host_arrays import Moments, TanhMaps
 from featbench.refinement.host_stage import PooledResponse
-from featbench.stages.architecture import PoolingSpec
 from featbench.stages.connection_table import draw_connection_table, make_full_table
 from featbench.stages.encoders import FilterBank, TanhGain
 from featbench.stages.filters import Filters
 from featbench.stages.normalization import LocalNormalisation
 from featbench.stages.pooling import Pooling
+from featbench.stages.specs import PoolingSpec
 from featbench.stages.stage import Rectification
 
 NORMS = {

@@ -3,14 +3,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featbench.errors import ArchitectureError
-from featbench.stages.architecture import (
-    Architecture,
-    FilterBankSpec,
-    NormalisationSpec,
-    PointwiseSpec,
-    PoolingSpec,
-    StageSpec,
-)
+from featbench.stages.architecture import Architecture
+from featbench.stages.specs import FilterBankSpec, NormalisationSpec, PointwiseSpec, PoolingSpec, StageSpec
 
 PAPER = "64F9-Rabs-N-PA10/5 > 256F9:16-Rabs-N-PA6/4"
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from featbench.stages.architecture import Architecture, PoolingSpec
+from featbench.stages.architecture import Architecture
 from featbench.stages.pooling import Pooling
+from featbench.stages.specs import PoolingSpec
 
 PRECISIONS = [(torch.float32, 1e-5), (torch.float64, 1e-10)]
 TOKENS = ["PA4/3", "PA10/5", "PM3", "PM4/2", "PL1:3/2", "PL2:4/3", "PL3.5:3", "PX0.5:4/3", "PX4:3/2", "PX40:3"]

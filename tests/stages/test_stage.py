@@ -8,11 +8,12 @@ from torch import nn
 from torch.autograd import gradcheck
 from torch.func import functional_call
 
-from featbench.stages.architecture import Architecture, FilterBankSpec, PointwiseSpec
+from featbench.stages.architecture import Architecture
 from featbench.stages.connection_table import draw_connection_table, make_full_table
 from featbench.stages.encoders import FilterBank, Shrinkage, TanhGain, build_tanh_encoder
 from featbench.stages.filters import Filters
 from featbench.stages.normalization import LocalNormalisation
+from featbench.stages.specs import FilterBankSpec, PointwiseSpec
 from featbench.stages.stage import Rectification, Stage, WinnerTakesAll, build_operations
 
 PRECISIONS = [(torch.float32, 1e-5), (torch.float64, 1e-10)]
