@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featbench.cli import options as shared
 from featbench.cli.main import FAILED
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from featbench.data.dataset import Dataset
 
 ACTIONS = {
@@ -34,12 +34,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """List, describe, check or download."""
+    from featbench.data.folder import resolve_data_folder
     from featbench.registry import Registry
 
     registry = Registry(options.plugin, strict=options.strict)
-    shared.say_broken(registry, options)
-    chosen = options.data_dir or os.environ.get("FEATBENCH_DATA") or None
-    data_dir = None if chosen is None else Path(chosen)
+    shared.report_broken_plugins(registry, options)
+    data_dir = resolve_data_folder(options.data_dir)
     if options.action == "list":
         return _list({name: registry.dataset(name) for name in registry.names("datasets")}, data_dir)
     act = {"info": _info, "verify": _verify, "fetch": _fetch}[options.action]

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from featbench.data.dataset import FileDataset, files_hash
+from featbench.data.dataset import FileDataset, hash_files
 from featbench.data.image_files import ENDINGS, ImageFiles, listing, require_distinct
 from featbench.errors import DataError
 from featbench.types import Images
@@ -40,7 +40,7 @@ class ClassFolderDataset(FileDataset):
 
     def fingerprint(self, data_dir: Path | None) -> str:
         """Return a hash of the images' contents and of their paths below the folder."""
-        return files_hash(self.files(data_dir), self.root(data_dir))
+        return hash_files(self.files(data_dir), self.root(data_dir))
 
     def load(self, data_dir: Path | None) -> Images:
         """Return the images, each read when it is asked for."""

@@ -1,4 +1,4 @@
-"""Data sets: the contract that plugins fill."""
+"""Data sets: the contract that plugins fill, and the checks that hold a data set to it."""
 
 from __future__ import annotations
 
@@ -32,11 +32,37 @@ class Download:
 
 
 class Dataset(ABC):
-    """A named source of labelled images.
+    """A named source of labelled images, of unlabelled ones, or of both.
 
-    source: paper. licence, homepage: for `featbench data info`. downloads: for `featbench data fetch`. content: the
-    fingerprint of a sound copy, where one is known, for `featbench data verify`. labelled: False for a set that has but
-    a `pool`.
+    A plugin subclasses it, or `FileDataset`, sets `name`, implements `fingerprint` and `load`, and returns an instance
+    from the hook `featbench_datasets`. Errors of any kind that its methods raise become a `DataError` that names the
+    data set.
+
+    Attributes
+    ----------
+    name : str
+        What `--dataset` and a protocol call it; unique among all plugins.
+    source : str, default ""
+        The paper or the people to cite.
+    licence : str, default ""
+        Terms of use, in the makers' words.
+    homepage : str, default ""
+        Address of the makers' page. `featbench data info` shows all three.
+    downloads : tuple of Download, default ()
+        The files that `featbench data fetch` downloads.
+    content : str, default ""
+        The fingerprint of a sound copy, which `featbench data verify` compares with that of the copy at hand; "" where
+        none is known.
+    labelled : bool, default True
+        False for a set of unlabelled images alone: it has a `pool`, and `load` raises a `DataError`.
+
+    See Also
+    --------
+    FileDataset : the base of data sets that are made of files.
+
+    Notes
+    -----
+    The docstring of the class is what `featbench data list` and `featbench data info` say of the data set.
     """
 
     name: ClassVar[str]
@@ -49,68 +75,171 @@ class Dataset(ABC):
 
     @abstractmethod
     def fingerprint(self, data_dir: Path | None) -> str:
-        """Return a hash of the data that is cheap to compute; a `DataError` names what is missing."""
+        """Return a hash of the data, which stored results depend on.
+
+        Other data must give another fingerprint. It is computed in every run, so it should cost much less than
+        `load`.
+
+        Parameters
+        ----------
+        data_dir : Path or None
+            The data folder (`--data-dir`, `FEATBENCH_DATA`); None where none is set.
+
+        Returns
+        -------
+        str
+            A string that stands for the data, as a SHA-256 in hexadecimal digits.
+
+        Raises
+        ------
+        DataError
+            If the data is not at hand: the message names what is missing.
+        """
 
     @abstractmethod
     def load(self, data_dir: Path | None) -> Images:
-        """Read the images; a `DataError` names the file that is missing or damaged."""
+        """Read the labelled images.
+
+        Parameters
+        ----------
+        data_dir : Path or None
+            The data folder (`--data-dir`, `FEATBENCH_DATA`); None where none is set.
+
+        Returns
+        -------
+        Images
+            All images of the data set, in an order that never changes: draws refer to positions in it.
+
+        Raises
+        ------
+        DataError
+            If a file is missing or damaged: the message names it.
+        """
 
     def of(self, argument: str) -> Dataset:
-        """Return the data set that `name:argument` stands for, as `folder:PATH` does."""
+        """Return the data set that `name:argument` stands for, as `folder:PATH` does.
+
+        Parameters
+        ----------
+        argument : str
+            What follows the colon.
+
+        Returns
+        -------
+        Dataset
+            A data set of its own, with the same `name`.
+
+        Raises
+        ------
+        UsageError
+            If it takes no argument, as is the default, or not this one.
+        """
         raise UsageError(f"data set {self.name} takes no argument: write {self.name}, not {self.name}:{argument}")
 
     def pool(self, data_dir: Path | None) -> Sequence[Pixels]:
-        """Return the set's unlabelled images, for `--unlabelled`; a `DataError` if it has none."""
+        """Return the unlabelled images, which `--unlabelled NAME` learns filters from.
+
+        Parameters
+        ----------
+        data_dir : Path or None
+            The data folder (`--data-dir`, `FEATBENCH_DATA`); None where none is set.
+
+        Returns
+        -------
+        sequence of ndarray
+            Images as `Images.pixels` holds them; a sequence may read an image when it is asked for.
+
+        Raises
+        ------
+        DataError
+            If the set has none, as is the default, or a file is missing or damaged.
+        """
         raise DataError(f"data set {self.name} has no unlabelled images")
 
     def remarks(self, data_dir: Path | None) -> list[str]:
-        """Return what else is worth saying of the copy at hand, as files that were ignored."""
+        """Return what else a user should know of the copy at hand, as files that were ignored.
+
+        Parameters
+        ----------
+        data_dir : Path or None
+            The data folder (`--data-dir`, `FEATBENCH_DATA`); None where none is set.
+
+        Returns
+        -------
+        list of str
+            One line each, which `featbench data info` and `featbench data verify` print; none by default.
+        """
         return []
 
 
 class FileDataset(Dataset):
-    """A data set that is made of files."""
+    """A data set that is made of files: its fingerprint is a hash of their names and contents.
+
+    A plugin implements `files` and `load`. The files may lie anywhere: a copy in another folder has the same
+    fingerprint. Each is read through once a run, for its hash.
+
+    Attributes
+    ----------
+    name, source, licence, homepage, downloads, content, labelled
+        As those of `Dataset`.
+    """
 
     @abstractmethod
     def files(self, data_dir: Path | None) -> list[Path]:
-        """Return the files that it reads, in a fixed order; a `DataError` names what is missing."""
+        """Return the files that the data set reads.
+
+        Parameters
+        ----------
+        data_dir : Path or None
+            The data folder (`--data-dir`, `FEATBENCH_DATA`); None where none is set.
+
+        Returns
+        -------
+        list of Path
+            The files, all of which exist, in an order that never changes.
+
+        Raises
+        ------
+        DataError
+            If a file is not at hand: the message names it and where it was looked for.
+        """
 
     def fingerprint(self, data_dir: Path | None) -> str:
-        """Return a hash of the names of the files and of what is in them, wherever they lie."""
-        return files_hash(self.files(data_dir))
+        """Return a hash of the names and the contents of the files.
+
+        Parameters
+        ----------
+        data_dir : Path or None
+            The data folder (`--data-dir`, `FEATBENCH_DATA`); None where none is set.
+
+        Returns
+        -------
+        str
+            A SHA-256 in hexadecimal digits.
+
+        Raises
+        ------
+        DataError
+            If a file is not at hand.
+        """
+        return hash_files(self.files(data_dir))
 
 
-def files_hash(files: Sequence[Path], root: Path | None = None) -> str:
+def hash_files(files: Sequence[Path], root: Path | None = None) -> str:
     """Return a hash of the names of files (with `root`: their paths below it) and of their contents, in this order."""
     digest = hashlib.sha256()
     for path in files:
         name = path.name if root is None else path.relative_to(root).as_posix()
+        # No name holds a NUL and no hash a line break: two lists of files never come to the same bytes.
         digest.update(f"{name}\0{file_hash(path)}\n".encode())
     return digest.hexdigest()
 
 
-def find_file(data_dir: Path | None, dataset: str, folder: str, *names: str) -> Path:
-    """Return the first file of these names in `folder` below the data folder, or in the data folder itself.
-
-    Raises `DataError` with the places where it was looked for.
-    """
-    if data_dir is None:
-        raise DataError(
-            f"data set {dataset} needs {names[0]}: set FEATBENCH_DATA or --data-dir to the folder of your data sets "
-            f"(`featbench data fetch {dataset}` downloads it)"
-        )
-    for place in (data_dir / folder, data_dir):
-        for name in names:
-            if (place / name).is_file():
-                return place / name
-    raise DataError(
-        f"data set {dataset}: {names[0]} is neither in {data_dir / folder} nor in {data_dir}: put it there, set "
-        f"--data-dir, or `featbench data fetch {dataset}`"
-    )
-
-
 def check_images(name: str, images: Images) -> Images:
-    """Hold a data set to its contract: as many labels as images, labels within the classes."""
+    """Return the images of a data set if they keep the contract, else raise a `DataError` that names the data set.
+
+    There must be images, as many labels as images, as many marks in `test`, and labels that are indices of classes.
+    """
     count = len(images.pixels)
     if count == 0:
         raise DataError(f"data set {name} holds no images")
@@ -126,8 +255,11 @@ def check_images(name: str, images: Images) -> Images:
 
 
 @contextmanager
-def reading(name: str) -> Iterator[None]:
-    """Turn whatever a data set raises while it is read into a `DataError` that names it."""
+def wrap_errors(name: str) -> Iterator[None]:
+    """Turn whatever a data set's own code raises into a `DataError` that names the data set.
+
+    featbench's own errors pass: they say what is wrong already. A plugin's bug thus costs one line, not a traceback.
+    """
     try:
         yield
     except FeatbenchError:
@@ -137,7 +269,7 @@ def reading(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def blaming(whose: str) -> Iterator[None]:
+def prefix_errors(whose: str) -> Iterator[None]:
     """Put the name of a data set or a file before a `DataError` that does not give it."""
     try:
         yield

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from featbench.data.dataset import files_hash
+from featbench.data.dataset import hash_files
 from featbench.errors import DataError
 from featbench.types import Pixels
 
@@ -41,7 +41,7 @@ def image_files(folder: Path) -> list[Path]:
 
 def folder_fingerprint(folder: Path) -> str:
     """Return a hash of the names and contents of a folder's images."""
-    return files_hash(image_files(folder), folder)
+    return hash_files(image_files(folder), folder)
 
 
 def read_image(path: Path) -> Pixels:

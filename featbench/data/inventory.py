@@ -6,7 +6,6 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,14 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featbench.data.archive import extract
-from featbench.data.dataset import Dataset, Download, FileDataset, blaming, check_images, reading
+from featbench.data.dataset import Dataset, Download, FileDataset, check_images, prefix_errors, wrap_errors
 from featbench.data.download import download, has_checksum
+from featbench.data.parallel import map_images
 from featbench.data.prepare import convert_to_grey
 from featbench.errors import DataError, FeatbenchError, UsageError
 from featbench.types import Images, Pixels
-
-BLOCK = 64
-"""Images that one thread reads at a time."""
 
 LISTED = 10
 """Classes that are named in a description."""
@@ -50,7 +47,7 @@ class Verification:
 
 def require_here(name: str, dataset: Dataset, data_dir: Path | None) -> None:
     """Raise a `DataError` that says what is missing, if a data set is not at hand; files are looked for, not read."""
-    with reading(name):
+    with wrap_errors(name):
         if isinstance(dataset, FileDataset):
             dataset.files(data_dir)
         else:
@@ -94,18 +91,18 @@ def describe(name: str, dataset: Dataset, data_dir: Path | None) -> Iterator[tup
         yield "not here", absent
         return
     if isinstance(dataset, FileDataset):
-        with reading(name):
+        with wrap_errors(name):
             yield "here", _whereabouts(dataset.files(data_dir))
     if dataset.labelled:
         yield from _describe_images(load(name, dataset, data_dir))
-    with reading(name):
+    with wrap_errors(name):
         for remark in dataset.remarks(data_dir):
             yield "remark", remark
 
 
 def load(name: str, dataset: Dataset, data_dir: Path | None) -> Images:
     """Load a data set and hold it to its contract."""
-    with reading(name):
+    with wrap_errors(name):
         return check_images(name, dataset.load(data_dir))
 
 
@@ -177,7 +174,7 @@ def _describe_images(images: Images) -> Iterator[tuple[str, str]]:
     counts = _counts(images)
     sizes = "of sizes that `featbench data verify` finds"
     if isinstance(images.pixels, np.ndarray):
-        sizes = _range_of({(images.pixels.shape[1:], str(images.pixels.dtype))})
+        sizes = _describe_kinds({(images.pixels.shape[1:], str(images.pixels.dtype))})
     yield "images", f"{len(images.pixels)}, {sizes}"
     more = ", …" if len(images.classes) > LISTED else ""
     yield "classes", f"{len(images.classes)}: {', '.join(images.classes[:LISTED])}{more}"
@@ -219,7 +216,7 @@ def _verify_files(name: str, dataset: Dataset, data_dir: Path | None, found: Ver
 def _verify_content(name: str, dataset: Dataset, data_dir: Path | None, found: Verification, progress: Progress) -> str:
     progress("reading the files", 0, 1)
     try:
-        with reading(name):
+        with wrap_errors(name):
             fingerprint = dataset.fingerprint(data_dir)
             found.notes += dataset.remarks(data_dir)
     except DataError as error:
@@ -252,7 +249,7 @@ def _verify_pool(name: str, dataset: Dataset, data_dir: Path | None, found: Veri
     if type(dataset).pool is Dataset.pool:
         return
     try:
-        with reading(name):
+        with wrap_errors(name):
             pool = dataset.pool(data_dir)
     except DataError as error:
         found.notes.append(str(error))  # only what learns filters from it misses it
@@ -261,34 +258,27 @@ def _verify_pool(name: str, dataset: Dataset, data_dir: Path | None, found: Veri
 
 
 def _read_all(name: str, what: str, pixels: Sequence[Pixels] | Pixels, found: Verification, progress: Progress) -> None:
-    """Read every image, and note which sizes and kinds there are."""
-    read, kinds = 0, set()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # An exception ends the iteration, and with it what has not begun: who interrupts does not wait for the rest.
-        for block in pool.map(partial(_read_block, name, what, pixels), range(0, len(pixels), BLOCK)):
-            read += len(block)
-            found.problems += [image for image in block if isinstance(image, str)]
-            kinds |= {image for image in block if not isinstance(image, str)}
-            progress(f"reading {what}s", read, len(pixels))
+    """Read every image, and note which sizes and kinds there are, and what is wrong with which image."""
+    count = len(pixels)
+    read = map_images(partial(_read_image, name, what, pixels), count, partial(progress, f"reading {what}s"))
+    found.problems += [image for image in read if isinstance(image, str)]
+    kinds = {image for image in read if not isinstance(image, str)}
     if kinds:
-        found.notes.append(f"{what}s: {len(pixels)}, {_range_of(kinds)}")
+        found.notes.append(f"{what}s: {count}, {_describe_kinds(kinds)}")
 
 
-def _read_block(name: str, what: str, pixels: Sequence[Pixels] | Pixels, start: int) -> list[str | Kind]:
-    """Return the shape and the type of some images, or what is wrong with them."""
-    found: list[str | Kind] = []
-    for index in range(start, min(start + BLOCK, len(pixels))):
-        try:
-            with blaming(f"{what} {index}"), reading(name):
-                image: NDArray[Any] = np.asarray(pixels[index])
-                convert_to_grey(image, index)
-                found.append((image.shape, str(image.dtype)))
-        except DataError as error:
-            found.append(str(error))
-    return found
+def _read_image(name: str, what: str, pixels: Sequence[Pixels] | Pixels, index: int) -> str | Kind:
+    """Return the shape and the type of an image, or what is wrong with it."""
+    try:
+        with prefix_errors(f"{what} {index}"), wrap_errors(name):
+            image: NDArray[Any] = np.asarray(pixels[index])
+            convert_to_grey(image, index)  # refuses what no protocol can prepare
+            return image.shape, str(image.dtype)
+    except DataError as error:
+        return str(error)
 
 
-def _range_of(kinds: set[Kind]) -> str:
+def _describe_kinds(kinds: set[Kind]) -> str:
     heights, widths = ({shape[side] for shape, _ in kinds} for side in (0, 1))
     colours = {len(shape) > 2 for shape, _ in kinds}
     colour = "grey or in colour" if len(colours) > 1 else "in colour" if colours.pop() else "grey"

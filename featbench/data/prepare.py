@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from featbench.data.image_files import ImageFiles
+from featbench.data.parallel import map_images
 from featbench.errors import DataError
 from featbench.types import Images, IntArray, Pixels
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
 """Weights of red, green and blue: ITU-R BT.601, as Pillow's conversion to "L"; the papers do not give theirs."""
-
-BLOCK = 64
-"""Images in one task of the thread pool: enough to hide the cost of a task, few enough for progress to move."""
 
 Progress = Callable[[str, int, int], None]
 """Receives what is being done, how many images are finished, and out of how many."""
@@ -84,22 +81,15 @@ def prepare(
     shorter than `least` in the end, is found before anything is raised: then a `DataError` names them all, or with
     `skip_bad` they are left out and described in `left_out`.
     """
-    starts = range(0, len(images.pixels), BLOCK)
-    prepared: list[Pixels | DataError] = []
-    # Threads serve here although Python runs one at a time: Pillow decodes and resizes without the interpreter lock.
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        # `map` yields the blocks in order, whichever is finished first.
-        for block in pool.map(lambda start: _prepare_block(images.pixels, start, size, channels, least), starts):
-            prepared += block
-            if progress is not None:
-                progress("reading images", len(prepared), len(images.pixels))
-    finally:
-        # An interrupt ends the blocks that have begun and drops the others, instead of reading the whole data set.
-        pool.shutdown(cancel_futures=True)
+    count = len(images.pixels)
+    prepared = map_images(
+        lambda index: _prepare_image(images.pixels, index, size, channels, least),
+        count,
+        None if progress is None else partial(progress, "reading images"),
+    )
     bad = [str(error) for error in prepared if isinstance(error, DataError)]
-    if len(bad) == len(prepared) or (bad and not skip_bad):
-        raise DataError(_describe_bad_images(bad, len(prepared)))
+    if len(bad) == count or (bad and not skip_bad):
+        raise DataError(_describe_bad_images(bad, count))
     kept = np.array([not isinstance(image, DataError) for image in prepared])
     pixels = PackedImages.pack([image for image in prepared if not isinstance(image, DataError)])
     test = None if images.test is None else images.test[kept]
@@ -114,13 +104,6 @@ def _describe_bad_images(bad: Sequence[str], count: int) -> str:
         return f"{bad[0]}; mend or remove it, or leave it out with --skip-bad-images"
     advice = "mend or remove them, or leave them out with --skip-bad-images"
     return f"{len(bad)} of {count} images cannot be used: {advice}{listed}"
-
-
-def _prepare_block(
-    pixels: Sequence[Pixels] | Pixels, start: int, size: int | None, channels: int, least: int
-) -> list[Pixels | DataError]:
-    stop = min(start + BLOCK, len(pixels))
-    return [_prepare_image(pixels, index, size, channels, least) for index in range(start, stop)]
 
 
 def _prepare_image(

@@ -7,13 +7,14 @@ from typing import ClassVar
 
 from featbench.data.class_folders import ClassFolderDataset
 from featbench.data.dataset import Dataset, Download
+from featbench.data.folder import find_folder
 from featbench.errors import DataError
 from featbench.hookspecs import hookimpl
 
 FOLDER = "101_ObjectCategories"
 
-PLACES = ("caltech101", "caltech101/caltech-101", "caltech-101", "")
-"""Where the folder may lie below the data folder."""
+PARENTS = ("caltech101", "caltech101/caltech-101", "caltech-101", "")
+"""Folders below the data folder that may hold it: where the archive is extracted, by featbench or by hand."""
 
 
 class Caltech101(ClassFolderDataset):
@@ -40,13 +41,13 @@ class Caltech101(ClassFolderDataset):
                 f"data set {self.name} needs the folder {FOLDER}: set FEATBENCH_DATA or --data-dir to the folder that "
                 f"holds it, or caltech101/{FOLDER} (`featbench data fetch {self.name}` downloads it)"
             )
-        for place in PLACES:
-            if (data_dir / place / FOLDER).is_dir():
-                return data_dir / place / FOLDER
-        raise DataError(
-            f"data set {self.name}: there is no folder {data_dir / PLACES[0] / FOLDER}, nor {data_dir / FOLDER}: "
-            f"put it there, set --data-dir, or `featbench data fetch {self.name}`"
-        )
+        found = find_folder(data_dir, [Path(parent, FOLDER) for parent in PARENTS])
+        if found is None:
+            raise DataError(
+                f"data set {self.name}: there is no folder {data_dir / PARENTS[0] / FOLDER}, nor {data_dir / FOLDER}: "
+                f"put it there, set --data-dir, or `featbench data fetch {self.name}`"
+            )
+        return found
 
 
 class Caltech101Objects(Caltech101):

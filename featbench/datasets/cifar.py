@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from featbench.data.binary_files import check_labels, map_records, read_names
-from featbench.data.dataset import Dataset, Download, FileDataset, find_file
+from featbench.data.dataset import Dataset, Download, FileDataset
+from featbench.data.folder import find_file
 from featbench.hookspecs import hookimpl
 from featbench.types import Images
 

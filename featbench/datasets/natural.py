@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from featbench.data.dataset import Dataset, FileDataset
+from featbench.data.folder import find_folder
 from featbench.data.image_files import ImageFiles, image_files
 from featbench.errors import DataError
 from featbench.hookspecs import hookimpl
 from featbench.types import Images, Pixels
 
-PLACES = ("bsds500/train", "bsds500", "BSDS500/data/images/train", "BSR/BSDS500/data/images/train")
+CANDIDATES = ("bsds500/train", "bsds500", "BSDS500/data/images/train", "BSR/BSDS500/data/images/train")
 """Where the photographs may lie below the data folder."""
 
 
@@ -32,12 +33,11 @@ class Berkeley(FileDataset):
                 "data set berkeley: set FEATBENCH_DATA or --data-dir to the folder of your data sets, or give a folder "
                 "of photographs to --unlabelled"
             )
-        for place in PLACES:
-            if (data_dir / place).is_dir():
-                return image_files(data_dir / place)
-        raise DataError(
-            f"data set berkeley: there is no folder {data_dir / PLACES[0]}, nor any of {', '.join(PLACES[1:])}"
-        )
+        found = find_folder(data_dir, CANDIDATES)
+        if found is None:
+            others = ", ".join(CANDIDATES[1:])
+            raise DataError(f"data set berkeley: there is no folder {data_dir / CANDIDATES[0]}, nor any of {others}")
+        return image_files(found)
 
     def load(self, data_dir: Path | None) -> Images:
         """Refuse: there is nothing to classify."""

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featbench.data.binary_files import check_counts, check_labels, read_bytes
-from featbench.data.dataset import Dataset, Download, FileDataset, find_file
+from featbench.data.dataset import Dataset, Download, FileDataset
+from featbench.data.folder import find_file
 from featbench.errors import DataError
 from featbench.hookspecs import hookimpl
 from featbench.types import Images

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featbench.data.binary_files import check_counts, check_labels, map_records, read_names
-from featbench.data.dataset import Dataset, Download, FileDataset, find_file
+from featbench.data.dataset import Dataset, Download, FileDataset
+from featbench.data.folder import find_file
 from featbench.hookspecs import hookimpl
 from featbench.types import Images, Pixels
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featbench.data.binary_files import check_labels, read_bytes
-from featbench.data.dataset import Dataset, Download, FileDataset, blaming, find_file
+from featbench.data.dataset import Dataset, Download, FileDataset, prefix_errors
+from featbench.data.folder import find_file
 from featbench.errors import DataError
 from featbench.hookspecs import hookimpl
 from featbench.types import Images
@@ -91,7 +92,7 @@ def read_digits(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
     Raises `DataError` naming the file if it is damaged or holds anything else.
     """
-    with blaming(str(path)):
+    with prefix_errors(str(path)):
         variables = read_variables(read_bytes(path))
         for name, sides in VARIABLES.items():
             _check_variable(name, sides, variables)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from featbench.data.dataset import reading
+from featbench.data.dataset import wrap_errors
 from featbench.data.image_files import ImageFiles, image_files
 from featbench.registry import Registry
 from featbench.types import Pixels
@@ -27,6 +27,6 @@ def pool_name(unlabelled: str) -> str:
 def unlabelled_images(name: str, registry: Registry, data_dir: Path | None) -> Sequence[Pixels]:
     """Return the unlabelled images of a data set, or those of a folder."""
     if name in registry.names("datasets"):
-        with reading(name):
+        with wrap_errors(name):
             return registry.dataset(name).pool(data_dir)
     return ImageFiles(image_files(Path(name)))

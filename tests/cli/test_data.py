@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featbench.data.dataset import files_hash
+from featbench.data.dataset import hash_files
 from featbench.registry import Registry
 
 SHAPES = '''
@@ -134,7 +134,7 @@ def fingerprint(tmp_path):
     contents = {"names.txt": NAMES, **IMAGES}
     for name, content in contents.items():
         (folder / name).write_bytes(content)
-    return files_hash([folder / name for name in contents])
+    return hash_files([folder / name for name in contents])
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def test_values_that_are_not_finite_are_refused_in_colour_too(bad):
 
 @pytest.mark.parametrize("shape", [(3, 3, 4), (3, 3, 1), (3,), (0, 3, 3)])
 def test_what_is_neither_grey_nor_rgb_is_refused(shape):
-    with pytest.raises(DataError, match="expected .height, width. grey or .height, width, 3. RGB"):
+    with pytest.raises(DataError, match=r"expected \[height, width\] grey or \[height, width, 3\] RGB"):
         convert_to_rgb(np.zeros(shape, dtype=np.uint8))
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from featbench.data import inventory
-from featbench.data.dataset import Dataset, Download, FileDataset, files_hash
+from featbench.data.dataset import Dataset, Download, FileDataset, hash_files
 from featbench.data.inventory import about, describe, fetch, missing, require_here, summary, verify
 from featbench.errors import DataError, UsageError
 from featbench.types import Images
@@ -271,7 +271,7 @@ def test_files_are_compared_with_what_was_published(check, tmp_path):
 
 def test_a_fingerprint_that_cannot_be_had_is_a_problem(check, tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"x")
-    assert check(Files(), tmp_path).summary.endswith(f"fingerprint {files_hash([tmp_path / 'file'])}: sound")
+    assert check(Files(), tmp_path).summary.endswith(f"fingerprint {hash_files([tmp_path / 'file'])}: sound")
     monkeypatch.setattr(Files, "fingerprint", lambda *_: 1 / 0)
     assert check(Files(), tmp_path).problems == ["data set set cannot be read: ZeroDivisionError: division by zero"]
 

@@ -213,7 +213,7 @@ def test_pixels_of_the_data_set_are_left_alone_and_nothing_is_warned_about(prepr
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_pixel_that_is_not_finite_is_refused_with_the_image_named(bad, monkeypatch):
-    monkeypatch.setattr("featbench.data.prepare.BLOCK", 2)
+    monkeypatch.setattr("featbench.data.parallel.BLOCK", 2)
     pixels = picture(5, 6, 6).astype(np.float64)
     pixels[3, 2, 2] = bad
     for images in (pixels, list(pixels)):

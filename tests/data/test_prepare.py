@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hn
 from PIL import Image
 
-from featbench.data import prepare as module
 from featbench.data.image_files import ImageFiles
 from featbench.data.prepare import PackedImages, convert_to_grey, prepare, resize
 from featbench.errors import DataError
@@ -98,7 +97,7 @@ def test_an_image_is_made_grey_before_it_is_resized():
 
 @pytest.mark.parametrize("size", [None, 9, 40])
 def test_images_are_prepared_one_by_one_in_their_order(size, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 3)
+    monkeypatch.setattr("featbench.data.parallel.BLOCK", 3)
     pixels = [picture(8 + number, 20 - number, seed=number) for number in range(11)]
     prepared = prepare(labelled(pixels, test=np.arange(11) > 6), size)
     assert len(prepared.pixels) == 11
@@ -124,7 +123,7 @@ class Slow(ImageFiles):
 @pytest.mark.parametrize("threads", [1, 4])
 def test_threads_play_no_part_in_the_result(files, monkeypatch, threads):
     alone = prepare(labelled(ImageFiles(files)), 9)
-    monkeypatch.setattr(module, "BLOCK", 2)
+    monkeypatch.setattr("featbench.data.parallel.BLOCK", 2)
     monkeypatch.setattr("os.cpu_count", lambda: threads)
     Slow.threads.clear()
     files[1].write_bytes(b"")
@@ -138,7 +137,7 @@ def test_threads_play_no_part_in_the_result(files, monkeypatch, threads):
 
 
 def test_progress_counts_the_images_up_to_all_of_them(monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 4)
+    monkeypatch.setattr("featbench.data.parallel.BLOCK", 4)
     told = []
     prepare(labelled(picture(10, 5, 5)), None, progress=lambda *step: told.append(step))
     assert told == [("reading images", done, 10) for done in (4, 8, 10)]
@@ -185,7 +184,7 @@ def test_a_readable_image_with_the_ending_of_another_format_is_read(files):
 
 
 def test_all_bad_files_are_named_at_once_with_what_can_be_done(files, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 2)
+    monkeypatch.setattr("featbench.data.parallel.BLOCK", 2)
     for index in (1, 6, 11):
         files[index].write_bytes(b"bad")
     with pytest.raises(DataError) as caught:

@@ -7,14 +7,14 @@ import pytest
 from helpers.images import image_folder
 from PIL import Image
 
-from featbench.datasets.caltech101 import FOLDER, PLACES, Caltech101, Caltech101Objects
+from featbench.datasets.caltech101 import FOLDER, PARENTS, Caltech101, Caltech101Objects
 from featbench.errors import DataError
 from featbench.registry import Registry
 
 REAL = Path(os.environ.get("FEATBENCH_DATA") or "nowhere")
 
 with_data = pytest.mark.skipif(
-    not any((REAL / place / FOLDER).is_dir() for place in PLACES), reason="FEATBENCH_DATA has no Caltech-101"
+    not any((REAL / parent / FOLDER).is_dir() for parent in PARENTS), reason="FEATBENCH_DATA has no Caltech-101"
 )
 
 
@@ -27,9 +27,9 @@ def tree(folder):
     return root
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_the_folder_is_found_wherever_it_is_unpacked(tmp_path, place):
-    root = tree(tmp_path / place)
+@pytest.mark.parametrize("parent", PARENTS)
+def test_the_folder_is_found_wherever_it_is_unpacked(tmp_path, parent):
+    root = tree(tmp_path / parent)
     assert Caltech101().root(tmp_path) == root
     images = Caltech101().load(tmp_path)
     assert images.classes == ("BACKGROUND_Google", "Faces", "ant")
@@ -39,9 +39,9 @@ def test_the_folder_is_found_wherever_it_is_unpacked(tmp_path, place):
 
 
 def test_place_of_the_folder_is_no_part_of_the_fingerprint(tmp_path):
-    for place in PLACES:
-        tree(tmp_path / "copy" / place)
-    found = {Caltech101().fingerprint(tmp_path / "copy" / place) for place in PLACES}
+    for parent in PARENTS:
+        tree(tmp_path / "copy" / parent)
+    found = {Caltech101().fingerprint(tmp_path / "copy" / parent) for parent in PARENTS}
     assert len(found) == 1
     (tmp_path / "copy" / FOLDER / "ant" / "0.png").unlink()
     assert Caltech101().fingerprint(tmp_path / "copy") in found

@@ -8,7 +8,7 @@ from PIL import Image
 
 from featbench.data.inventory import verify
 from featbench.data.maps import Preprocessing
-from featbench.datasets.natural import PLACES, Berkeley
+from featbench.datasets.natural import CANDIDATES, Berkeley
 from featbench.errors import DataError
 from featbench.experiment.steps import Steps
 from featbench.experiment.unlabelled import unlabelled_images
@@ -17,13 +17,13 @@ from featbench.registry import Registry
 REAL = Path(os.environ.get("FEATBENCH_DATA") or "nowhere")
 
 with_data = pytest.mark.skipif(
-    not any((REAL / place).is_dir() for place in PLACES), reason="FEATBENCH_DATA has no photographs of BSDS500"
+    not any((REAL / folder).is_dir() for folder in CANDIDATES), reason="FEATBENCH_DATA has no photographs of BSDS500"
 )
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_photographs_are_found_wherever_they_are_unpacked(tmp_path, place):
-    folder = image_folder(tmp_path / place, 3, (6, 5))
+@pytest.mark.parametrize("candidate", CANDIDATES)
+def test_photographs_are_found_wherever_they_are_unpacked(tmp_path, candidate):
+    folder = image_folder(tmp_path / candidate, 3, (6, 5))
     pool = Berkeley().pool(tmp_path)
     assert len(pool) == 3
     for number, pixels in enumerate(pool):
@@ -64,9 +64,9 @@ def test_photographs_that_are_missing_are_said_with_the_places(tmp_path):
         Berkeley().pool(None)
     with pytest.raises(DataError) as caught:
         Berkeley().pool(tmp_path)
-    for place in PLACES:
-        assert place in str(caught.value)
-    image_folder(tmp_path / PLACES[0], 0, (6, 5))
+    for folder in CANDIDATES:
+        assert folder in str(caught.value)
+    image_folder(tmp_path / CANDIDATES[0], 0, (6, 5))
     with pytest.raises(DataError, match=r"bsds500/train holds no images"):
         Berkeley().pool(tmp_path)
 

@@ -10,12 +10,12 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import featbench.features.descriptors as module
-from featbench.datasets.caltech101 import FOLDER, PLACES
+from featbench.datasets.caltech101 import FOLDER, PARENTS
 from featbench.features.descriptors import HOG, SIFT, dense_hog, dense_sift
 from featbench.stages.oriented_gradients import compute_cell_weights, normalise
 
 REAL = Path(os.environ.get("FEATBENCH_DATA") or "nowhere")
-CALTECH = next((REAL / place / FOLDER for place in PLACES if (REAL / place / FOLDER).is_dir()), None)
+CALTECH = next((REAL / parent / FOLDER for parent in PARENTS if (REAL / parent / FOLDER).is_dir()), None)
 
 
 def noise(*shape, seed=0, dtype=torch.float32):
