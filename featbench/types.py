@@ -10,19 +10,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.floating[Any]]
+
 IntArray = NDArray[np.int64]
+
 Pixels = NDArray[np.uint8] | NDArray[np.floating[Any]]
+"""One image, [height, width] grey or [height, width, 3] RGB; or several of one size, [n, ...]."""
 
 Status = Literal["ok", "failed", "skipped", "not run"]
+"""How far a cell came: skipped by a refusal that was known before it began, failed by an error while it ran."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images as a data set gives them.
+    """Labelled images as a data set gives them, before any preprocessing.
 
-    pixels: n images, each [height, width] grey or [height, width, 3] RGB, uint8 or floating point; one array where all
-    have one size, else a sequence, which may read an image when it is asked for it. labels: [n], indices into
-    `classes`. `test` marks the images of the set's own test split, [n] bool, or is None where the set has none.
+    Parameters
+    ----------
+    pixels : ndarray or sequence of ndarray
+        n images, each [height, width] grey or [height, width, 3] RGB, uint8 or floating point, in any unit: a
+        protocol's preprocessing usually standardises them. One array [n, height, width(, 3)] where all have one size,
+        else a sequence, which may read an image when it is asked for it, from several threads at once.
+    labels : ndarray of int
+        [n], each an index into `classes`.
+    classes : tuple of str
+        The names of the classes.
+    test : ndarray of bool or None, default None
+        [n], True for the images of the data set's own test split; None where it has none.
+
+    Notes
+    -----
+    Nothing is checked when it is made. A data set whose images break the contract is refused with a `DataError` when it
+    is loaded.
     """
 
     pixels: Sequence[Pixels] | Pixels
@@ -35,8 +53,8 @@ class Images:
 class Split:
     """One draw: indices of the training and test images, and which training images serve as validation.
 
-    train: [t] sorted indices. validation: [t] bool, True where the training image is held out while something is
-    chosen. test: [m] sorted indices, disjoint from train.
+    train: [t] sorted indices. validation: [t] bool, True where the training image is held out while hyper-parameters
+    are chosen. test: [m] sorted indices, disjoint from train.
     """
 
     train: IntArray
@@ -46,15 +64,19 @@ class Split:
 
 @dataclass(frozen=True)
 class Score:
-    """The metric's name and its value in percent."""
+    """The metric's name, its value, and the unit of that: "%" for percent, "" for a number without unit."""
 
     metric: str
     value: float
+    unit: str
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """What a cell cost, wherever its parts were computed: seconds spent learning, refining, extracting, classifying."""
+    """What a cell cost: seconds spent learning, refining, extracting and classifying.
+
+    A part that was read from the store counts what its first computation took.
+    """
 
     learn: float = 0.0
     refine: float = 0.0
@@ -69,10 +91,12 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Result:
-    """What a cell gave. `key` is the hash of everything that decides the outcome.
+    """What a cell gave.
 
-    predictions: [m] class indices of the test images, in the order of the split; None unless status is ok.
-    report: chosen hyper-parameters, solver objective, iterations, convergence. message: why it failed or was skipped.
+    key: the hash of everything that decides the outcome. predictions: [m] class indices of the test images, in the
+    order of the split; None unless status is ok. report: chosen hyper-parameters, the solver's objective, iterations
+    and convergence. message: why the cell failed or was skipped. traceback: where it failed. provenance: the key of
+    the record of the run that computed it.
     """
 
     key: str

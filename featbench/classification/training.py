@@ -1,4 +1,4 @@
-"""Training a classifier on the features of a draw, and choosing between its parameters' values on validation images."""
+"""Training a classifier on the features of a draw; of several classifiers, choosing one on validation images."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ from featbench.features.rows import LocalMaps, PackedMaps, Rows
 from featbench.types import IntArray
 
 HELD_OUT = 1 / 6
-"""Part of the training images on which a classifier may choose while its own parameters are being chosen on others."""
+"""Part of the images that a candidate receives as its own validation images, while the candidates are compared.
+
+The real validation images judge the candidates, so a candidate that chooses something itself must choose on others.
+"""
 
 
 @dataclass(frozen=True)
-class Training:
-    """What a classifier is trained on: features of t images, their labels [t], and which of them validate, [t] bool."""
+class TrainingData:
+    """What a classifier is trained on: features of t images, their labels [t] in range(classes), and a seed.
+
+    validation: [t] bool, the images to choose hyper-parameters on.
+    """
 
     features: Rows | PackedMaps
     labels: IntArray
@@ -29,84 +35,93 @@ class Training:
     classes: int
     seed: int
 
-    def select(self, chosen: NDArray[np.bool_]) -> Training:
-        """Return some of the images, another part of which validates."""
+    def select(self, chosen: NDArray[np.bool_]) -> TrainingData:
+        """Return the chosen images alone, `HELD_OUT` of which are marked for validation."""
         indices = np.flatnonzero(chosen)
         labels = self.labels[chosen]
         validation = hold_out(labels, HELD_OUT, self.seed)
-        return Training(self.features.select(indices), labels, validation, self.classes, self.seed)
+        return TrainingData(self.features.select(indices), labels, validation, self.classes, self.seed)
 
 
 @dataclass(frozen=True)
-class Classified:
-    """A trained classifier: its name, what predicts, and what is known of it."""
+class TrainedClassifier:
+    """A trained classifier: its name, its predictor, and the report of its training."""
 
     name: str
     predictor: Predictor | MapPredictor
     report: Mapping[str, Any]
 
     def predict(self, features: Rows | PackedMaps) -> IntArray:
-        """Return the class of each image; they are asked for some at a time."""
+        """Return the class of each image, [n]. The predictor receives some of the images at a time.
+
+        Raises `PluginError` if it does not return one class for each.
+        """
+        # Features may lie on disk and exceed the memory: blocks are read one after the other.
         if isinstance(self.predictor, MapPredictor):
-            blocks = _maps(features).blocks()
-            found = [_held(self.predictor.predict(block), len(block.grids), self.name) for block in blocks]
+            blocks = _as_maps(features).blocks()
+            found = [_require_one_each(self.predictor.predict(block), len(block.grids), self.name) for block in blocks]
         else:
-            rows = _rows(features, self.name).blocks()
-            found = [_held(self.predictor.predict(block), len(block), self.name) for block in rows]
+            rows = _require_rows(features, self.name).blocks()
+            found = [_require_one_each(self.predictor.predict(block), len(block), self.name) for block in rows]
         return np.concatenate(found)
 
 
-def train(classifiers: Mapping[str, AnyClassifier], training: Training, *, rate: bool = False) -> Classified:
-    """Train a classifier on all images; of several, by name, the one that does best on validation images.
+def train(classifiers: Mapping[str, AnyClassifier], training: TrainingData, *, rate: bool = False) -> TrainedClassifier:
+    """Train a classifier on all images: of several, by name, the one with the best accuracy on validation images.
 
-    Those are first trained on the other images alone. `rate` asks for a `validation_accuracy` in the report, which is
-    come by in the same way where the classifier gives none.
+    To be compared, each is trained on the other images alone; the best one, the first among equals, is then trained on
+    all. rate: whether the report must have a `validation_accuracy`; it is measured in the same way where the classifier
+    reports none.
     """
-    rated = {}
+    accuracies = {}
     if len(classifiers) > 1:
-        rated = {name: validation_accuracy(name, classifier, training) for name, classifier in classifiers.items()}
-    name = max(rated, key=lambda one: rated[one]) if rated else next(iter(classifiers))
-    found = _fit(name, classifiers[name], training)
-    if rated:
-        return replace(found, report={**found.report, "classifier": name, "validation_accuracy": rated[name]})
-    if rate and "validation_accuracy" not in found.report:
-        accuracy = validation_accuracy(name, classifiers[name], training)
-        return replace(found, report={**found.report, "validation_accuracy": accuracy})
-    return found
+        accuracies = {name: compute_validation_accuracy(name, one, training) for name, one in classifiers.items()}
+    name = max(accuracies, key=lambda one: accuracies[one]) if accuracies else next(iter(classifiers))
+    trained = _fit(name, classifiers[name], training)
+    if accuracies:
+        # In place of the accuracy that a classifier reports itself, which comes from another part of the images.
+        return replace(trained, report={**trained.report, "classifier": name, "validation_accuracy": accuracies[name]})
+    if rate and "validation_accuracy" not in trained.report:
+        accuracy = compute_validation_accuracy(name, classifiers[name], training)
+        return replace(trained, report={**trained.report, "validation_accuracy": accuracy})
+    return trained
 
 
-def validation_accuracy(name: str, classifier: AnyClassifier, training: Training) -> float:
-    """Return the accuracy in percent on validation images of a classifier that was trained on the others."""
-    found = _fit(name, classifier, training.select(~training.validation))
+def compute_validation_accuracy(name: str, classifier: AnyClassifier, training: TrainingData) -> float:
+    """Return the accuracy on validation images, in percent, of a classifier that is trained on the others."""
+    trained = _fit(name, classifier, training.select(~training.validation))
     held_out = np.flatnonzero(training.validation)
-    predictions = found.predict(training.features.select(held_out))
+    predictions = trained.predict(training.features.select(held_out))
     return 100 * float((predictions == training.labels[held_out]).mean())
 
 
-def _fit(name: str, classifier: AnyClassifier, training: Training) -> Classified:
+def _fit(name: str, classifier: AnyClassifier, training: TrainingData) -> TrainedClassifier:
     rest = (training.labels, training.validation, training.classes, training.seed)
     predictor: Predictor | MapPredictor
     if isinstance(classifier, MapClassifier):
-        predictor = classifier.fit(_maps(training.features), *rest)
+        predictor = classifier.fit(_as_maps(training.features), *rest)
     else:
-        predictor = classifier.fit(_rows(training.features, name).read(), *rest)
-    return Classified(name, predictor, predictor.report)
+        predictor = classifier.fit(_require_rows(training.features, name).read(), *rest)
+    return TrainedClassifier(name, predictor, predictor.report)
 
 
-def _maps(features: Rows | PackedMaps) -> LocalMaps:
-    return features.local() if isinstance(features, Rows) else features
+def _as_maps(features: Rows | PackedMaps) -> LocalMaps:
+    """Return features as local vectors: rows of images of one size hold them as well."""
+    return features.to_local_maps() if isinstance(features, Rows) else features
 
 
-def _rows(features: Rows | PackedMaps, name: str) -> Rows:
+def _require_rows(features: Rows | PackedMaps, name: str) -> Rows:
+    """Return features that are rows; raise `FeatureError` for those of images of several sizes."""
     if isinstance(features, Rows):
         return features
     raise FeatureError(
-        f"images of several sizes have features of several lengths, of which {name} can make nothing: take a "
-        "classifier of local vectors (pmk-svm), or a protocol that resizes and pads"
+        f"images of several sizes have features of several lengths, which {name} cannot take: take a classifier of "
+        "local vectors (pmk-svm), or a protocol that resizes and pads"
     )
 
 
-def _held(predictions: IntArray, count: int, name: str) -> IntArray:
+def _require_one_each(predictions: IntArray, count: int, name: str) -> IntArray:
+    """Return predictions as an array; raise `PluginError` unless there is one for each of `count` images."""
     found = np.asarray(predictions)
     if found.shape != (count,):
         raise PluginError(f"classifier {name} gave predictions of shape {found.shape} for {count} images")

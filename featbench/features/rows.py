@@ -11,15 +11,22 @@ import numpy as np
 from featbench.types import FloatArray, IntArray
 
 BLOCK_VALUES = 2**24
-"""Values of features that are read at once."""
+"""Values of features that are read at once: 64 MB in float32, however large the array on disk."""
 
 
 @dataclass(frozen=True)
 class LocalVectors:
-    """The maps of b images as local vectors.
+    """The maps of some images as local vectors: one vector of all maps at each position.
 
-    vectors: [p, maps], image after image; in an image, row after row of positions. grids: [b, 2], how many rows and
-    columns of positions each image has.
+    A `MapClassifier` receives them in blocks, from `LocalMaps.blocks`.
+
+    Parameters
+    ----------
+    vectors : ndarray of float
+        [p, maps], float16 or float32: the vectors of all positions, image after image; within an image, row after row
+        of positions, from left to right.
+    grids : ndarray of int
+        [b, 2], how many rows and columns of positions each of the b images has; their products add up to p.
     """
 
     vectors: FloatArray
@@ -27,7 +34,19 @@ class LocalVectors:
 
 
 class LocalMaps(ABC):
-    """The maps of images as local vectors, read some images at a time."""
+    """The maps of n images as local vectors, read some images at a time: all of them may not fit into the memory.
+
+    A `MapClassifier` receives them in place of rows of features; `len` gives n. Images may differ in size.
+
+    Attributes
+    ----------
+    grids : ndarray of int
+        [n, 2], how many rows and columns of positions each image has.
+
+    See Also
+    --------
+    LocalVectors : what `blocks` yields.
+    """
 
     @property
     @abstractmethod
@@ -36,11 +55,28 @@ class LocalMaps(ABC):
 
     @abstractmethod
     def select(self, chosen: IntArray) -> LocalMaps:
-        """Return some of the images."""
+        """Return some of the images, without reading them.
+
+        Parameters
+        ----------
+        chosen : ndarray of int
+            [m], positions of images, in the order in which they are wanted.
+
+        Returns
+        -------
+        LocalMaps
+            Those m images.
+        """
 
     @abstractmethod
     def blocks(self) -> Iterator[LocalVectors]:
-        """Yield the images in order, some at a time."""
+        """Read the images in order, some at a time.
+
+        Yields
+        ------
+        LocalVectors
+            The vectors of the next images, whole images at a time.
+        """
 
     def __len__(self) -> int:
         return len(self.grids)
@@ -70,11 +106,12 @@ class Rows:
 
     def blocks(self) -> Iterator[FloatArray]:
         """Yield the rows in order, some at a time."""
+        # Indexing by an array copies the rows, out of a memory map too: what is read of the disk is one block.
         step = max(1, BLOCK_VALUES // self.array.shape[1])
         for start in range(0, len(self), step):
             yield self.array[self.indices[start : start + step]]
 
-    def local(self) -> LocalMaps:
+    def to_local_maps(self) -> LocalMaps:
         """Return what the rows hold as local vectors."""
         return _RowMaps(self)
 
@@ -98,6 +135,7 @@ class _RowMaps(LocalMaps):
         """Yield the images in order."""
         maps, height, width = self.rows.maps
         for block in self.rows.blocks():
+            # A row holds map after map; a local vector holds the values of all maps at one position.
             vectors = block.reshape(len(block), maps, height * width).transpose(0, 2, 1).reshape(-1, maps)
             yield LocalVectors(vectors, np.tile(np.array([height, width], dtype=np.int64), (len(block), 1)))
 
@@ -106,7 +144,8 @@ class _RowMaps(LocalMaps):
 class PackedMaps(LocalMaps):
     """Local vectors of images of several sizes, in one array [p, maps] that may lie on disk.
 
-    starts: [n], the first of each image's vectors. sizes: [n, 2], its rows and columns. The array may hold more images.
+    starts: [n], the first of each image's vectors. sizes: [n, 2], its rows and columns. The array may hold other images
+    as well: `select` changes which are taken, not the array.
     """
 
     array: FloatArray
@@ -130,6 +169,8 @@ class PackedMaps(LocalMaps):
     def blocks(self) -> Iterator[LocalVectors]:
         """Yield the images in order."""
         counts = self.sizes.prod(axis=1)
+        # Each image belongs to the block in which its last value lies, counted over all images: a block thus has about
+        # BLOCK_VALUES values, and an image that alone has more is a block of its own.
         block = np.cumsum(counts * self.array.shape[1]) // BLOCK_VALUES
         for here in np.split(np.arange(len(counts)), np.flatnonzero(np.diff(block)) + 1):
             pieces = [self.array[self.starts[i] : self.starts[i] + counts[i]] for i in here]
@@ -158,9 +199,9 @@ class Extracted:
 
 @dataclass(frozen=True)
 class Features:
-    """Features of the training and the test images of one draw, float16 or float32.
+    """Features of the t training and the m test images of one draw, float16 or float32.
 
-    t and m rows of d; for images of several sizes, whose maps have several lengths, local vectors.
+    Rows of d values; for images of several sizes, whose maps have different lengths, local vectors.
     """
 
     train: Rows | PackedMaps

@@ -137,7 +137,7 @@ def test_seed_decides():
 def test_rows_of_images_of_one_size_are_the_same_as_local_vectors():
     maps, labels = blurred(30)
     rows = maps.array.reshape(30, 16, 3).transpose(0, 2, 1).reshape(30, -1)
-    local = Rows(rows, np.arange(30), (3, 4, 4)).local()
+    local = Rows(rows, np.arange(30), (3, 4, 4)).to_local_maps()
     assert fit(PmkSvm(codebook=5), local, labels).report == fit(PmkSvm(codebook=5), maps, labels).report
 
 

@@ -46,7 +46,7 @@ def test_rows_hold_the_maps_of_each_image_position_after_position(data):
     n, maps, height, width = (data.draw(st.integers(1, 4)) for _ in range(4))
     array = np.random.default_rng(n).normal(size=(n, maps, height, width)).astype(np.float32)
     chosen = data.draw(indices(n))
-    local = Extracted(array).take(chosen).local()
+    local = Extracted(array).take(chosen).to_local_maps()
     vectors, grids = joined(blocks_of(local, data.draw(st.integers(1, 60))))
     expected = [array[i, :, r, c] for i in chosen for r in range(height) for c in range(width)]
     assert np.array_equal(vectors, np.stack(expected))
@@ -60,9 +60,9 @@ def test_local_vectors_of_some_rows_are_those_of_the_rows_selected(data):
     array = np.arange(5 * 2 * 3 * 2, dtype=np.float32).reshape(5, 2, 3, 2)
     rows = Extracted(array).take(data.draw(indices(5)))
     chosen = data.draw(indices(len(rows)))
-    assert len(rows.local().select(chosen)) == len(rows.select(chosen).local()) == len(chosen)
-    found, grids = joined(rows.local().select(chosen).blocks())
-    expected, _ = joined(rows.select(chosen).local().blocks())
+    assert len(rows.to_local_maps().select(chosen)) == len(rows.select(chosen).to_local_maps()) == len(chosen)
+    found, grids = joined(rows.to_local_maps().select(chosen).blocks())
+    expected, _ = joined(rows.select(chosen).to_local_maps().blocks())
     assert np.array_equal(found, expected)
     assert np.array_equal(found, np.concatenate([array[rows.indices[i]].reshape(2, -1).T for i in chosen]))
     assert grids.tolist() == [[3, 2]] * len(chosen)
@@ -79,7 +79,7 @@ def test_features_of_one_size_are_taken_as_rows(shape, maps):
 
 def test_a_row_of_numbers_is_one_local_vector():
     array = np.arange(12, dtype=np.float16).reshape(3, 4)
-    (block,) = Extracted(array).take(np.array([1, 2])).local().blocks()
+    (block,) = Extracted(array).take(np.array([1, 2])).to_local_maps().blocks()
     assert np.array_equal(block.vectors, array[1:])
     assert block.vectors.dtype == np.float16
     assert block.grids.tolist() == [[1, 1], [1, 1]]
@@ -137,7 +137,7 @@ def test_images_of_one_size_give_the_same_vectors_packed_or_in_rows(data):
     array = np.random.default_rng(7).normal(size=(n, maps, height, width))
     chosen, limit = data.draw(indices(n)), data.draw(st.integers(1, 60))
     flat = np.concatenate([one.reshape(maps, -1).T for one in array])
-    in_rows = joined(blocks_of(Extracted(array).take(chosen).local(), limit))
+    in_rows = joined(blocks_of(Extracted(array).take(chosen).to_local_maps(), limit))
     in_one = joined(blocks_of(Extracted.of(flat, [(height, width)] * n).take(chosen), limit))
     for one, other in zip(in_rows, in_one, strict=True):
         assert np.array_equal(one, other)

@@ -150,7 +150,7 @@ def test_images_of_several_sizes_are_encoded_in_order(monkeypatch):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_images_of_one_size_are_encoded_from_their_maps(dtype):
     maps = gaussian(4, 3, 5, 6).numpy().astype(dtype)
-    rows = Rows(maps.reshape(4, -1), np.array([2, 0, 3]), (3, 5, 6)).local()
+    rows = Rows(maps.reshape(4, -1), np.array([2, 0, 3]), (3, 5, 6)).to_local_maps()
     pyramid, codebook = SpatialPyramid(words=5, levels=1, normalise="none"), book()
     images = torch.from_numpy(maps[[2, 0, 3]].astype(np.float32)).permute(0, 2, 3, 1)
     found = encode_images(rows, pyramid, codebook)
