@@ -1,4 +1,4 @@
-"""What `F` stands for: a filter bank and the non-linearity that belongs to its learner, as torch modules."""
+"""What `F` stands for, as torch modules: a filter bank and the non-linearity that belongs to its learner."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from featbench.stages.filters import Filters
 class FilterBank(nn.Module):
     """Valid correlation with a bank of filters, plus a bias: y_j = b_j + Σ_i k_ij ∗ x_i.
 
-    `table` [groups, fan_in] names the maps that each of the equal groups of filters sees.
+    table [groups, fan_in]: the input maps that each of the equal groups of filters sees.
     """
 
     reentrant: ClassVar[bool] = True
@@ -29,15 +29,18 @@ class FilterBank(nn.Module):
         self.weight = nn.Parameter(filters.weight.clone())
         self.bias = nn.Parameter(filters.bias.clone())
         self.groups = len(table)
+        # Compared here, once: the buffer may lie on a GPU, and reading it there would wait for all that runs.
         self.in_order = np.array_equal(table, make_full_table(table.shape[1]))
         self.register_buffer("table", torch.from_numpy(table.copy()))
 
     def is_dense(self, maps: int) -> bool:
-        """Whether every filter sees each of so many maps, in their order, so that the table says nothing."""
+        """Whether every filter sees each of `maps` input maps in their order, so that no table is needed."""
         return self.in_order and self.table.shape[1] == maps
 
     def forward(self, x: Tensor) -> Tensor:
         """Filter x [n, maps, h, w] into [n, filters, h - size + 1, w - size + 1]."""
+        # Maps are gathered group after group, and once for each group that sees them: a grouped convolution then reads
+        # equal shares. It takes a quarter of the time of a dense one with zeros.
         seen = x if self.is_dense(x.shape[1]) else x[:, self.table.flatten()]
         return functional.conv2d(seen, self.weight, self.bias, groups=self.groups)
 
@@ -67,13 +70,14 @@ class Shrinkage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shrink x [n, maps, ...] towards zero."""
+        # With |x| - θ clamped at 0, and sign(0) = 0: zero stays zero even where training made θ negative.
         return x.sign() * functional.relu(x.abs() - view_per_map(self.threshold, x))
 
 
 class SmoothShrinkage(nn.Module):
     """y = sign(x) (log(e^{βθ} + e^{β|x|} - 1)/β - θ), one β and one θ per map (Kavukcuoglu et al. 2010, eq. 5).
 
-    It passes through 0, and tends to the soft threshold as β grows.
+    A smooth soft threshold: it passes through 0, has a gradient everywhere, and tends to `Shrinkage` as β grows.
     """
 
     reentrant: ClassVar[bool] = True
@@ -85,11 +89,13 @@ class SmoothShrinkage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shrink x [n, maps, ...] smoothly towards zero."""
-        # For θ < 0 or β < 0, where training may stray, the formula has no meaning.
+        # Training may move θ or β below 0, where the logarithm's argument may be negative. Clamped, not taken absolute:
+        # the gradient is then 0, and nothing pulls them further.
         threshold = view_per_map(self.threshold.clamp_min(0), x)
         sharpness = view_per_map(self.sharpness.clamp_min(1e-3), x)
         size = x.abs()
-        # log(e^a + e^b - 1) = m + log1p(e^{-|a-b|} - e^{-m}), m the larger: nothing overflows.
+        # With a = βθ, b = β|x| and m the larger of both: log(e^a + e^b - 1) = m + log1p(e^{-|a-b|} - e^{-m}). No
+        # exponent is positive, so that nothing overflows, and log1p keeps the digits of a small sum.
         larger = sharpness * torch.maximum(size, threshold)
         rest = torch.exp(-sharpness * (size - threshold).abs()) - torch.exp(-larger)
         return x.sign() * ((larger + torch.log1p(rest)) / sharpness - threshold)
@@ -108,7 +114,7 @@ NONLINEARITIES: dict[str, Callable[[Filters], nn.Module]] = {
 """Non-linearities of learned encoders; each finds its parameters, by their names, among the filters' tensors."""
 
 Encoder = Callable[[Filters, NDArray[np.int64]], nn.Module]
-"""Builds what `F` stands for from a learner's filters and the connection table."""
+"""Builds what `F` stands for from a learner's filters and the connection table [groups, fan_in]."""
 
 
 def build_encoder(nonlinearity: str, filters: Filters, table: NDArray[np.int64]) -> nn.Module:

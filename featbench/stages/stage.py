@@ -1,6 +1,6 @@
 """The operations of a stage as differentiable torch modules, and the stage that chains them.
 
-Every operation maps [n, maps, height, width] to the same with other sizes (DESIGN: docs/architecture.md).
+Every operation maps [n, maps, height, width] to the same with other sizes; docs/architecture.md describes them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from featbench.stages.pooling import Pooling
 from featbench.stages.specs import NormalisationSpec, OperationSpec, PointwiseSpec, PoolingSpec, StageSpec
 
 SHRINKAGE = 0.5
-"""Threshold that `shrink` starts from in every map."""
+"""Threshold of `shrink` in every map, before refinement."""
 
 
 class Rectification(nn.Module):
@@ -35,7 +35,10 @@ class Rectification(nn.Module):
 
 
 class WinnerTakesAll(nn.Module):
-    """At each position the map of largest magnitude keeps its value, the others become zero; the first wins a tie."""
+    """`wta`: at each position the map of largest magnitude keeps its value, the others become zero.
+
+    The first map wins a tie.
+    """
 
     reentrant: ClassVar[bool] = True
 
@@ -48,8 +51,8 @@ class WinnerTakesAll(nn.Module):
 class Stage(nn.Sequential):
     """One stage: the operations of its spec from left to right, around the filters of its bank.
 
-    `maps` is the number of maps that enter the stage, `table` the connection table of its bank (None: every filter
-    sees every map), `encoder` what `F` stands for.
+    maps: the number of maps that enter the stage. table [groups, fan_in]: the connection table of its bank (None: every
+    filter sees every map). encoder: builds what `F` stands for.
     """
 
     reentrant: ClassVar[bool] = True
@@ -93,10 +96,11 @@ class MultiStage(nn.Sequential):
 
 
 def build_operations(specs: Sequence[OperationSpec], maps: int) -> nn.Sequential:
-    """Build operations that need no filters, for `maps` incoming maps."""
+    """Build the modules of operations without filters, for `maps` input maps."""
     modules: list[nn.Module] = []
     for spec in specs:
         modules.append(_build_operation(spec, maps))
+        # Pooling over maps leaves fewer of them, which a threshold per map has to know.
         if isinstance(spec, PoolingSpec):
             maps = spec.output_maps(maps)
     return nn.Sequential(*modules)
