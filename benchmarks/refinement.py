@@ -24,10 +24,13 @@ from torch.nn import functional
 
 from featbench.devices.selection import resolve_device
 from featbench.operations.precision import HALF_DTYPES, PRECISIONS
-from featbench.refinement.classifier_layer import Head
-from featbench.refinement.descent import Descent, NoCheckpoint
+from featbench.refinement.checkpoint import NoCheckpoint
+from featbench.refinement.classifier_layer import ClassifierLayer
 from featbench.refinement.gradients import Examples, Gradients
+from featbench.refinement.progress import ignore_progress
 from featbench.refinement.settings import Refinement
+from featbench.refinement.trainer import Trainer
+from featbench.refinement.training_state import SEARCH, TrainingState
 from featbench.speed.bench import Case, describe_machine, make_random_network, plain_torch
 from featbench.speed.convolutions import Convolution, find_convolutions
 from featbench.speed.peak_memory import measure_peak
@@ -116,7 +119,7 @@ def peak_bytes() -> int:
 
 
 class Training:
-    """Refinement as it is: an epoch of `Descent` over a few batches of the training images."""
+    """Refinement as it is: an epoch of `Trainer` over a few batches of the training images."""
 
     def __init__(self, case: Case) -> None:
         self.case, self.device, self.network = case, torch.device(case.device), make_random_network(case)
@@ -126,20 +129,20 @@ class Training:
         )
         with torch.no_grad():
             features = self.network(self.examples.maps[:16]).flatten(1)
-        self.head = Head(features.shape[1], CLASSES)
-        self.head.standardised.fit(features)
+        self.layer = ClassifierLayer(features.shape[1], CLASSES)
+        self.layer.standardisation.fit(features)
         # Untrained it is zero, and so is what comes back through it.
-        torch.nn.init.normal_(self.head.linear.weight, generator=generator)
-        self.trained = deepcopy(self.head).to(self.device)
+        torch.nn.init.normal_(self.layer.linear.weight, generator=generator)
         network = deepcopy(self.network).to(self.device)
-        self.gradients = Gradients(network, self.trained, self.device, case.precision)
+        layer = deepcopy(self.layer).to(self.device)
+        self.gradients = Gradients(network, layer, self.device, case.precision)
 
     def epoch(self) -> int:
         """Train on a few batches; return how many images they have."""
         settings = Refinement(batch=self.case.batch, epochs=1, rate=1e-4, head_rate=1e-4)
-        descent = Descent("epoch", self.trained, settings, self.gradients, {}, seed=0, progress=_silent)
+        trainer = Trainer(TrainingState(SEARCH), settings, self.gradients, seed=0, progress=ignore_progress)
         few = self.examples[torch.arange(min(STEPS * self.case.batch, IMAGES))]
-        descent.run(1, few, None, NoCheckpoint())
+        trainer.run(1, few, None, NoCheckpoint())
         return len(few)
 
 
@@ -148,8 +151,8 @@ class PlainTorch:
 
     def __init__(self, training: Training) -> None:
         self.case, self.examples, self.device = training.case, training.examples, training.device
-        self.network, self.head = (deepcopy(part).to(self.device) for part in (training.network, training.head))
-        parameters = [*self.network.parameters(), *self.head.parameters()]
+        self.network, self.layer = (deepcopy(part).to(self.device) for part in (training.network, training.layer))
+        parameters = [*self.network.parameters(), *self.layer.parameters()]
         self.optimizer = torch.optim.SGD(parameters, lr=1e-4, momentum=0.9, weight_decay=1e-4)
 
     def epoch(self) -> int:
@@ -160,7 +163,7 @@ class PlainTorch:
             batch = self.examples[images]
             with self._autocast():
                 features = self.network(batch.maps.to(self.device))
-            loss = functional.cross_entropy(self.head(features.float()), batch.labels.to(self.device))
+            loss = functional.cross_entropy(self.layer(features.float()), batch.labels.to(self.device))
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
@@ -251,10 +254,6 @@ def _trial(call: Call, device: torch.device) -> float:
         call()
         seconds.append(clock.seconds())
     return min(seconds)
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
 
 
 def page(case: Case, repeats: int, measured: Measured) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 from featbench.comparison import Workbench, regime_label
 from featbench.errors import FeatbenchError, LeaderboardError, UnknownNameError
 from featbench.evaluation.protocol import Protocol
-from featbench.execution.runner import result_key
 from featbench.experiment.cell import Cell
 from featbench.leaderboard.pages import render_csv, render_page
 from featbench.refinement.settings import Refinement
@@ -120,7 +119,7 @@ def entry_name(cell: Cell, protocol: Protocol) -> str:
 
 def refined_with(cell: Cell, protocol: Protocol) -> str:
     """Return the settings of refinement in which a cell differs from its protocol."""
-    return "" if cell.refinement is None else cell.refinement.beside(Refinement.read(protocol.refinement))
+    return "" if cell.refinement is None else cell.refinement.format_changes(Refinement.read(protocol.refinement))
 
 
 def _without_folders(name: str) -> str:
@@ -145,7 +144,7 @@ def _rows(workbench: Workbench, protocol: str) -> list[tuple[Cell, dict[int, Rec
 def _is_present(workbench: Workbench, cell: Cell, record: Record) -> bool:
     """Tell whether the present code, plugins and data would look for this result."""
     try:
-        return bool(result_key(cell, workbench.steps) == record["key"])
+        return bool(workbench.keys.for_cell(cell).result.hash == record["key"])
     except FeatbenchError:
         return False
 

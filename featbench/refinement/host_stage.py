@@ -19,9 +19,9 @@ from torch.nn import functional
 
 from featbench.operations.host import find_tanh_convolution, to_channels_last
 from featbench.refinement.host_arrays import Array, LocalStatistics, Moments, TanhMaps, Window
-from featbench.stages.architecture import PoolingSpec
 from featbench.stages.encoders import FilterBank, TanhGain
 from featbench.stages.normalization import LocalNormalisation
+from featbench.stages.specs import PoolingSpec
 
 BACKWARD_VALUES = 2**20
 """Values of the maps whose gradient is computed and used up at once: 4 MB, which stay in a CPU's cache."""
@@ -110,7 +110,8 @@ class _CellAverages(torch.autograd.Function):
         maps = TanhMaps(t.numpy(), gain.numpy(), response.rectified)
         by_moments = normalisation.backpropagate(maps, by_cells.numpy(), by_shift.numpy(), side)
         by_gain = np.zeros(len(gain))
-        by_weight, by_bias, by_seen = torch.zeros_like(saved.weight), torch.zeros_like(gain), []
+        by_weight, by_bias = torch.zeros_like(saved.weight), torch.zeros_like(gain)
+        by_seen: list[Tensor] = []
         # A few images at a time: the gradient by tanh's argument is as large as t, and is read by the convolution while
         # it is still in the cache.
         step = max(1, BACKWARD_VALUES // t[0].numel())
@@ -127,7 +128,8 @@ class _CellAverages(torch.autograd.Function):
                 by_gain,
             )
             found = _backpropagate_bank(by_argument, saved.seen[part], saved.weight, response.bank.groups, wants_x)
-            by_seen.append(found.by_seen)
+            if found.by_seen is not None:
+                by_seen.append(found.by_seen)
             by_weight += found.by_weight
             by_bias += found.by_bias
         by_x = _gather_by_input(by_seen, response.bank, ctx.dense, ctx.input_maps) if wants_x else None
@@ -177,11 +179,11 @@ class _Normalisation:
         self.reciprocal = np.ones(positions, dtype=np.float32)
         if norm is None:
             return
-        self.moments = Moments(*_empty(positions, 2))
+        self.moments = Moments(_empty(positions), _empty(positions))
         host_passes.compute_moments(maps, self.moments)
         weight = norm.border_weight(torch.empty(1, 1, *positions[1:], dtype=torch.float32))[0, 0].numpy()
         self.window = Window(np.array(norm.taps, dtype=np.float32), weight, norm.subtractive, norm.divisive)
-        self.found = LocalStatistics(*_empty(positions, 3), reciprocal=self.reciprocal)
+        self.found = LocalStatistics(_empty(positions), _empty(positions), _empty(positions), self.reciprocal)
         host_statistics.compute_statistics(self.moments, self.window, self.found)
 
     def compute_shift(self) -> Tensor:
@@ -204,5 +206,5 @@ class _Normalisation:
         return by_moments
 
 
-def _empty(shape: tuple[int, ...], count: int) -> list[Array]:
-    return [np.empty(shape, dtype=np.float32) for _ in range(count)]
+def _empty(shape: tuple[int, ...]) -> Array:
+    return np.empty(shape, dtype=np.float32)

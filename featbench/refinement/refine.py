@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,12 +18,27 @@ from torch.nn import functional
 from featbench.devices.batches import Batches
 from featbench.errors import LearningError
 from featbench.operations.precision import Precision
-from featbench.refinement.classifier_layer import PENALTIES, Head, HiddenLayer, fit
-from featbench.refinement.descent import Arrays, Checkpoint, Descent, NoCheckpoint, Progress
-from featbench.refinement.gradients import DivergedError, Examples, Gradients
+from featbench.refinement.checkpoint import Checkpoint, NoCheckpoint, Snapshot, Tensors
+from featbench.refinement.classifier_layer import (
+    PENALTIES,
+    ClassifierLayer,
+    HiddenLayer,
+    add_hidden_layer,
+    fit_classifier_layer,
+)
+from featbench.refinement.gradients import DivergedError, Examples, Gradients, require_gradients
+from featbench.refinement.progress import Progress, ignore_progress
 from featbench.refinement.settings import Refinement
-from featbench.system.seeds import derive_seed, seeded
-from featbench.system.threads import in_one_thread
+from featbench.refinement.trainer import Trainer
+from featbench.refinement.training_state import (
+    NO_SCORE,
+    REFIT,
+    SEARCH,
+    RefinementReport,
+    TrainingState,
+    ValidationScore,
+)
+from featbench.system.threads import run_in_one_thread
 from featbench.types import IntArray
 
 log = logging.getLogger("featbench")
@@ -34,12 +48,6 @@ SLOWDOWNS = (1, 4, 16, 64)
 
 BLOCK = 256
 """Images whose features are computed together."""
-
-Found = tuple[Arrays, dict[str, Any]] | None
-"""What a checkpoint holds, if anything."""
-
-SEARCH, REFIT = "refining", "refining on all"
-"""The two runs of training: the one in which validation images decide on the epochs, and the one on all images."""
 
 
 def refine(
@@ -56,133 +64,184 @@ def refine(
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Refine `network` on maps [t, ...] with labels [t]; return it, with a hidden layer if asked for, and a report.
+    """Refine `network` with the labels of training images; return it and a report.
 
-    Rows marked in `validation` [t] are not trained on: the weights with the best score on them are kept, those of the
-    start included; with `refit` it then starts anew on all rows for as many epochs. Where the loss ceases to be finite,
-    it starts anew with smaller rates. On a CPU the weights are the same to the last bit whatever the number of threads,
-    unless the network is one that `TrainedNetwork.by_image` does not vouch for.
-    `checkpoint` is asked where an earlier run was, and told where this one is.
+    The weights with the best score on the validation images are kept, those of the start included. With `refit` of the
+    settings, training then starts again on all images, for as many epochs. Where the loss ceases to be finite, it
+    starts again with smaller rates. On a CPU the weights are the same to the last bit whatever the number of threads,
+    unless `TrainedNetwork.is_per_image` is false for the network.
 
-    Raises `LearningError` if there is nothing to refine, no validation image, or if it diverges at the smallest rates;
-    `DeviceError` if one image does not fit into the memory.
+    Parameters
+    ----------
+    network : nn.Module
+        Takes maps to features; changed in place.
+    maps : Tensor, [t, ...]
+        Preprocessed training images, on a CPU.
+    labels : array of int, [t]
+        Their classes, from 0.
+    validation : array of bool, [t]
+        Which images are held out for validation, and not trained on.
+    classes : int
+        The number of classes.
+    seed : int
+        Decides on the order of images, their distortions, dropout, and the weights of a hidden layer.
+    device : torch.device
+        Where to compute. The network is moved there.
+    settings : Refinement, optional
+        Defaults to `Refinement()`.
+    precision : str, default "float32"
+        What filter banks multiply in on CUDA. On a CPU it is float32 throughout.
+    progress : Progress, optional
+        Called with what is being done, how much is finished, and out of how much.
+    checkpoint : Checkpoint, optional
+        Where snapshots are written. If it holds one, of the same network, images, seed and settings, training goes on
+        from there and ends with the same bits.
+
+    Returns
+    -------
+    network : nn.Module
+        The network in evaluation mode, followed by a hidden layer if the settings ask for one.
+    report : dict
+        The fields of `RefinementReport`; with a checkpoint that was read, also `seconds_before`, which training took
+        before that.
+
+    Raises
+    ------
+    LearningError
+        If there is nothing to refine, no validation image, or if training diverges at the smallest rates.
+    DeviceError
+        If one image does not fit into the memory.
     """
-    settings = settings or Refinement()
     if validation.all() or not validation.any():
         raise LearningError(
             "refinement needs training images and validation images: hold some out, as the protocol's "
             "validation_fraction says, and take at least 2 training images of each class"
         )
-    network.to(device)
-    marks, labelled = torch.from_numpy(validation), Examples(maps, torch.from_numpy(labels))
     refiner = _Refiner(
-        network, settings, classes, seed, device, precision, progress or _silent, checkpoint or NoCheckpoint()
+        network=network.to(device),
+        settings=settings or Refinement(),
+        classes=classes,
+        seed=seed,
+        device=device,
+        precision=precision,
+        progress=progress or ignore_progress,
+        checkpoint=checkpoint or NoCheckpoint(),
     )
-    return refiner.refine(labelled, marks)
+    return refiner.refine(Examples(maps, torch.from_numpy(labels)), torch.from_numpy(validation))
 
 
+@dataclass
 class _Refiner:
-    """One refinement: what its runs share."""
+    """One refinement: what its runs of training share.
 
-    def __init__(
-        self,
-        network: nn.Module,
-        settings: Refinement,
-        classes: int,
-        seed: int,
-        device: torch.device,
-        precision: Precision,
-        progress: Progress,
-        checkpoint: Checkpoint,
-    ) -> None:
-        self.network, self.settings, self.classes, self.seed = network, settings, classes, seed
-        self.device, self.precision, self.progress, self.checkpoint = device, precision, progress, checkpoint
+    layer: the classifier layer fitted to the network as it is at the start. start: the weights of that network.
+    """
+
+    network: nn.Module
+    settings: Refinement
+    classes: int
+    seed: int
+    device: torch.device
+    precision: Precision
+    progress: Progress
+    checkpoint: Checkpoint
+    layer: ClassifierLayer = field(init=False)
+    start: Tensors = field(init=False)
 
     def refine(self, labelled: Examples, held_out: Tensor) -> tuple[nn.Module, dict[str, Any]]:
+        """Refine the network on images of which those marked in `held_out` [t] are for validation."""
         training, validation = labelled[~held_out], labelled[held_out]
-        features = self._finite_features(training)
+        features = self._compute_finite_features(training)
         if self.settings.hidden:
-            self.network = with_hidden(self.network, features.shape[1], self.settings, self.seed).to(self.device)
-            self.network[1].standardised.fit(features)  # type: ignore[union-attr, operator]
-            features = self._finite_features(training)
+            self._add_hidden_layer(features)
+            features = self._compute_finite_features(training)
         require_gradients(self.network, labelled.maps[:2].to(self.device))
+        # Cloned: every run of training starts from these weights, and writes to the network's own.
         self.start = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
-        self.layer = Head(features.shape[1], self.classes).to(self.device)
-        self.layer.standardised.fit(features)
-        found = self.checkpoint.read()
-        earlier = float(found[1]["seconds"]) if found else 0.0
-        if found is None or found[1]["run"] == SEARCH:
-            before = self._fit_layer(features, training, validation)
-            del features
-            report = self._search(before, training, validation, found)
-            found = None
+        self.layer = ClassifierLayer(features.shape[1], self.classes).to(self.device)
+        self.layer.standardisation.fit(features)
+        snapshot = Snapshot.read(self.checkpoint)
+        seconds_before = snapshot.state.seconds if snapshot else 0.0
+        if snapshot is not None and snapshot.state.search is not None:
+            report = self._refit(snapshot.state.search, labelled, snapshot)
         else:
-            report = dict(found[1]["report"])
-        if self.settings.refit and report["best_epoch"]:
-            self._refit(report, labelled, found)
-        return self.network.eval(), {**report, **({"seconds_before": earlier} if earlier else {})}
+            before = self._fit_layer(features, training, validation)
+            del features  # as large as all training images or larger, and not needed while the network is trained
+            report = self._search(before, training, validation, snapshot)
+            if self.settings.refit and report.best_epoch:
+                report = self._refit(report, labelled, None)
+        resumed = {"seconds_before": seconds_before} if seconds_before else {}
+        return self.network.eval(), {**report.to_document(), **resumed}
+
+    def _add_hidden_layer(self, features: Tensor) -> None:
+        """Put the hidden layer of the settings behind the network, standardised for these features [t, d]."""
+        network = add_hidden_layer(self.network, features.shape[1], self.settings.hidden, self.seed).to(self.device)
+        hidden = network[1]
+        assert isinstance(hidden, HiddenLayer)  # just added
+        hidden.standardisation.fit(features)
+        self.network = network
 
     def _search(
-        self, before: tuple[float, float], training: Examples, validation: Examples, found: Found
-    ) -> dict[str, Any]:
-        """Train until the validation score no longer becomes better; anew at smaller rates where it diverges."""
+        self, before: ValidationScore, training: Examples, validation: Examples, snapshot: Snapshot | None
+    ) -> RefinementReport:
+        """Train until the validation score no longer improves; again at smaller rates where it diverges."""
         for slowdown in SLOWDOWNS:
-            if found is not None and found[1]["slowdown"] != slowdown:
-                continue
-            descent = self._descent(SEARCH, slowdown, {}, found)
-            found = None
-            if descent.place.fresh:
-                descent.start(before)
-            score = partial(self._score, descent.head, validation)
+            if snapshot is not None and snapshot.state.slowdown != slowdown:
+                continue  # diverged before the snapshot was written
+            trainer = self._make_trainer(TrainingState(SEARCH, slowdown), snapshot)
+            snapshot = None  # a run at smaller rates starts at the beginning
+            if trainer.state.is_fresh:
+                trainer.keep_start(before)
+            score = partial(self._score, trainer.layer, validation)
             try:
-                descent.run(self.settings.epochs, training, score, self.checkpoint)
+                trainer.run(self.settings.epochs, training, score, self.checkpoint)
             except DivergedError:
-                rates = descent.settings.rate, descent.settings.head_rate
-                then = "" if slowdown == SLOWDOWNS[-1] else ": it starts anew with smaller ones"
+                rates = trainer.settings.rate, trainer.settings.head_rate
+                then = "" if slowdown == SLOWDOWNS[-1] else ": it starts again with smaller ones"
                 log.warning("refinement diverged at rate %g, head_rate %g%s", *rates, then)
                 continue
-            self.network.load_state_dict(descent.kept)
-            return {
-                "epochs": descent.place.epoch,
-                "best_epoch": descent.place.best_epoch,
-                "rate": descent.settings.rate,
-                "validation_before": 100 * before[0],
-                "validation_after": 100 * descent.place.best[0],
-            }
+            self.network.load_state_dict(trainer.best_network)
+            return RefinementReport(
+                epochs=trainer.state.epoch,
+                best_epoch=trainer.state.best_epoch,
+                rate=trainer.settings.rate,
+                validation_before=100 * before.accuracy,
+                validation_after=100 * trainer.state.best_score.accuracy,
+            )
         raise LearningError(
             f"refinement diverged at every learning rate tried, the least {self.settings.rate / SLOWDOWNS[-1]:g}: the "
             "loss is not finite; try smaller ones, or clipped gradients, as in "
             f"--refine rate={self.settings.rate / 1000:g},head_rate={self.settings.head_rate / 1000:g},clip=1"
         )
 
-    def _refit(self, report: dict[str, Any], labelled: Examples, found: Found) -> None:
-        """Train on all images, from the start, for as many epochs as were best."""
-        descent = self._descent(REFIT, self.settings.rate / report["rate"], {"report": report}, found)
+    def _refit(self, search: RefinementReport, labelled: Examples, snapshot: Snapshot | None) -> RefinementReport:
+        """Train on all images, from the start, for as many epochs as were best in the search."""
+        slowdown = self.settings.rate / search.rate
+        trainer = self._make_trainer(TrainingState(REFIT, slowdown, search), snapshot)
         with suppress(DivergedError):
-            descent.run(report["best_epoch"], labelled, None, self.checkpoint)
-        if not (descent.place.finished and all(bool(torch.isfinite(p).all()) for p in self.network.parameters())):
+            trainer.run(search.best_epoch, labelled, None, self.checkpoint)
+        # No validation score watches over a refit, so the weights themselves are looked at.
+        if not (trainer.state.finished and all(bool(torch.isfinite(p).all()) for p in self.network.parameters())):
             raise LearningError(
-                f"refinement diverged on all training images at rate {descent.settings.rate:g}, and had not without "
+                f"refinement diverged on all training images at rate {trainer.settings.rate:g}, and had not without "
                 "those for validation: try a smaller one, clip=1, or none on all, as in --refine refit=false"
             )
-        report["train_loss"] = descent.loss
+        return replace(search, train_loss=trainer.state.mean_loss)
 
-    def _descent(self, run: str, slowdown: float, about: dict[str, Any], found: Found) -> Descent:
-        """Make a run of training, at its start or where a checkpoint was made."""
+    def _make_trainer(self, state: TrainingState, snapshot: Snapshot | None) -> Trainer:
+        """Make the trainer of a run, at the start of it or where a snapshot was written."""
         self.network.load_state_dict(self.start)
-        head = copy.deepcopy(self.layer)
-        settings = replace(
-            self.settings, rate=self.settings.rate / slowdown, head_rate=self.settings.head_rate / slowdown
-        )
-        gradients = Gradients(self.network, head, self.device, self.precision, settings.augmentation)
-        descent = Descent(
-            run, head, settings, gradients, {"slowdown": slowdown, **about}, seed=self.seed, progress=self.progress
-        )
-        if found is not None:
-            descent.resume(*found)
-        return descent
+        # Copied: each run trains a layer of its own, from the one that was fitted.
+        layer = copy.deepcopy(self.layer)
+        rate, head_rate = self.settings.rate / state.slowdown, self.settings.head_rate / state.slowdown
+        settings = replace(self.settings, rate=rate, head_rate=head_rate)
+        gradients = Gradients(self.network, layer, self.device, self.precision, settings.augmentation)
+        trainer = Trainer(state, settings, gradients, seed=self.seed, progress=self.progress)
+        if snapshot is not None:
+            trainer.resume(snapshot)
+        return trainer
 
-    def _fit_layer(self, features: Tensor, training: Examples, validation: Examples) -> tuple[float, float]:
+    def _fit_layer(self, features: Tensor, training: Examples, validation: Examples) -> ValidationScore:
         """Fit the classifier layer to the network as it is at the start, and return its validation score.
 
         The start is then scored as fairly as what follows, and the first steps do not spoil it for a layer that knows
@@ -190,18 +249,20 @@ class _Refiner:
         A layer that fits all too well leaves nothing to learn: validation images choose its penalty.
         """
         labels = training.labels.to(self.device)
-        layer, best = self.layer, (-2.0, -math.inf)
+        layer, best = self.layer, None
         for number, penalty in enumerate(PENALTIES):
             self.progress("fitting a layer to the start", number, len(PENALTIES))
-            # Threads that share an operation round otherwise, and wait for one another.
-            in_one_thread(partial(fit, layer, features, labels, penalty))
+            # Threads that share an operation round by their number, and wait for one another.
+            run_in_one_thread(partial(fit_classifier_layer, layer, features, labels, penalty))
             score = self._score(layer, validation)
-            if score > best:
+            if best is None or score > best:
+                # The next fit goes on from the weights of this one, in `layer` itself.
                 self.layer, best = copy.deepcopy(layer), score
+        assert best is not None  # there is a penalty
         return best
 
-    def _finite_features(self, examples: Examples) -> Tensor:
-        features = self._features(examples)
+    def _compute_finite_features(self, examples: Examples) -> Tensor:
+        features = self._compute_features(examples)
         if not bool(torch.isfinite(features).all()):
             raise LearningError(
                 "refinement cannot start: the loss is not finite, since features of training images are not"
@@ -209,44 +270,18 @@ class _Refiner:
         return features
 
     @torch.no_grad()
-    def _features(self, examples: Examples) -> Tensor:
+    def _compute_features(self, examples: Examples) -> Tensor:
+        """Return the features [n, d] of images."""
         batches = Batches(self.network, self.device)
         parts = [batches.launch(maps)().flatten(1) for maps in torch.split(examples.maps, BLOCK)]
         return torch.cat(parts).to(self.device)
 
     @torch.no_grad()
-    def _score(self, head: Head, examples: Examples) -> tuple[float, float]:
-        """Return accuracy, and minus the loss to break ties: larger is better; a net that has gone astray is worst."""
-        logits, labels = head(self._features(examples)), examples.labels.to(self.device)
+    def _score(self, layer: ClassifierLayer, examples: Examples) -> ValidationScore:
+        """Score the network with a classifier layer; one whose loss is not finite is worse than any other."""
+        logits, labels = layer(self._compute_features(examples)), examples.labels.to(self.device)
         loss = functional.cross_entropy(logits, labels)
         if not bool(torch.isfinite(loss)):
-            return -1.0, -math.inf
-        return float((logits.argmax(dim=1) == labels).float().mean()), -float(loss)
-
-
-def with_hidden(network: nn.Module, features: int, settings: Refinement, seed: int) -> nn.Sequential:
-    """Set the hidden layer of `settings` on a network that gives so many features."""
-    return nn.Sequential(network, HiddenLayer(features, settings.hidden, derive_seed(seed, "hidden")))
-
-
-def require_gradients(network: nn.Module, maps: Tensor) -> None:
-    """Raise a `LearningError` if no parameter of the network learns from maps [n, ...]."""
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise LearningError("the extractor has no parameters to refine")
-    training = network.training
-    with torch.enable_grad(), seeded(0):
-        features = network.eval()(maps)
-        followed = features.requires_grad
-        if followed:
-            found = torch.autograd.grad(features.float().square().sum(), parameters, allow_unused=True)
-            followed = any(gradient is not None for gradient in found)
-    network.train(training)
-    if not followed:
-        raise LearningError(
-            "the extractor cannot be refined: no gradient reaches its parameters (a step of it is not differentiable)"
-        )
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
+            # Logits of NaN would all be class 0 by argmax, and right about the images of that class.
+            return NO_SCORE
+        return ValidationScore(float((logits.argmax(dim=1) == labels).float().mean()), -float(loss))

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from featbench.learning.schedules import cosine_decay
 from featbench.parameters import Choice, Parametrised
 from featbench.refinement.augmentation import Augmentation
 
@@ -22,18 +23,66 @@ DROPS = (0.5, 0.75)
 
 @dataclass(frozen=True)
 class Refinement(Parametrised):
-    """Minibatch descent on the mean log-loss; the papers give no settings (Jarrett et al. 2009 says "online SGD").
+    """Settings of supervised refinement: minibatch gradient descent on the mean log-loss of a classifier layer.
 
-    Steps are AdamW's: with one pair of rates it trains stages of any scale (docs/refinement.md has what SGD did).
+    Every setting has a default, and all of them can be given as text, as in ``--refine "epochs=20,rate=0.002"``.
 
-    epochs: passes over the training images, at most. patience: epochs without a better validation score before it
-    stops. refit: start anew on all training images, those for validation included, for as many epochs as were best.
-    batch: images of a step. optimizer: adamw, or sgd with momentum. rate: of the extractor; head_rate: of the
-    classifier layer, whose inputs are standardised and scaled to norm 1. schedule: the rates fall along half a cosine
-    over `epochs`, by tens in steps at half and three quarters of them, or not at all (constant). decay: weight decay.
-    l1: penalty of the sum of weights' magnitudes. clip: largest norm of the gradient, 0 for any. hidden: units of a
-    tanh layer before the classes, whose activity becomes the features; 0 for none.
-    shift, rotate, scale, shear, elastic, smooth, flip: distortions of training images, see `Augmentation`.
+    Parameters
+    ----------
+    epochs : int, default 30
+        Passes over the training images, at most.
+    patience : int, default 10
+        Epochs without a better validation score after which training stops.
+    refit : bool, default False
+        Whether the network is then trained again from its start on all training images, those held out for validation
+        included, for as many epochs as were best.
+    batch : int, default 16
+        Images of a step.
+    optimizer : {"adamw", "sgd"}, default "adamw"
+        AdamW (Loshchilov, Hutter 2019), or stochastic gradient descent with `momentum`.
+    rate : float, default 1e-3
+        Learning rate of the extractor, in (0, 1e9].
+    head_rate : float, default 1e-2
+        Learning rate of the classifier layer, whose inputs are standardised and scaled to norm 1; in (0, 1e9].
+    schedule : {"cosine", "step", "constant"}, default "cosine"
+        How both rates fall over `epochs`: along half a cosine; to a tenth at half and again at three quarters of them;
+        or not at all.
+    momentum : float, default 0.9
+        Of `sgd`, in [0, 1). AdamW keeps its usual 0.9 and 0.999.
+    decay : float, default 0.01
+        Weight decay of all parameters. AdamW applies it apart from the gradient; with `sgd` it is an L2 penalty.
+    l1 : float, default 0
+        Factor of the penalty Σ|w| over weights of more than one dimension.
+    clip : float, default 0
+        Largest L2 norm of the gradient over all parameters; 0 for any.
+    hidden : int, default 0
+        Units of a tanh layer between extractor and classifier layer, whose activity becomes the features; 0 for none.
+    shift : float, default 0
+        Distortion of training images: translation in pixels. This setting and those below are explained at
+        `featbench.Augmentation`.
+    rotate : float, default 0
+        Rotation in degrees.
+    scale : float, default 0
+        Change of size, as a fraction.
+    shear : float, default 0
+        Shear, as the tangent of an angle.
+    elastic : float, default 0
+        Strength of an elastic distortion in pixels.
+    smooth : float, default 4
+        Smoothness of the elastic distortion in pixels.
+    flip : bool, default False
+        Whether images are mirrored at random.
+
+    Raises
+    ------
+    ValueError
+        If a value lies outside its range. The message names the setting.
+
+    Notes
+    -----
+    The papers give no settings; Jarrett et al. 2009 says "online SGD". AdamW is the default because its steps do not
+    depend on the scale of the gradients: one pair of rates trains stages of any scale. docs/refinement.md compares the
+    two.
     """
 
     name: ClassVar[str] = "refine"
@@ -74,33 +123,40 @@ class Refinement(Parametrised):
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
-        self.augmentation  # noqa: B018 - which refuses what it cannot do
+        self.augmentation  # noqa: B018 - built to be checked: it refuses values out of range
 
     @property
     def augmentation(self) -> Augmentation:
         """The distortions of training images."""
         return Augmentation(**{field.name: getattr(self, field.name) for field in fields(Augmentation)})
 
-    def factor(self, epoch: int) -> float:
-        """Return what the rates are multiplied by in an epoch, from 1."""
+    def compute_rate_factor(self, epoch: int) -> float:
+        """Return what both learning rates are multiplied by in an epoch, counted from 1; in the first it is 1.
+
+        The schedule is laid out over `epochs`, even if `patience` or a refit ends training earlier.
+        """
         done = (epoch - 1) / self.epochs
         if self.schedule == "cosine":
-            return 0.5 * (1 + math.cos(math.pi * done))
+            return cosine_decay(done)
         return 1.0 if self.schedule == "constant" else 0.1 ** sum(done >= drop for drop in DROPS)
 
     @classmethod
     def read(cls, *texts: str) -> Refinement:
-        """Read `epochs=30,rate=0.01`, later texts over earlier ones; a `UsageError` names what cannot be read."""
+        """Read settings from texts such as `epochs=30,rate=0.01`; where several name a setting, the last one counts.
+
+        So a protocol's settings come first, and a user's after them. Settings that no text names have their defaults. A
+        `UsageError` names what cannot be read.
+        """
         given: dict[str, Any] = {}
         for text in texts:
             given |= dict(Choice.read(f"{cls.name}({text})").parameters)
         return cls.create(given)
 
     def __str__(self) -> str:
-        """Return the text that gives these settings, those that differ from the defaults."""
-        return self.beside(type(self)())
+        """Return the text from which `read` makes these settings: those that differ from the defaults."""
+        return self.format_changes(type(self)())
 
-    def beside(self, other: Refinement) -> str:
-        """Return the text that makes these settings of others."""
+    def format_changes(self, other: Refinement) -> str:
+        """Return the text that, read after that of `other`, gives these settings: those in which they differ."""
         differing = {name: value for name, value in self.parameters().items() if value != getattr(other, name)}
         return ",".join(f"{name}={value}" for name, value in differing.items())

@@ -8,7 +8,7 @@ from featbench.errors import UsageError
 from featbench.evaluation.protocol import Protocol
 from featbench.execution.listeners import Listener
 from featbench.experiment.request import Request
-from featbench.refinement import descent
+from featbench.refinement import progress, trainer
 
 TINY = "6F3-Rabs-N3-PA2/2"
 
@@ -51,8 +51,8 @@ def predictions(bench, comparison):
 
 @pytest.mark.parametrize("refine", ["epochs=4,rate=0.01", "epochs=3,refit=true,hidden=9,optimizer=adamw,rate=0.002"])
 def test_an_interrupted_refinement_goes_on_where_it_was(tmp_path, monkeypatch, refine):
-    monkeypatch.setattr(descent, "INTERVAL", 0.0)
-    monkeypatch.setattr(descent, "SHOWN", 0.0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_INTERVAL", 0.0)
+    monkeypatch.setattr(progress, "REPORT_INTERVAL", 0.0)
     whole = Workbench(home=tmp_path / "whole")
     expected = predictions(whole, whole.compare(request(refine=refine), track=False))
     home = tmp_path / "interrupted"
@@ -60,7 +60,7 @@ def test_an_interrupted_refinement_goes_on_where_it_was(tmp_path, monkeypatch, r
         Workbench(home=home, listener=Interrupting(25)).compare(request(refine=refine), track=False)
     assert list((home / "artifacts/checkpoints").glob("*.safetensors"))
     told = []
-    monkeypatch.setattr(descent, "SHOWN", 0.0)
+    monkeypatch.setattr(progress, "REPORT_INTERVAL", 0.0)
 
     class Telling(Listener):
         def step(self, what, done, total):
@@ -76,8 +76,8 @@ def test_an_interrupted_refinement_goes_on_where_it_was(tmp_path, monkeypatch, r
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_training_starts_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(descent, "INTERVAL", 0.0)
-    monkeypatch.setattr(descent, "SHOWN", 0.0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_INTERVAL", 0.0)
+    monkeypatch.setattr(progress, "REPORT_INTERVAL", 0.0)
     whole = Workbench(home=tmp_path / "whole")
     expected = predictions(whole, whole.compare(request(), track=False))
     home = tmp_path / "interrupted"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, stats
 
-from featbench.refinement.augmentation import Augmentation, image_states, random_words
+from featbench.refinement.augmentation import Augmentation, derive_states, make_words
 
 FULL = Augmentation(shift=2, rotate=15, scale=0.15, shear=0.2, elastic=34, flip=True)
 AFFINE = replace(FULL, elastic=0, flip=False)
@@ -72,25 +72,25 @@ def written_field(alpha, sigma, height, width, image, seed):
 
 def test_words_are_those_of_splitmix64():
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
-    assert random_words(np.array([1234567], dtype=np.uint64), np.arange(4)).tolist() == published
+    assert make_words(np.array([1234567], dtype=np.uint64), np.arange(4)).tolist() == published
 
 
 @given(seed=st.integers(-(2**63), 2**63 - 1), image=st.integers(0, 2**40), position=st.integers(0, 2**40))
 @reproducible
 def test_words_of_an_image_are_those_written_in_python(seed, image, position):
-    states = image_states(seed, np.array([image]))
+    states = derive_states(seed, np.array([image]))
     assert int(states[0]) == written_word(written_word(seed % 2**64, 0), image)
-    assert int(random_words(states, np.array([position]))[0]) == written_word(int(states[0]), position)
+    assert int(make_words(states, np.array([position]))[0]) == written_word(int(states[0]), position)
 
 
 def test_words_are_uniform_and_independent_of_each_other():
-    words = random_words(image_states(5, np.arange(400))[:, None], np.arange(500))
+    words = make_words(derive_states(5, np.arange(400))[:, None], np.arange(500))
     uniform = words.astype(np.float64) / 2**64
     assert stats.kstest(uniform.ravel(), "uniform").pvalue > 0.01
     assert len(np.unique(words)) == words.size
     bits = np.unpackbits(words.view(np.uint8)).reshape(-1, 64).mean(axis=0)
     assert np.abs(bits - 0.5).max() < 5 * 0.5 / math.sqrt(words.size)
-    signed, other = uniform - 0.5, random_words(image_states(6, np.arange(400))[:, None], np.arange(500)) / 2**64 - 0.5
+    signed, other = uniform - 0.5, make_words(derive_states(6, np.arange(400))[:, None], np.arange(500)) / 2**64 - 0.5
     bound = 5 / math.sqrt(words.size)
     for left, right in [
         (signed[:, 1:], signed[:, :-1]),
@@ -200,7 +200,7 @@ def test_half_of_the_images_are_flipped_and_nothing_else():
 def test_a_shift_by_whole_pixels_repeats_the_border(monkeypatch, dtype, right, down):
     draws = np.zeros((7, 2))
     draws[:2] = [[right / 64], [down / 64]]
-    monkeypatch.setattr("featbench.refinement.augmentation._signed", lambda words: draws)
+    monkeypatch.setattr("featbench.refinement.augmentation._to_signed", lambda words: draws)
     maps = noise(2, 2, 28, 27, dtype=dtype)
     padded = np.pad(maps.numpy(), [(0, 0), (0, 0), (50, 50), (50, 50)], mode="edge")
     expected = padded[:, :, 50 - down : 78 - down, 50 - right : 77 - right]

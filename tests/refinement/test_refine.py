@@ -10,6 +10,7 @@ from torch import nn
 
 from featbench.errors import LearningError
 from featbench.refinement.refine import Refinement, refine
+from featbench.refinement.training_state import ValidationScore
 from featbench.stages.architecture import Architecture
 from featbench.stages.filters import Filters
 from featbench.stages.stage import Stage
@@ -108,7 +109,7 @@ def scripted(monkeypatch, scores):
 
     def score(refiner, *_):
         states.append(copy.deepcopy(refiner.network.state_dict()))
-        return next(given)
+        return ValidationScore(*next(given))
 
     monkeypatch.setattr(module, "PENALTIES", (1e-5,))  # so that the start is scored once
     monkeypatch.setattr(module._Refiner, "_score", score)
@@ -140,7 +141,7 @@ def test_network_of_the_best_epoch_is_kept_the_start_included(scores, best, monk
 
 
 def test_kept_network_scores_as_reported():
-    # The first head is a logistic regression on the same features, so that the start can be scored again.
+    # The first layer is a logistic regression on the same features, so that the start can be scored again.
     net, (images, labels) = network(), toy()
     marked = held_out(len(labels))
     start = LogisticRegression(C=100, max_iter=5000).fit(features(net, images[~marked]), labels[~marked])

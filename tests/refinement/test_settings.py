@@ -68,7 +68,7 @@ def test_distortions_are_those_of_the_settings():
 
 
 def test_cosine_falls_from_one_towards_zero():
-    factors = [Refinement(epochs=10).factor(epoch) for epoch in range(1, 11)]
+    factors = [Refinement(epochs=10).compute_rate_factor(epoch) for epoch in range(1, 11)]
     assert factors[0] == 1
     assert factors[5] == pytest.approx(0.5)
     assert factors == sorted(factors, reverse=True)
@@ -77,8 +77,10 @@ def test_cosine_falls_from_one_towards_zero():
 
 def test_step_drops_by_ten_at_half_and_at_three_quarters():
     settings = Refinement(epochs=8, schedule="step")
-    assert [settings.factor(epoch) for epoch in range(1, 9)] == pytest.approx([1] * 4 + [0.1] * 2 + [0.01] * 2)
+    assert [settings.compute_rate_factor(epoch) for epoch in range(1, 9)] == pytest.approx(
+        [1] * 4 + [0.1] * 2 + [0.01] * 2
+    )
 
 
 def test_constant_stays():
-    assert {Refinement(epochs=8, schedule="constant").factor(epoch) for epoch in range(1, 9)} == {1.0}
+    assert {Refinement(epochs=8, schedule="constant").compute_rate_factor(epoch) for epoch in range(1, 9)} == {1.0}

@@ -40,7 +40,7 @@ def convnet(text, shape, **parameters):
 def with_hidden(network, shape, units=5):
     count = network(noise(1, *shape)).flatten(1).shape[1]
     layer = HiddenLayer(count, units, 0)
-    layer.standardised.fit(network(noise(9, *shape)).flatten(1).detach())
+    layer.standardisation.fit(network(noise(9, *shape)).flatten(1).detach())
     return nn.Sequential(network, layer)
 
 
@@ -189,15 +189,15 @@ def test_on_cuda_nothing_is_joined_and_in_float32_the_modules_run_as_they_are(jo
 def test_convolutions_on_cuda_round_to_tf32_only_if_that_is_asked_for(precision, before):
     cudnn, network = torch.backends.cudnn, random_network("2F3", SHAPE)
     with cudnn.flags(enabled=True, benchmark=True, allow_tf32=before):
-        with TrainedNetwork(network, CUDA, precision).arithmetic():
+        with TrainedNetwork(network, CUDA, precision).set_precision():
             assert (cudnn.allow_tf32, cudnn.enabled, cudnn.benchmark) == (precision == "tf32", True, True)
         assert cudnn.allow_tf32 == before
-        with TrainedNetwork(network, CPU).arithmetic():
+        with TrainedNetwork(network, CPU).set_precision():
             assert cudnn.allow_tf32 == before
 
 
 @pytest.mark.parametrize(
-    "part, by_image, sees_batch",
+    "part, is_per_image, has_batch_statistics",
     [
         (nn.Identity(), True, False),
         (nn.Conv2d(5, 4, 1), True, False),
@@ -217,12 +217,12 @@ def test_convolutions_on_cuda_round_to_tf32_only_if_that_is_asked_for(precision,
         (Foreign(), False, False),
     ],
 )
-def test_what_is_known_of_modules(part, by_image, sees_batch):
+def test_what_is_known_of_modules(part, is_per_image, has_batch_statistics):
     network = nn.Sequential(random_network("5F3-Rabs-N3-PA4/2", SHAPE), part)
     trained = TrainedNetwork(network, CPU)
-    assert (trained.by_image, trained.sees_batch) == (by_image, sees_batch)
+    assert (trained.is_per_image, trained.has_batch_statistics) == (is_per_image, has_batch_statistics)
 
 
 @pytest.mark.parametrize("text", ["64F9-Rabs-N-PA10/5 > 256F9:16-Rabs-N-PA6/4", "4F3 >+ 4C2-relu-PM2 > 3F2-PL2:3/2"])
 def test_stages_treat_each_image_by_itself(text):
-    assert TrainedNetwork(random_network(text, (1, 143, 143)), CPU).by_image
+    assert TrainedNetwork(random_network(text, (1, 143, 143)), CPU).is_per_image

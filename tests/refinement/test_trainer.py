@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn import functional
 
 from featbench.errors import LearningError
-from featbench.refinement import descent, refine
-from featbench.refinement.classifier_layer import Head, fit
+from featbench.refinement import refine, trainer
+from featbench.refinement.classifier_layer import ClassifierLayer, fit_classifier_layer
 from featbench.refinement.gradients import DivergedError
 from featbench.refinement.refine import refine as run_refinement
 from featbench.refinement.settings import Refinement
@@ -39,10 +39,10 @@ class Memory:
     def read(self):
         return copy.deepcopy(self.written[-1]) if self.written else None
 
-    def write(self, arrays, about):
+    def write(self, arrays, document):
         if self.dies_after is not None and len(self.written) == self.dies_after:
             raise KeyboardInterrupt
-        self.written.append(copy.deepcopy((arrays, dict(about))))
+        self.written.append(copy.deepcopy((arrays, dict(document))))
 
 
 def train(settings, *, checkpoint=None, seed=3, net=None, data=None):
@@ -72,7 +72,7 @@ def assert_same(one, other):
 @pytest.fixture
 def each_batch(monkeypatch):
     """Let a checkpoint be written after every batch."""
-    monkeypatch.setattr(descent, "INTERVAL", 0.0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_INTERVAL", 0.0)
 
 
 def sgd(**settings):
@@ -114,7 +114,7 @@ def test_the_time_before_it_was_killed_is_not_forgotten(each_batch):
         train(Refinement(epochs=4, batch=7), checkpoint=kept)
     kept.dies_after = None
     report = train(Refinement(epochs=4, batch=7), checkpoint=kept)[1]
-    assert report["seconds_before"] == kept.written[4][1]["seconds"] > 0
+    assert report["seconds_before"] == kept.written[4][1]["state"]["seconds"] > 0
 
 
 def test_it_goes_on_at_the_rate_at_which_it_did_not_diverge(each_batch):
@@ -137,14 +137,14 @@ def test_checkpoints_are_written_now_and_then_only():
     assert len(kept.written) == 1
 
 
-def by_hand(settings, epochs, orders, net, head, maps, labels):
+def by_hand(settings, epochs, orders, net, layer, maps, labels):
     """Plain SGD with momentum on the whole network, written out."""
-    parameters = [*net.parameters(), *head.parameters()]
+    parameters = [*net.parameters(), *layer.parameters()]
     rates = [settings.rate] * len(list(net.parameters())) + [settings.head_rate] * 2
     velocity = [torch.zeros_like(p) for p in parameters]
     for epoch in range(1, epochs + 1):
         for chosen in orders[epoch - 1]:
-            logits = head(net(maps[chosen]))
+            logits = layer(net(maps[chosen]))
             gradients = torch.autograd.grad(functional.cross_entropy(logits, labels[chosen]), parameters)
             gradients = [g + settings.l1 * p.sign() * (p.ndim > 1) for g, p in zip(gradients, parameters, strict=True)]
             norm = torch.sqrt(sum(g.square().sum() for g in gradients))
@@ -152,7 +152,7 @@ def by_hand(settings, epochs, orders, net, head, maps, labels):
             with torch.no_grad():
                 for p, g, v, rate in zip(parameters, gradients, velocity, rates, strict=True):
                     v.mul_(settings.momentum).add_(shrink * g + settings.decay * p)
-                    p.sub_(rate * settings.factor(epoch) * v)
+                    p.sub_(rate * settings.compute_rate_factor(epoch) * v)
 
 
 @pytest.mark.parametrize("settings", [sgd(batch=10), sgd(batch=10, l1=1e-2, clip=0.05, decay=0.01)])
@@ -165,21 +165,21 @@ def test_steps_are_those_of_gradient_descent_with_momentum(settings, each_batch,
     x, y = maps[~torch.from_numpy(held_out)], torch.from_numpy(labels)[~torch.from_numpy(held_out)]
     with torch.no_grad():
         features = net(x).flatten(1)
-    head = Head(features.shape[1], 3)
-    head.standardised.fit(features)
-    fit(head, features, y, 1e-4)
-    head = head.double()
+    layer = ClassifierLayer(features.shape[1], 3)
+    layer.standardisation.fit(features)
+    fit_classifier_layer(layer, features, y, 1e-4)
+    layer = layer.double()
     epochs = 2
     orders = [
-        np.array_split(np.random.default_rng(descent.derive_seed(3, "refine", epoch)).permutation(len(x)), 4)
+        np.array_split(np.random.default_rng(trainer.derive_seed(3, "refine", epoch)).permutation(len(x)), 4)
         for epoch in (1, 2)
     ]
     settings = Refinement(**{**settings.parameters(), "epochs": epochs})
-    by_hand(settings, epochs, orders, expected, head, x.double(), y)
+    by_hand(settings, epochs, orders, expected, layer, x.double(), y)
     train(settings, net=net, checkpoint=kept)
-    arrays, about = kept.written[-1]
-    assert (about["epoch"], about["finished"]) == (epochs, True)
-    for trained, theirs in (("network", expected), ("head", head)):
+    arrays, document = kept.written[-1]
+    assert (document["state"]["epoch"], document["state"]["finished"]) == (epochs, True)
+    for trained, theirs in (("network", expected), ("layer", layer)):
         for name, parameter in theirs.named_parameters():
             assert np.allclose(arrays[f"{trained}/{name}"], parameter.detach().numpy(), rtol=1e-4, atol=1e-5)
 
@@ -216,16 +216,16 @@ def test_refit_trains_on_all_images_from_the_start_for_as_many_epochs_as_were_be
 
 @pytest.mark.parametrize("how", ["loss", "weights"])
 def test_a_refit_that_diverges_is_an_error_with_advice(how, monkeypatch):
-    step = descent.Descent._step
+    step = trainer.Trainer._step
 
     def astray(self, *arguments):
         step(self, *arguments)
-        if self.place.run == refine.REFIT:
+        if self.state.run == refine.REFIT:
             if how == "loss":
                 raise DivergedError
             next(self.network.parameters()).data.fill_(float("nan"))
 
-    monkeypatch.setattr(descent.Descent, "_step", astray)
+    monkeypatch.setattr(trainer.Trainer, "_step", astray)
     with pytest.raises(LearningError, match=r"diverged on all training images .* --refine refit=false"):
         train(Refinement(epochs=1, batch=40, rate=0.01, refit=True))
 
