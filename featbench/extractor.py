@@ -13,13 +13,13 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from featbench.data.maps import Maps, Preprocessing, maps_of
+from featbench.data.maps import Maps, Preprocessing, make_maps
 from featbench.devices.selection import resolve_device
 from featbench.errors import DataError, LearningError, UsageError
 from featbench.evaluation.split import hold_out
 from featbench.features.extraction import extract
 from featbench.learning.learner import FeatureLearner, FilterLearner, NetworkLearner
-from featbench.learning.networks import assemble, learn_stages, network_of, refusal
+from featbench.learning.networks import assemble, find_refusal, learn_network, learn_stages
 from featbench.operations.precision import check_precision
 from featbench.refinement.refine import refine
 from featbench.refinement.settings import Refinement
@@ -102,10 +102,10 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def _learn(self, learner: FeatureLearner, maps: Maps, device: torch.device) -> nn.Module:
         shape = maps.shape
         if isinstance(learner, NetworkLearner):
-            return network_of(learner, shape, maps, seed=self.seed, device=device)
+            return learn_network(learner, shape, maps, seed=self.seed, device=device)
         assert isinstance(learner, FilterLearner)  # there is no third kind
         architecture = Architecture.parse(self.architecture)
-        reason = refusal(architecture, learner, shape)
+        reason = find_refusal(architecture, learner, shape)
         if reason:
             raise UsageError(reason)
         stages = learn_stages(architecture, learner, shape, maps, seed=self.seed, device=device)
@@ -130,7 +130,7 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         )
 
     def _maps(self, X: Any) -> Maps:  # noqa: N803
-        return maps_of(_as_images(np.asarray(X)), self.preprocessing or Preprocessing())
+        return make_maps(_as_images(np.asarray(X)), self.preprocessing or Preprocessing())
 
 
 def _as_images(pixels: NDArray[Any]) -> NDArray[Any]:

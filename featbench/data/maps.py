@@ -18,7 +18,7 @@ from featbench.stages.specs import Shape
 from featbench.types import Images, IntArray, Pixels
 
 CHUNK = 1024
-"""Images normalised at once; bounds the memory of temporaries."""
+"""Images normalised at once: bounds the memory of temporaries, whatever number is asked for."""
 
 CHANNELS = (1, 3)
 """Maps that an image may become: one of grey, or red, green and blue."""
@@ -95,6 +95,7 @@ class Maps:
     @property
     def image_sizes(self) -> IntArray:
         """The height and the width of each image as it comes out, [n, 2]."""
+        # LCN keeps the positions at which its window lies within the image.
         lost = 0 if self.preprocessing.lcn is None else WINDOW - 1
         sides = self._sizes - lost
         return sides.max(axis=1, keepdims=True).repeat(2, axis=1) if self.preprocessing.pad else sides
@@ -128,10 +129,11 @@ class Maps:
             )
 
     def select(self, indices: IntArray) -> Maps:
-        """Return the maps of some of the images, computed as late."""
+        """Return the maps of some of the images; they too are computed when they are asked for."""
         return Maps(self.pixels, self.preprocessing, self.chosen[indices])
 
     def __getitem__(self, which: slice | IntArray) -> Tensor:
+        """Return the maps [n, channels, height, width] of some of the images, which must come out in one size."""
         wanted, sizes = self.chosen[which], self._sizes[which]
         made: list[Tensor | None] = [None] * len(wanted)
         for height, width in np.unique(sizes, axis=0):
@@ -146,7 +148,7 @@ class Maps:
 
 
 class JoinedMaps:
-    """The maps of several sources, one after another; their sizes may differ."""
+    """The maps of several sources, one source after another; their sizes may differ."""
 
     def __init__(self, *parts: Maps) -> None:
         self.parts = parts
@@ -161,7 +163,8 @@ class JoinedMaps:
         return set[tuple[int, int]]().union(*(part.sizes for part in self.parts))
 
     def __getitem__(self, which: IntArray) -> Tensor:
-        """Return the maps of images of one size, named in ascending order."""
+        """Return the maps of some of the images, of one size; `which` is in ascending order."""
+        # Ascending positions fall into one run for each source, whose first position is found by bisection.
         bounds = np.searchsorted(which, self._starts)
         pieces = zip(self.parts, self._starts[:-1], bounds[:-1], bounds[1:], strict=True)
         return torch.cat([part[which[low:high] - start] for part, start, low, high in pieces if high > low])
@@ -172,12 +175,12 @@ def preprocess(pixels: Sequence[Pixels] | Pixels, preprocessing: Preprocessing) 
 
     Raises a `DataError` that names the images that cannot be used, or if maps come out in several sizes.
     """
-    maps = maps_of(pixels, preprocessing)
+    maps = make_maps(pixels, preprocessing)
     maps.require_one_size()
     return maps[:]
 
 
-def maps_of(pixels: Sequence[Pixels] | Pixels, preprocessing: Preprocessing) -> Maps:
+def make_maps(pixels: Sequence[Pixels] | Pixels, preprocessing: Preprocessing) -> Maps:
     """Prepare raw images, and return their maps; a `DataError` names the images that cannot be used."""
     if len(pixels) == 0:
         raise DataError("there are no images to preprocess")
@@ -186,7 +189,7 @@ def maps_of(pixels: Sequence[Pixels] | Pixels, preprocessing: Preprocessing) -> 
     return Maps(prepared.pixels, preprocessing)
 
 
-def map_shape(maps: Maps | Tensor) -> Shape:
+def find_map_shape(maps: Maps | Tensor) -> Shape:
     """Return channels, height and width of what enters the first stage: the smallest where images differ in size."""
     if isinstance(maps, Maps):
         return maps.least

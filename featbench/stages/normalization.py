@@ -137,8 +137,8 @@ def _weigh(shifted: Sequence[Tensor], taps: Sequence[float]) -> Tensor:
 def local_contrast_normalise(x: Tensor, constant: float = 1.0, size: int = WINDOW) -> Tensor:
     """Local contrast normalisation (LCN) of images: y = (x - w∗x) / max(constant, sqrt(w∗x² - (w∗x)²)).
 
-    Input [n, 1, height, width]; output smaller by `size - 1` in both directions, the valid region. Source: Jarrett et
-    al. 2009, section 4, in the form of Torch7's `image.lcn`.
+    Input [n, maps, height, width], each map normalised by itself; output smaller by `size - 1` in both directions, the
+    valid region. Source: Jarrett et al. 2009, section 4, in the form of Torch7's `image.lcn` (one grey map).
     """
     taps = gaussian_window(size, torch.float64).sum(dim=0).tolist()
     mean = smooth(x, taps)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from featbench.data.image_files import ImageFiles
-from featbench.data.maps import JoinedMaps, Maps, Preprocessing, map_shape, maps_of, preprocess
+from featbench.data.maps import JoinedMaps, Maps, Preprocessing, find_map_shape, make_maps, preprocess
 from featbench.data.prepare import PackedImages, convert_to_rgb, prepare, resize
 from featbench.errors import DataError
 from featbench.stages.normalization import local_contrast_normalise
@@ -102,7 +102,7 @@ def test_image_files_keep_their_colours(tmp_path):
     Image.fromarray(image).save(tmp_path / "colour.png")
     Image.fromarray(image[:, :, 0]).save(tmp_path / "grey.png")
     files = ImageFiles([tmp_path / "colour.png", tmp_path / "grey.png"])
-    maps = maps_of(files, COLOUR)[:]
+    maps = make_maps(files, COLOUR)[:]
     assert np.array_equal(maps[0].numpy(), image.transpose(2, 0, 1).astype(np.float32))
     assert all(np.array_equal(maps[1, band].numpy(), image[:, :, 0].astype(np.float32)) for band in range(3))
 
@@ -110,8 +110,8 @@ def test_image_files_keep_their_colours(tmp_path):
 def test_maps_are_red_green_and_blue():
     image = np.zeros((4, 5, 3), dtype=np.uint8)
     image[:, :, 0], image[:, :, 2] = 10, 30
-    maps = maps_of([image, image], COLOUR)
-    assert (maps.shape, maps.least, map_shape(maps)) == ((3, 4, 5), (3, 4, 5), (3, 4, 5))
+    maps = make_maps([image, image], COLOUR)
+    assert (maps.shape, maps.least, find_map_shape(maps)) == ((3, 4, 5), (3, 4, 5), (3, 4, 5))
     assert maps[:].shape == (2, 3, 4, 5)
     assert maps[:].dtype == torch.float32
     assert maps[:].is_contiguous()
@@ -171,7 +171,7 @@ def test_three_equal_channels_come_to_three_times_the_grey_maps(dtype, standardi
 
 
 def test_maps_of_several_sizes_are_joined_in_colour():
-    first, second = maps_of([noise(6, 7, 3)], COLOUR), maps_of([noise(8, 9), noise(8, 9, 3)], COLOUR)
+    first, second = make_maps([noise(6, 7, 3)], COLOUR), make_maps([noise(8, 9), noise(8, 9, 3)], COLOUR)
     joined = JoinedMaps(first, second)
     assert joined[np.array([1, 2])].shape == (2, 3, 8, 9)
     assert torch.equal(joined[np.array([0])], first[:])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from featbench.data import maps as module
-from featbench.data.maps import Maps, Preprocessing, map_shape, maps_of, pad_to_square, preprocess, standardise
+from featbench.data.maps import Maps, Preprocessing, find_map_shape, make_maps, pad_to_square, preprocess, standardise
 from featbench.data.prepare import PackedImages, resize
 from featbench.errors import DataError
 
@@ -165,7 +165,7 @@ def test_preprocessing_of_caltech_equals_its_steps_in_double_precision():
 
 def test_bytes_are_normalised_in_full_precision_after_they_are_resized():
     image = smooth(90, 60)
-    prepared = maps_of([image], Preprocessing(size=30)).pixels[0]
+    prepared = make_maps([image], Preprocessing(size=30)).pixels[0]
     assert prepared.dtype == np.uint8
     grey = written_resampling(image.astype(np.float64) @ [0.299, 0.587, 0.114], 30)
     assert np.abs(prepared - written_resampling(grey.T, 20).T).max() <= 1.5
@@ -250,7 +250,7 @@ SQUARE = Preprocessing(size=18, lcn=1.0, pad=True)
 
 @pytest.mark.parametrize("which", [slice(1, 4), slice(None), np.array([4, 0, 3, 0]), np.array([2])])
 def test_maps_of_several_sizes_are_those_of_each_image_alone_in_the_order_asked_for(which):
-    maps = maps_of([*MIXED, picture(18, 10, 3)], SQUARE)
+    maps = make_maps([*MIXED, picture(18, 10, 3)], SQUARE)
     chosen = np.arange(6)[which]
     got = maps[which]
     assert got.dtype == torch.float32
@@ -261,7 +261,7 @@ def test_maps_of_several_sizes_are_those_of_each_image_alone_in_the_order_asked_
 @settings(derandomize=True, deadline=None, database=None, max_examples=30)
 @given(st.data())
 def test_maps_of_a_selection_are_the_selected_maps(data):
-    maps = maps_of(MIXED, SQUARE)
+    maps = make_maps(MIXED, SQUARE)
     indices = st.lists(st.integers(0, 4), min_size=1, max_size=9).map(np.array)
     first = data.draw(indices)
     second = data.draw(st.lists(st.integers(0, len(first) - 1), min_size=1, max_size=9).map(np.array))
@@ -275,16 +275,16 @@ def test_maps_of_a_selection_are_the_selected_maps(data):
 
 @pytest.mark.parametrize("preprocessing", [Preprocessing(), Preprocessing(lcn=1.0), Preprocessing(pad=True), SQUARE])
 def test_sizes_are_known_before_maps_are_computed(preprocessing, monkeypatch):
-    maps = maps_of(MIXED, preprocessing)
+    maps = make_maps(MIXED, preprocessing)
     expected = {tuple(maps[index : index + 1].shape[2:]) for index in range(len(MIXED))}
     monkeypatch.setattr(module, "_normalise", None)
     assert maps.sizes == expected
 
 
 def test_shape_is_that_of_all_maps_or_refused():
-    assert maps_of(MIXED, SQUARE).shape == map_shape(maps_of(MIXED, SQUARE)) == (1, 10, 10)
-    assert map_shape(torch.zeros(3, 2, 5, 4)) == (2, 5, 4)
-    maps = maps_of(MIXED, Preprocessing())
+    assert make_maps(MIXED, SQUARE).shape == find_map_shape(make_maps(MIXED, SQUARE)) == (1, 10, 10)
+    assert find_map_shape(torch.zeros(3, 2, 5, 4)) == (2, 5, 4)
+    maps = make_maps(MIXED, Preprocessing())
     with pytest.raises(DataError, match=r"the images have 4 sizes \(10×20, 14×20, 20×14, 20×20…\)"):
         maps.shape  # noqa: B018
     assert maps.select(np.array([0, 2])).shape == (1, 20, 14)
@@ -294,7 +294,7 @@ def test_maps_are_computed_when_they_are_asked_for_and_no_others(monkeypatch):
     computed = []
     original = module._normalise
     monkeypatch.setattr(module, "_normalise", lambda grey, how: computed.append(len(grey)) or original(grey, how))
-    maps = maps_of(picture(9, 6, 6), Preprocessing())
+    maps = make_maps(picture(9, 6, 6), Preprocessing())
     chosen = maps.select(np.array([1, 5, 7]))
     assert computed == []
     chosen[1:]
@@ -318,12 +318,12 @@ def test_maps_need_no_more_than_packed_images_for_their_pixels():
 )
 def test_sizes_are_those_that_come_out(preprocessing, sizes):
     generator = np.random.default_rng(0)
-    maps = maps_of([generator.random(shape) for shape in ((12, 20), (30, 11), (12, 20))], preprocessing)
+    maps = make_maps([generator.random(shape) for shape in ((12, 20), (30, 11), (12, 20))], preprocessing)
     assert [tuple(size) for size in maps.image_sizes] == sizes
     assert maps.sizes == set(sizes)
     assert [tuple(maps[i : i + 1].shape[2:]) for i in range(3)] == sizes
     assert maps.least == (1, min(height for height, _ in sizes), min(width for _, width in sizes))
-    assert map_shape(maps) == maps.least
+    assert find_map_shape(maps) == maps.least
     chosen = maps.select(np.array([1]))
     assert [tuple(size) for size in chosen.image_sizes] == sizes[1:2]
     assert chosen.least == chosen.shape == (1, *sizes[1])
