@@ -1,1 +1,1 @@
-"""How fast features are extracted on this machine, beside bare convolutions and plain torch."""
+"""How fast features are extracted on this machine, compared with bare convolutions and plain torch."""

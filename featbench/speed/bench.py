@@ -1,4 +1,4 @@
-"""Feature extraction measured on this machine, beside its convolutions alone and plain torch."""
+"""Feature extraction measured on this machine, compared with its convolutions alone and with plain torch."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from featbench.store.provenance import describe_run
 from featbench.system.clock import Clock
 
 ARCHITECTURES = ("64F9-Rabs-N-PA10/5", "64F9-Rabs-N-PA10/5 > 256F9:16-Rabs-N-PA6/4")
-"""What is measured if no architecture is given: the two of Jarrett et al. 2009."""
+"""Architectures that are measured by default: the two of Jarrett et al. 2009."""
 
 BATCHES = {"cpu": (1, 32), "cuda": (1, 256)}
-"""Images at once if nothing else is asked for."""
+"""Batch sizes that are measured by default: a single image, and enough to fill the device."""
 
 COMPARED = 2
-"""Images of which the features are compared with those in float64."""
+"""Images whose features are compared with those in float64, in which plain torch is slow."""
 
 EMULATED = (
     "on a CPU tf32, bf16 and fp16 are emulated by rounding float32; "
@@ -52,7 +52,7 @@ NOT_COMPILED = "torch.compile was left out: --no-compile"
 
 @dataclass(frozen=True)
 class Case:
-    """What one row measures: batch images of size×size pixels through an architecture, on a device."""
+    """One measurement: `batch` images of size×size pixels through an architecture, on a device, in a precision."""
 
     architecture: Architecture
     device: str
@@ -65,15 +65,16 @@ class Case:
 
     @property
     def shape(self) -> Shape:
-        """The maps that one image comes as."""
+        """Maps, height and width of one image."""
         return 1, self.size, self.size
 
     @property
     def moved_bytes(self) -> int:
-        """Bytes of maps that stages read and write at least: what comes in and goes out once, the bank's maps twice.
+        """Bytes of maps that stages read and write at least: their input and output once, the bank's maps twice.
 
-        What goes in and out is float32; bf16 and fp16 keep the bank's maps in 16 bits.
+        Input and output are float32; bf16 and fp16 keep the bank's maps in 16 bits.
         """
+        # The bank's maps cannot be pooled while they are written: N needs a statistic of the whole image first.
         width = 2 if self.precision in HALF_DTYPES else 4
         shapes = pairwise([self.shape, *self.architecture.shapes(self.shape)])
         return self.batch * sum(
@@ -84,10 +85,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """What a case gave.
+    """What a case measured.
 
-    seconds: medians for the whole batch, of ours, convolution, reference and compiled; what was left out is not there.
-    peak_bytes: of ours, None where the system does not tell. error: relative, of the features, against float64.
+    seconds: medians for the whole batch, of ours, convolution, reference and compiled; without those that were left
+    out. peak_bytes: of ours, None where the system does not report it. error: ‖a - b‖/‖b‖ of the features a against
+    those in float64, b.
     """
 
     case: Case
@@ -97,17 +99,17 @@ class Row:
 
     @property
     def images_per_second(self) -> float:
-        """Images a second, ours."""
+        """Images that featbench extracts in a second."""
         return self.case.batch / self.seconds["ours"]
 
     @property
     def gigabytes_per_second(self) -> float:
-        """The bytes that have to move, in 10^9 a second."""
+        """The bytes that have to move at least, in 10^9 a second of our time."""
         return self.case.moved_bytes / self.seconds["ours"] / 1e9
 
     @property
     def times_convolution(self) -> float | None:
-        """How many times as long as its convolutions alone."""
+        """How many times as long as its convolutions alone, if those were measured."""
         alone = self.seconds.get("convolution")
         return None if alone is None else self.seconds["ours"] / alone
 
@@ -118,7 +120,7 @@ class Row:
 
 
 def find_devices(name: str) -> list[str]:
-    """Return the devices to measure: of `auto` the CPU and, where there is one, the CUDA device."""
+    """Return the devices to measure; for `auto` the CPU and, where there is one, the CUDA device."""
     found = resolve_device(name).type
     return ["cpu", "cuda"] if name == "auto" and found == "cuda" else [found]
 
@@ -126,9 +128,10 @@ def find_devices(name: str) -> list[str]:
 def plan(
     stages: Sequence[str], devices: Sequence[str], batches: Sequence[int] | None, size: int, precisions: Sequence[str]
 ) -> list[Case]:
-    """Return every case, in the order of the table, or raise a `UsageError`: nothing is computed.
+    """Return every case in the order of the table; nothing is computed.
 
-    batches: images at once, None for `BATCHES`.
+    batches: batch sizes, None for `BATCHES`. Raises `UsageError`, `ArchitectureError` or `DeviceError` for what cannot
+    be measured, so that a mistake in the last case does not cost the time of the others.
     """
     architectures = [Architecture.parse(text) for text in dict.fromkeys(stages)]
     for architecture in architectures:
@@ -147,7 +150,7 @@ def plan(
 
 
 class Bench:
-    """Measures cases; each time is the median of `repeats`. `notes` says what was left out of rows, and why."""
+    """Measures cases; each time is the median of `repeats` runs. `notes` lists what was left out of rows, and why."""
 
     def __init__(self, repeats: int, *, compiles: bool = True) -> None:
         if repeats < 1:
@@ -162,29 +165,29 @@ class Bench:
 
     @torch.no_grad()
     def measure(self, case: Case) -> Row:
-        """Measure one case; a `DeviceError` if one image alone is too large for the memory."""
+        """Measure one case; `DeviceError` if one image alone is too large for the memory."""
         device, maps, network = torch.device(case.device), make_noise(case), make_random_network(case)
 
         def fresh() -> tuple[Batches, Tensor]:
             batches = Batches(deepcopy(network), device, case.precision)
             return batches, batches.launch(maps)()
 
-        # Libraries are loaded and kernels compiled by the first call, which is no memory that extraction takes.
+        # The first call loads libraries and compiles kernels: memory that extraction itself does not take.
         fresh()
         (batches, features), peak = measure_peak(device, fresh)
         exact = deepcopy(network).double()(maps[:COMPARED].double())
         error = float((features[:COMPARED] - exact).norm() / exact.norm())
         calls: dict[str, Call] = {"ours": lambda: batches.launch(maps)()}
-        for name, make in self._others(case, network, maps).items():
-            call = self._warmed_up(case, name, make)
+        for name, make in self._prepare_contenders(case, network, maps).items():
+            call = self._warm_up(case, name, make)
             if call is not None:
                 calls[name] = call
-        return Row(case, self._medians(case, calls), peak, error)
+        return Row(case, self._time_in_turns(case, calls), peak, error)
 
-    def _others(self, case: Case, network: nn.Module, maps: Tensor) -> dict[str, Callable[[], Call]]:
-        """Return how each of what we stand beside is made."""
+    def _prepare_contenders(self, case: Case, network: nn.Module, maps: Tensor) -> dict[str, Callable[[], Call]]:
+        """Return a function for each contender that sets it up and returns the call to be timed."""
         device = torch.device(case.device)
-        dtype = _half(case) or torch.float32
+        dtype = _find_half_dtype(case) or torch.float32
         plain = deepcopy(network).to(device).eval()
         others: dict[str, Callable[[], Call]] = {
             "convolution": lambda: choose_fastest(find_convolutions(network, maps[:1]), case.batch, device, dtype),
@@ -198,13 +201,15 @@ class Bench:
             self._notes[NOT_COMPILED] = None
         return others
 
-    def _warmed_up(self, case: Case, name: str, make: Callable[[], Call]) -> Call | None:
-        """Make what is measured and call it once; None, and a note, if it cannot run here."""
+    def _warm_up(self, case: Case, name: str, make: Callable[[], Call]) -> Call | None:
+        """Set a contender up and call it once; None, and a note, if it cannot run here."""
         try:
             with plain_torch(case):
                 call = make()
                 call()
-        except Exception as error:  # a compiler that is not there fails in many ways
+        except Exception as error:
+            # torch.compile fails in many ways, of many types, where a compiler is missing. What fails otherwise, but
+            # for memory, is a mistake of ours that must not look like a missing column.
             if name != "compiled" and not is_out_of_memory(error):
                 raise
             title = "torch.compile" if name == "compiled" else name
@@ -212,8 +217,8 @@ class Bench:
             return None
         return call
 
-    def _medians(self, case: Case, calls: Mapping[str, Call]) -> dict[str, float]:
-        """Return median seconds; the calls take turns, so that a drift of the machine meets all alike."""
+    def _time_in_turns(self, case: Case, calls: Mapping[str, Call]) -> dict[str, float]:
+        """Return the median seconds of each call; they take turns, so that a drift of the machine affects all alike."""
         seconds: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(self.repeats):
             for name, call in calls.items():
@@ -240,34 +245,34 @@ def make_random_network(case: Case) -> nn.Module:
 
 @contextmanager
 def plain_torch(case: Case) -> Iterator[None]:
-    """Have torch compute in the precision of a case, as fast as its own settings allow; on a CPU that is float32."""
+    """Set torch to the precision of a case, and to its own fastest settings; on a CPU that is float32."""
     if case.device == "cpu":
         yield
         return
-    half = _half(case)
+    half = _find_half_dtype(case)
     cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=case.precision == "tf32")
     with cudnn, torch.autocast("cuda", half, enabled=half is not None):
         yield
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return the provenance of a run, with the driver of the GPU if there is one that says so."""
-    return {**describe_run(), "driver": _driver()}
+    """Return what describes a run, as `describe_run` of the store, and the driver of the GPU if that is known."""
+    return {**describe_run(), "driver": _read_driver()}
 
 
-def _half(case: Case) -> torch.dtype | None:
-    """Return the type of 16 bits that torch itself computes a case in, if it does."""
+def _find_half_dtype(case: Case) -> torch.dtype | None:
+    """Return the 16-bit type in which torch itself computes a case, if it does."""
     return HALF_DTYPES.get(case.precision) if case.device == "cuda" else None
 
 
 def _compiled(network: nn.Module, maps: Tensor, device: torch.device) -> Call:
-    # Every case starts anew: what was compiled for another batch would be made general, and slower, for this one.
+    # Without the reset torch would not compile a second batch size for itself, but one slower program for any size.
     torch.compiler.reset()
     compiled = torch.compile(network, dynamic=False)
     return lambda: compiled(maps.to(device)).cpu()
 
 
-def _driver() -> str | None:
+def _read_driver() -> str | None:
     program = shutil.which("nvidia-smi")
     if program is None or not torch.cuda.is_available():
         return None

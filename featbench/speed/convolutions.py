@@ -1,4 +1,7 @@
-"""The convolutions of a network and nothing else, each as fast as torch can do it: what extraction is measured by."""
+"""The convolutions of a network and nothing else, each as fast as torch can do it: what extraction is compared with.
+
+They are the least that any implementation has to compute, so that a ratio to them depends little on the machine.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ from featbench.stages.encoders import FilterBank
 from featbench.system.clock import Clock
 
 TRIALS = 3
-"""Each way to a convolution is tried so often, after once that does not count; the best time decides."""
+"""Trials of each way to compute a convolution, after one that does not count; the best time decides."""
 
 Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """What one filter bank convolves: weight [filters, fan_in, size, size] in groups, maps [maps, height, width]."""
+    """One filter bank: weight [filters, fan_in, size, size] of so many groups, and the shape of the maps it sees."""
 
     weight: Tensor
     groups: int
@@ -29,9 +32,9 @@ class Convolution:
 
 
 def find_convolutions(network: nn.Module, one: Tensor) -> list[Convolution]:
-    """Return the convolutions of a network on the way of maps `one` [1, ...], in order.
+    """Return the convolutions that a network computes for maps `one` [1, ...], in order.
 
-    A connection table makes it one of groups; their maps count as often as groups see them.
+    A connection table makes a grouped convolution; a map counts once for each group that sees it.
     """
     found: list[Convolution] = []
 
@@ -51,16 +54,16 @@ def find_convolutions(network: nn.Module, one: Tensor) -> list[Convolution]:
 
 
 def choose_fastest(convolutions: list[Convolution], batch: int, device: torch.device, dtype: torch.dtype) -> Call:
-    """Return a call that does the convolutions of a batch of noise, each in the way that was fastest in a trial.
+    """Return a call that computes the convolutions of a batch of noise, each in the way that was fastest in a trial.
 
-    No bias, and each output is dropped before the next one is made.
+    Without bias; each output is dropped before the next one is computed.
     """
     generator = torch.Generator().manual_seed(0)
     chosen = []
     for convolution in convolutions:
         maps = torch.randn(batch, *convolution.maps, generator=generator).to(device, dtype)
-        ways = _ways(maps, convolution.weight.to(device, dtype), convolution.groups)
-        chosen.append(min(ways, key=partial(_trial, device=device)))
+        ways = _list_ways(maps, convolution.weight.to(device, dtype), convolution.groups)
+        chosen.append(min(ways, key=partial(_time_best, device=device)))
 
     def run() -> None:
         for convolve in chosen:
@@ -69,9 +72,10 @@ def choose_fastest(convolutions: list[Convolution], batch: int, device: torch.de
     return run
 
 
-def _ways(maps: Tensor, weight: Tensor, groups: int) -> Iterator[Call]:
-    """Yield the ways to a convolution: maps first or last in memory, a batch at once or, on a CPU, image by image."""
-    # A clone has the strides of its format even where there is one map, which `contiguous` would leave as it is.
+def _list_ways(maps: Tensor, weight: Tensor, groups: int) -> Iterator[Call]:
+    """Yield ways to compute a convolution: maps first or last in memory, the batch at once or, on a CPU, by image."""
+    # `contiguous` would leave a single map as it is, since both formats hold the same numbers; a clone has the strides
+    # of its format, and those decide which code runs.
     last = maps.clone(memory_format=torch.channels_last), weight.clone(memory_format=torch.channels_last)
     for x, w in ((maps, weight), last):
         yield partial(functional.conv2d, x, w, groups=groups)
@@ -84,7 +88,7 @@ def _one_by_one(maps: Tensor, weight: Tensor, groups: int) -> None:
         functional.conv2d(image, weight, groups=groups)
 
 
-def _trial(convolve: Call, device: torch.device) -> float:
+def _time_best(convolve: Call, device: torch.device) -> float:
     convolve()
     seconds = []
     for _ in range(TRIALS):

@@ -1,4 +1,4 @@
-"""The table of measured extraction, as text or JSON."""
+"""Measurements of extraction as a table of text, or as JSON."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ error: ‖a - b‖/‖b‖ of the features against float64, on at most 2 images.
 
 
 def render_json(rows: Sequence[Row]) -> str:
-    """Return the rows as a JSON array, ending with a newline; null is what was not measured."""
+    """Return the rows as a JSON array that ends with a newline; what was not measured is null."""
     return json.dumps([make_json_row(row) for row in rows], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def render_table(rows: Sequence[Row], repeats: int, notes: Sequence[str], machine: Mapping[str, Any]) -> str:
     """Return the rows as a table, with what its columns mean, the notes, and what it was measured on."""
     table = tabulate(
-        [_line(row) for row in rows],
+        [_format_row(row) for row in rows],
         headers=HEADERS,
         colalign=("left", "left", "left", *("right",) * (len(HEADERS) - 3)) if rows else (),
         disable_numparse=True,
     )
-    said = [table, EXPLANATION.format(repeats=repeats), "\n".join(notes), "\n".join(format_machine(machine))]
-    return "\n\n".join(part for part in said if part) + "\n"
+    parts = [table, EXPLANATION.format(repeats=repeats), "\n".join(notes), "\n".join(format_machine(machine))]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def make_json_row(row: Row) -> dict[str, Any]:
-    """Return a row by the names of its columns; milliseconds are those of the whole batch."""
+    """Return a row as a dictionary from names of columns to values; milliseconds are those of the whole batch."""
     return {
         "architecture": str(row.case.architecture),
         "device": row.case.device,
@@ -69,12 +69,12 @@ def make_json_row(row: Row) -> dict[str, Any]:
         "times_compiled": row.times_as_fast_as("compiled"),
         "peak_bytes": row.peak_bytes,
         "error": row.error,
-        "milliseconds": {name: _times(1e3, row.seconds.get(name)) for name in CONTENDERS},
+        "milliseconds": {name: _multiply(1e3, row.seconds.get(name)) for name in CONTENDERS},
     }
 
 
 def format_machine(machine: Mapping[str, Any]) -> list[str]:
-    """Return what it was measured on, from the provenance of the run."""
+    """Return lines that name processor, GPU, driver and versions, from what `describe_machine` returns."""
     versions = machine["versions"]
     lines = [f"{machine['cpu']}, {machine['cores']} cores; {machine['threads']} threads"]
     if machine["gpu"]:
@@ -85,7 +85,7 @@ def format_machine(machine: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _line(row: Row) -> list[str]:
+def _format_row(row: Row) -> list[str]:
     return [
         str(row.case.architecture),
         row.case.device,
@@ -94,17 +94,17 @@ def _line(row: Row) -> list[str]:
         f"{row.images_per_second:.4g}",
         f"{1e3 / row.images_per_second:.3f}",
         f"{row.gigabytes_per_second:.3g}",
-        _number(row.times_convolution),
-        _number(row.times_as_fast_as("reference")),
-        _number(row.times_as_fast_as("compiled")),
+        _format_ratio(row.times_convolution),
+        _format_ratio(row.times_as_fast_as("reference")),
+        _format_ratio(row.times_as_fast_as("compiled")),
         "" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.1f}",
         f"{row.error:.1e}",
     ]
 
 
-def _number(value: float | None) -> str:
+def _format_ratio(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _times(factor: float, value: float | None) -> float | None:
+def _multiply(factor: float, value: float | None) -> float | None:
     return None if value is None else factor * value
