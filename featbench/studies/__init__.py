@@ -1,4 +1,10 @@
-"""Studies: measurements beside the comparison of scores, as the papers print them; one file a study."""
+"""Studies: measurements that papers show beside their tables of scores, one file a study.
+
+The other files are shared by several studies: `natural` (patches of photographs), `coding` and `regressor` (sparse
+codes, and encoders that predict them), `costs` (times), `series` (a comparison for each value of a quantity), `toys`
+and `surfaces` (points of the plane), `page` (how findings are printed). `gallery` finds the filters that
+`featbench filters` draws.
+"""
 
 from __future__ import annotations
 
@@ -12,4 +18,4 @@ STUDIES = {
     "size": "accuracy against the number of filters",
     "stability": "how often a unit of a sparse code changes its sign from one video frame to the next",
 }
-"""Every study; each is a module of featbench.studies that is imported when it is run."""
+"""Every study with its summary. Each is a module of featbench.studies, imported when the study is run."""

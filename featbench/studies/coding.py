@@ -1,4 +1,4 @@
-"""Optimal sparse codes, and the λ that leaves a wanted part of them non-zero."""
+"""Optimal sparse codes, and the λ at which a given fraction of them is non-zero."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ BLOCK = 4096
 """Patches coded at once."""
 
 DECADES, HALVINGS = 2, 14
-"""Powers of ten below the largest correlation in which λ is looked for, and halvings of that interval."""
+"""Powers of ten below the largest correlation that the search for λ covers, and how often it halves that interval."""
 
 NEAR_STEPS = 300
-"""Steps of FISTA to codes near a prediction; its term makes the energy strongly convex."""
+"""Steps of FISTA to codes near a prediction. The α-term makes the energy strongly convex, so that these suffice."""
 
 Progress = Callable[[int, int], None]
 
@@ -27,7 +27,8 @@ Progress = Callable[[int, int], None]
 def find_optimal_codes(rows: Tensor, atoms: Tensor, lam: float, progress: Progress | None = None) -> Tensor:
     """Return the minimisers z [n, m] of ½‖y - D z‖² + λ‖z‖₁ for rows y [n, d] and atoms D [d, m].
 
-    Raises `LearningError` if they are not reached.
+    `progress` is called with the number of patches coded so far, and of all. Raises `LearningError` if the solver stops
+    before the optimum of any patch.
     """
     found = []
     for start in range(0, len(rows), BLOCK):
@@ -44,15 +45,17 @@ def find_optimal_codes(rows: Tensor, atoms: Tensor, lam: float, progress: Progre
 
 
 def compute_density(codes: Tensor) -> float:
-    """Return the part of codes that is not zero."""
+    """Return the fraction of codes that is not zero, from 0 to 1."""
     return float((codes != 0).double().mean())
 
 
 def find_lam(rows: Tensor, atoms: Tensor, wanted: float) -> float:
-    """Return the λ whose optimal codes have a part `wanted` that is not zero, by bisection.
+    """Return the λ at which a fraction `wanted` of the optimal codes of rows [n, d] is non-zero, by bisection.
 
-    The part falls as λ grows, from all that the data can use to none at the largest correlation |Dᵀy|.
+    Raises `UsageError` if no λ does: patches that are blank, or more codes than optimal codes can use.
     """
+    # z = 0 is optimal exactly where λ ≥ max |Dᵀy| (the subgradient condition of the lasso): an upper bound of λ. Below
+    # it the fraction falls as λ grows, so bisection works; in log λ, since λ may lie anywhere within two decades.
     largest = float((rows @ atoms).abs().max())
     if not largest > 0:
         raise UsageError(
@@ -75,7 +78,7 @@ def find_lam(rows: Tensor, atoms: Tensor, wanted: float) -> float:
 
 
 def keep_largest(codes: Tensor, part: float) -> Tensor:
-    """Set all but a part of codes [n, m] to zero: those whose magnitude does not exceed one threshold for all."""
+    """Keep a fraction `part` of codes [n, m], those of largest magnitude over all patches, and set the others to 0."""
     count = round(part * codes.numel())
     if count == 0:
         return torch.zeros_like(codes)
@@ -85,7 +88,11 @@ def keep_largest(codes: Tensor, part: float) -> Tensor:
 
 
 def find_codes_near(rows: Tensor, atoms: Tensor, lam: float, prediction: Tensor, alpha: float) -> Tensor:
-    """Return the minimisers z [n, m] of ½‖y - D z‖² + λ‖z‖₁ + α/2 ‖z - prediction‖², as PSD infers them."""
+    """Return the minimisers z [n, m] of ½‖y - D z‖² + λ‖z‖₁ + α/2 ‖z - prediction‖², as PSD infers them.
+
+    The prediction's term is quadratic, so this is a lasso with the Gram matrix DᵀD + αI and the correlations
+    Dᵀy + α prediction: the solver for plain codes applies.
+    """
     gram = atoms.T @ atoms + alpha * torch.eye(atoms.shape[1])
     correlations = rows @ atoms + alpha * prediction
     lipschitz = compute_largest_eigenvalue(gram)
@@ -96,7 +103,7 @@ Solver = Callable[[Tensor, Tensor, float], Tensor]
 
 
 def list_solvers() -> dict[str, Solver]:
-    """Return what finds optimal codes, to the solvers' own tolerance; each takes rows, atoms and λ to codes [n, m]."""
+    """Return the solvers of optimal codes by name, each to its own tolerance: (rows, atoms, λ) to codes [n, m]."""
     found = {"feature-sign": feature_sign, "coordinate-descent": coordinate_descent, "fista": fista}
     return {name: _make_solver(solver) for name, solver in found.items()}
 

@@ -1,4 +1,4 @@
-"""What codes cost: times of the ways to them, measured in one run, and how far from the optimum each ends."""
+"""What codes cost: the times of several ways to compute them, measured in one run, and their error."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from torch import Tensor
 from featbench.studies.study import Value
 
 REPEATS = 5
-"""Each time is the median of so many calls, after one that does not count."""
+"""Number of calls behind each median, after a warm-up call that is not counted."""
 
 Way = Callable[[Tensor], Tensor]
-"""Takes patches that are rows [n, d] to codes [n, m]."""
+"""A function from patches [n, d] to codes [n, m]."""
 
 
-def cost_rows(ways: Mapping[str, Way], rows: Tensor, optimal: Tensor) -> Iterator[dict[str, Value]]:
-    """Yield a row for each way: its cost, its ratio to the first one's, and its error against the optimal codes."""
+def measure_costs(ways: Mapping[str, Way], rows: Tensor, optimal: Tensor) -> Iterator[dict[str, Value]]:
+    """Yield a row for each way: its time, the ratio to the first one's time, and its error against the optimal codes.
+
+    Patches are `rows` [n, d]; `optimal` are their optimal codes [n, m].
+    """
     first = 0.0
     for name, way in ways.items():
-        seconds, codes = median_seconds(lambda way=way: way(rows))  # type: ignore[misc]
+        seconds, codes = measure_seconds(lambda way=way: way(rows))  # type: ignore[misc]
         first = first or seconds
         yield {
             "way": name,
@@ -32,8 +35,8 @@ def cost_rows(ways: Mapping[str, Way], rows: Tensor, optimal: Tensor) -> Iterato
         }
 
 
-def median_seconds(call: Callable[[], Tensor]) -> tuple[float, Tensor]:
-    """Return the median seconds of a few calls, and what the last of them gave."""
+def measure_seconds(call: Callable[[], Tensor]) -> tuple[float, Tensor]:
+    """Return the median seconds of `REPEATS` calls, and what the last of them returned."""
     codes = call()
     seconds = []
     for _ in range(REPEATS):

@@ -1,4 +1,4 @@
-"""Energy surfaces: which points of the plane a learner reconstructs well, and whether those are the data."""
+"""Study of energy surfaces: which points of the plane a learner reconstructs well, and whether those are the data."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featbench.studies.study import Findings, Table, option
-from featbench.studies.study import Settings as StudySettings
+from featbench.studies.study import Findings, Study, StudySettings, Table, option
 from featbench.types import FloatArray
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ TRAINED, HELD_OUT = "training", "held out"
 
 
 @dataclass(frozen=True)
-class Settings(StudySettings):
+class EnergySettings(StudySettings):
     """Settings of the study of energy surfaces."""
 
     points: int = option(500, "training points of each toy", least=20)
@@ -52,7 +51,7 @@ class Settings(StudySettings):
 
 @dataclass(frozen=True)
 class Panel:
-    """One learner on one toy: its energy and its training points [n, 2]."""
+    """A panel of the picture: the energy of a learner that was fitted to a toy's points [n, 2]."""
 
     toy: str
     method: str
@@ -61,17 +60,17 @@ class Panel:
     points: FloatArray
 
 
-def run(settings: Settings, workbench: Workbench) -> Findings:
-    """Fit the learners, and measure how far their energies tell data from the rest of the square."""
-    from featbench.studies.toys import cauchy_clusters, spiral
+def run(settings: EnergySettings, workbench: Workbench) -> Findings:
+    """Fit each learner to each toy, and measure how well its energy separates data from the rest of the square."""
+    from featbench.studies.toys import draw_cauchy_clusters, draw_spiral
 
     generator = np.random.default_rng(settings.seed)
     square = generator.uniform(-1, 1, (settings.test_points, 2))
     panels, rows = [], []
-    for toy, draw, units in (("Cauchy clusters", cauchy_clusters, 3), ("spiral", spiral, 20)):
+    for toy, draw, units in (("Cauchy clusters", draw_cauchy_clusters, 3), ("spiral", draw_spiral, 20)):
         points, held_out = draw(settings.points, generator), draw(settings.test_points, generator)
         fitted = _fit(toy, points, units, settings, workbench)
-        rows += [_row(panel, held_out, square) for panel in fitted]
+        rows += [_make_row(panel, held_out, square) for panel in fitted]
         panels += fitted
     drawn = [panel for panel in panels if panel.method != PLAIN]
     return Findings(
@@ -87,27 +86,28 @@ def run(settings: Settings, workbench: Workbench) -> Findings:
 PLAIN = "sparse coding, no constant"
 
 
-def _fit(toy: str, points: FloatArray, units: int, settings: Settings, workbench: Workbench) -> list[Panel]:
-    """Fit each learner to the points; `units` is the number of those that place units in the plane."""
+def _fit(toy: str, points: FloatArray, units: int, settings: EnergySettings, workbench: Workbench) -> list[Panel]:
+    """Fit each learner to the points of a toy; `units` is the number of units of sparse coding and of K-means."""
     from featbench.studies import surfaces
 
     clusters, seed = units == 3, settings.seed
+    # The auto-encoder's partition function is summed over this grid.
     side = np.linspace(-1, 1, 41)
     square = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
     fits: dict[tuple[str, int], Callable[[], Energy]] = {
-        ("PCA", 1): lambda: surfaces.pca_energy(points, 1),
-        ("auto-encoder", 3 if clusters else 1): lambda: surfaces.autoencoder_energy(
+        ("PCA", 1): lambda: surfaces.fit_pca(points, 1),
+        ("auto-encoder", 3 if clusters else 1): lambda: surfaces.fit_autoencoder(
             points,
             3 if clusters else 1,
             seed,
             background=square if clusters else None,
             sharpness=settings.sharpness,
         ),
-        ("sparse coding", units): lambda: surfaces.sparse_energy(
+        ("sparse coding", units): lambda: surfaces.fit_sparse_coding(
             points, units, seed, lam=settings.lam, constant=settings.constant
         ),
-        ("K-means", units): lambda: surfaces.kmeans_energy(points, units, seed),
-        (PLAIN, units): lambda: surfaces.sparse_energy(points, units, seed, lam=settings.lam, constant=0.0),
+        ("K-means", units): lambda: surfaces.fit_kmeans(points, units, seed),
+        (PLAIN, units): lambda: surfaces.fit_sparse_coding(points, units, seed, lam=settings.lam, constant=0.0),
     }
     panels = []
     for done, ((method, count), fit) in enumerate(fits.items()):
@@ -116,7 +116,7 @@ def _fit(toy: str, points: FloatArray, units: int, settings: Settings, workbench
     return panels
 
 
-def _row(panel: Panel, held_out: FloatArray, square: FloatArray) -> dict[str, str | int | float | None]:
+def _make_row(panel: Panel, held_out: FloatArray, square: FloatArray) -> dict[str, str | int | float | None]:
     data, elsewhere = panel.energy(held_out), panel.energy(square)
     return {
         "data": panel.toy,
@@ -125,12 +125,15 @@ def _row(panel: Panel, held_out: FloatArray, square: FloatArray) -> dict[str, st
         "energy of data": float(data.mean()),
         "of the square": float(elsewhere.mean()),
         "ratio": float(elsewhere.mean() / data.mean()),
-        "AUC": separation(data, elsewhere),
+        "AUC": compute_auc(data, elsewhere),
     }
 
 
-def separation(data: FloatArray, elsewhere: FloatArray) -> float:
-    """Return how often a number of `elsewhere` is larger than one of `data`; equal ones count half."""
+def compute_auc(data: FloatArray, elsewhere: FloatArray) -> float:
+    """Return the area under the ROC curve: the probability that a number of `elsewhere` exceeds one of `data`.
+
+    Ties count half (Mann and Whitney's U). Sorting makes it n log n, where comparing all pairs would take n².
+    """
     ordered = np.sort(data)
     below = np.searchsorted(ordered, elsewhere, side="left") + np.searchsorted(ordered, elsewhere, side="right")
     return float(below.mean() / (2 * len(data)))
@@ -143,6 +146,7 @@ def _draw(figure: Figure, panels: list[Panel], grid: int) -> None:
     square = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
     for axis, panel in zip(axes.flat, panels, strict=True):
         energies = panel.energy(square).reshape(grid, grid)
+        # The 95th percentile: a few far corners would otherwise take all the grey levels.
         shades = {"vmin": energies.min(), "vmax": np.percentile(energies, 95)}
         axis.imshow(energies, cmap="gray", extent=(-1, 1, -1, 1), origin="lower", **shades)
         axis.plot(*panel.points[:300].T, ".", color="tab:orange", markersize=1.5)
@@ -152,3 +156,6 @@ def _draw(figure: Figure, panels: list[Panel], grid: int) -> None:
         axis.spines[:].set_visible(False)
     for row, toy in zip(axes, toys, strict=True):
         row[0].set_ylabel(toy)
+
+
+STUDY = Study("energy", EnergySettings, run)

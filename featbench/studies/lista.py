@@ -1,4 +1,4 @@
-"""LISTA's table: how far predicted codes are from the optimum, by the encoder and its number of steps."""
+"""Study of LISTA: how far predicted codes are from the optimum, by the encoder and its number of steps."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from featbench.errors import UsageError
-from featbench.studies.study import Findings, Table, Value, option
-from featbench.studies.study import Settings as StudySettings
+from featbench.studies.study import Findings, Study, StudySettings, Table, Value, option
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,23 +43,23 @@ PUBLISHED: dict[str, dict[int, float]] = {
     "CoD 100": {100: 0.77, 400: 3.17},
     "CoD 200": {100: 0.21, 400: 1.15},
 }
-"""Squared error of a code by the way to it and the number of atoms."""
+"""Published squared error of codes, by the way they are computed and the number of atoms."""
 
 MATCHES: dict[tuple[str, Value], int] = {("LISTA 1", 100): 18, ("LISTA 1", 400): 35}
-"""Iterations of FISTA to the error of an encoder, by the encoder and the number of atoms."""
+"""Published number of FISTA iterations that reach the error of an encoder, by encoder and number of atoms."""
 
 HELD_OUT = 0.2
-"""Part of the patches that nothing is trained on, where errors are measured."""
+"""Fraction of the patches that nothing is trained on: errors are measured on these."""
 
 
 @dataclass(frozen=True)
-class Settings(StudySettings):
+class ListaSettings(StudySettings):
     """Settings of the study of LISTA."""
 
     unlabelled: str = option("berkeley", "folder of images, or data set, to learn from and to measure on")
     atoms: tuple[int, ...] = option((100, 400), "numbers of atoms", least=1)
     size: int = option(10, "side of a patch, in pixels", least=2)
-    patches: int = option(50_000, "patches, of which a fifth is held out", least=10)
+    patches: int = option(50_000, "number of patches, of which a fifth is held out", least=10)
     lam: float = option(0.5, "λ, the paper's α, ½‖y - Dz‖² + λ‖z‖₁", above=0)
     dictionary_updates: int = option(1000, "updates of the dictionary", least=1)
     updates: int = option(5000, "updates of each encoder", least=1)
@@ -70,19 +69,19 @@ class Settings(StudySettings):
     fista: tuple[int, ...] = option((1, 2, 3, 5, 7, 10, 18, 35, 70, 140), "iterations of FISTA", least=1)
 
 
-def run(settings: Settings, workbench: Workbench) -> Findings:
-    """Learn a dictionary of each size and the encoders on its optimal codes; measure on patches held out."""
+def run(settings: ListaSettings, workbench: Workbench) -> Findings:
+    """Learn a dictionary of each size, train encoders on its optimal codes, and measure errors on held-out patches."""
     from featbench.studies import natural
-    from featbench.studies.codes import unit_deviation
+    from featbench.studies.codes import scale_to_unit_deviation
 
     sampled = natural.sample_patches(
         workbench, settings.unlabelled, settings.size, settings.patches, settings.seed, lcn=0.0
     )
-    rows = unit_deviation(natural.centred(sampled))
+    rows = scale_to_unit_deviation(natural.centre_patches(sampled))
     held_out = max(1, round(HELD_OUT * len(rows)))
     errors: list[dict[str, Value]] = []
     for atoms in dict.fromkeys(settings.atoms):
-        for way, error, energy in _errors(settings, rows[held_out:], rows[:held_out], atoms, workbench):
+        for way, error, energy in _measure_errors(settings, rows[held_out:], rows[:held_out], atoms, workbench):
             published = PUBLISHED.get(way, {}).get(atoms)
             errors.append(
                 {"atoms": atoms, "way": way, "published": published, "error": error, "relative": error / energy}
@@ -90,7 +89,7 @@ def run(settings: Settings, workbench: Workbench) -> Findings:
     return Findings(
         title="Errors of predicted sparse codes: LISTA, its baselines, and FISTA stopped early",
         source=SOURCE,
-        tables=[Table("", errors, {"error": ".3g", "published": ".3g", "relative": ".3f"}), _matches(errors)],
+        tables=[Table("", errors, {"error": ".3g", "published": ".3g", "relative": ".3f"}), _match_iterations(errors)],
         notes=[
             f"{len(rows) - held_out} patches of {settings.size}×{settings.size} to train on, {held_out} to measure on, "
             "each of mean 0 and standard deviation 1; flat ones are left out.",
@@ -101,18 +100,18 @@ def run(settings: Settings, workbench: Workbench) -> Findings:
         ],
         draw=lambda figure: _draw(figure, errors),
         size=(9.0, 4.5),
-        data=natural.fingerprint(workbench, settings.unlabelled),
+        data=natural.read_fingerprint(workbench, settings.unlabelled),
     )
 
 
-def _errors(
-    settings: Settings, rows: Tensor, held_out: Tensor, atoms: int, workbench: Workbench
+def _measure_errors(
+    settings: ListaSettings, rows: Tensor, held_out: Tensor, atoms: int, workbench: Workbench
 ) -> Iterator[tuple[str, float, float]]:
-    """Yield each way with its mean squared error, and the mean of ‖z*‖²."""
-    from featbench.learning.unrolled import Lcod, Lista, descent_start, ista_start
+    """Yield each way to compute codes, its mean squared error on `held_out` [n, d], and the mean of ‖z*‖² there."""
+    from featbench.learning.unrolled import Lcod, Lista, make_descent_weights, make_ista_weights
     from featbench.sparse import coordinate_descent, fista, learn_dictionary
-    from featbench.studies.coding import optimal_codes
-    from featbench.studies.regressor import predictor_of, train_encoder, unrolled_of
+    from featbench.studies.coding import find_optimal_codes
+    from featbench.studies.regressor import make_predictor, make_unrolled, train_encoder
 
     tell = workbench.listener.step
     tell(f"{atoms} atoms: dictionary", 0, 2)
@@ -120,54 +119,57 @@ def _errors(
         rows, atoms, settings.lam, updates=settings.dictionary_updates, seed=settings.seed
     ).atoms
     tell(f"{atoms} atoms: optimal codes", 1, 2)
-    optimal, wanted = optimal_codes(rows, dictionary, settings.lam), optimal_codes(held_out, dictionary, settings.lam)
+    optimal, wanted = (
+        find_optimal_codes(rows, dictionary, settings.lam),
+        find_optimal_codes(held_out, dictionary, settings.lam),
+    )
     energy = float(wanted.square().sum(dim=1).mean())
     if not energy > 0:
         raise UsageError(f"all codes are zero at λ = {settings.lam:g}: lower --lam")
 
-    def error(codes: Tensor) -> float:
+    def compute_error(codes: Tensor) -> float:
         return float((wanted - codes).square().sum(dim=1).mean())
 
-    proximal, coordinate = ista_start(dictionary, settings.lam), descent_start(dictionary, settings.lam)
+    proximal, coordinate = make_ista_weights(dictionary, settings.lam), make_descent_weights(dictionary, settings.lam)
     encoders: dict[str, nn.Module] = {
-        "D tanh": predictor_of(dictionary, "tanh", settings.lam),
-        "shrink": predictor_of(dictionary, "shrink", settings.lam),
-        **{f"LISTA {steps}": unrolled_of(Lista, proximal, steps) for steps in settings.lista},
-        **{f"LCoD {steps}": unrolled_of(Lcod, coordinate, steps) for steps in settings.lcod},
+        "D tanh": make_predictor(dictionary, "tanh", settings.lam),
+        "shrink": make_predictor(dictionary, "shrink", settings.lam),
+        **{f"LISTA {steps}": make_unrolled(Lista, proximal, steps) for steps in settings.lista},
+        **{f"LCoD {steps}": make_unrolled(Lcod, coordinate, steps) for steps in settings.lcod},
     }
     for number, (way, encoder) in enumerate(encoders.items()):
         tell(f"{atoms} atoms: {way}", number, len(encoders))
         train_encoder(encoder, rows, optimal, settings.seed, settings.updates)
-        yield way, error(encoder(held_out)), energy
+        yield way, compute_error(encoder(held_out)), energy
     for name, solver, counts in (("FISTA", fista, settings.fista), ("CoD", coordinate_descent, settings.cod)):
         for steps in counts:
             codes = solver(held_out, dictionary, settings.lam, iterations=steps, tolerance=0.0).codes
-            yield f"{name} {steps}", error(codes), energy
+            yield f"{name} {steps}", compute_error(codes), energy
 
 
-def _matches(errors: list[dict[str, Value]]) -> Table:
-    """Return, for each trained encoder, after how many iterations FISTA is as near to the optimum."""
+def _match_iterations(errors: list[dict[str, Value]]) -> Table:
+    """Return, for each trained encoder, the least number of FISTA iterations among those measured that match it."""
     rows: list[dict[str, Value]] = []
     for row in errors:
         way, atoms = str(row["way"]), row["atoms"]
         if way.startswith(("FISTA", "CoD")):
             continue
         stopped = [other for other in errors if other["atoms"] == atoms and str(other["way"]).startswith("FISTA")]
-        enough = [_steps(other) for other in stopped if _number(other["error"]) <= _number(row["error"])]
-        found = str(min(enough)) if enough else f"more than {max(map(_steps, stopped))}"
+        enough = [_read_steps(other) for other in stopped if _read_number(other["error"]) <= _read_number(row["error"])]
+        found = str(min(enough)) if enough else f"more than {max(map(_read_steps, stopped))}"
         rows.append(
             {"atoms": atoms, "way": way, "FISTA iterations to match": found, "published": MATCHES.get((way, atoms))}
         )
     return Table("Iterations of FISTA to the same error, among those measured", rows)
 
 
-def _steps(row: dict[str, Value]) -> int:
-    """Return the iterations that the name of a way ends with; those without any take none."""
+def _read_steps(row: dict[str, Value]) -> int:
+    """Return the number of iterations that the name of a way ends with; 0 for ways that do not iterate."""
     last = str(row["way"]).rpartition(" ")[2]
     return int(last) if last.isdigit() else 0
 
 
-def _number(value: Value) -> float:
+def _read_number(value: Value) -> float:
     return float(value or 0)
 
 
@@ -180,9 +182,12 @@ def _draw(figure: Figure, errors: list[dict[str, Value]]) -> None:
             for column, style in (("error", "o-"), ("published", "s--")):
                 points = [row for row in mine if str(row["way"]).startswith(kind) and row[column] is not None]
                 label = kind if column == "error" else f"{kind}, published"
-                steps, values = [_steps(row) for row in points], [_number(row[column]) for row in points]
+                steps, values = [_read_steps(row) for row in points], [_read_number(row[column]) for row in points]
                 if points:
                     axis.plot(steps, values, f"C{number}{style}", markersize=4, label=label)
         axis.set(title=f"{atoms} atoms", xlabel="iterations", xscale="symlog", yscale="log")
     axes[0].set_ylabel("‖z* - z‖²")
     axes[0].legend()
+
+
+STUDY = Study("lista", ListaSettings, run)

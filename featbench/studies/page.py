@@ -1,4 +1,4 @@
-"""A study's findings as text, Markdown, CSV or JSON, and what says how they were got."""
+"""A study's findings as text, Markdown, CSV or JSON, and the provenance that says how they were measured."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any
 from tabulate import tabulate
 
 from featbench.store.provenance import describe_run
-from featbench.studies.study import Findings, Settings, Table, flag
+from featbench.studies.study import Findings, StudySettings, Table, format_flag
 
 FORMATS = ("table", "markdown", "csv", "json")
 
 PACKAGES = ("scipy", "matplotlib")
-"""What decides a study's numbers or its picture besides what every provenance names."""
+"""Packages that decide a study's numbers or its picture, besides those that every provenance names."""
 
 Document = dict[str, Any]
 
@@ -28,11 +28,11 @@ Document = dict[str, Any]
 def render(findings: Findings, form: str) -> str:
     """Return the tables in one of `FORMATS`, ending with a newline."""
     if form == "json":
-        return to_json(_content(findings))
+        return format_json(_collect_content(findings))
     if form == "csv":
-        return _csv(findings.tables)
+        return _format_csv(findings.tables)
     style = "simple" if form == "table" else "github"
-    parts = [findings.title, *_tables(findings.tables, style), "\n".join(findings.notes)]
+    parts = [findings.title, *_format_tables(findings.tables, style), "\n".join(findings.notes)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -42,32 +42,32 @@ def render_page(findings: Findings, about: Document, picture: str) -> str:
         f"# {findings.title}",
         findings.source,
         f"![{findings.title}]({picture})",
-        *_tables(findings.tables, "github"),
+        *_format_tables(findings.tables, "github"),
         "\n".join(f"- {note}" for note in findings.notes),
         "## How it was measured",
         f"```sh\n{about['command']}\n```",
-        "\n".join(f"- {line}" for line in _provenance_lines(about)),
+        "\n".join(f"- {line}" for line in _format_provenance(about)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def document(findings: Findings, about: Document) -> Document:
-    """Return everything that was found, at full precision, with how it was got."""
-    return {**_content(findings), **about}
+def make_document(findings: Findings, about: Document) -> Document:
+    """Return all findings at full precision, with their provenance `about`."""
+    return {**_collect_content(findings), **about}
 
 
-def to_json(content: Document) -> str:
-    """Return a document as JSON; numbers that are not finite are refused."""
+def format_json(content: Document) -> str:
+    """Return a document as JSON. A NaN or an infinity raises a `ValueError`: JSON has no number for it."""
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def describe(name: str, settings: Settings, data: Mapping[str, str], plugins: Sequence[str] = ()) -> Document:
-    """Return the command that measures this again, all settings, and on what code, machine and data it ran."""
+def describe(name: str, settings: StudySettings, data: Mapping[str, str], plugins: Sequence[str] = ()) -> Document:
+    """Return the provenance of a study: its command, all settings, and the code, machine and data it ran on."""
     found = describe_run()
     found["versions"] = {**found["versions"], **{package: version(package) for package in PACKAGES}}
     return {
         "study": name,
-        "command": command(name, settings, plugins),
+        "command": format_command(name, settings, plugins),
         "settings": asdict(settings),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "data": dict(data),
@@ -75,17 +75,17 @@ def describe(name: str, settings: Settings, data: Mapping[str, str], plugins: Se
     }
 
 
-def command(name: str, settings: Settings, plugins: Sequence[str] = ()) -> str:
-    """Return the command line that gives these settings."""
+def format_command(name: str, settings: StudySettings, plugins: Sequence[str] = ()) -> str:
+    """Return the shell command that runs a study with these settings; defaults are left out."""
     words = ["featbench", "study", name]
-    for setting, value in settings.changed().items():
-        words += [flag(setting), ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    for setting, value in settings.list_changes().items():
+        words += [format_flag(setting), ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
     for plugin in plugins:
         words += ["--plugin", plugin]
     return join(words)
 
 
-def _content(findings: Findings) -> Document:
+def _collect_content(findings: Findings) -> Document:
     return {
         "title": findings.title,
         "source": findings.source,
@@ -94,10 +94,11 @@ def _content(findings: Findings) -> Document:
     }
 
 
-def _tables(tables: Sequence[Table], style: str) -> list[str]:
+def _format_tables(tables: Sequence[Table], style: str) -> list[str]:
     parts = []
     for table in tables:
-        lines = [[table.text(column, value) for column, value in row.items()] for row in table.rows]
+        lines = [[table.format_value(column, value) for column, value in row.items()] for row in table.rows]
+        # Numbers are already rounded text: tabulate must not parse and round them again, so it is told how to align.
         words = [any(isinstance(row[column], str) for row in table.rows) for column in table.columns]
         shown = tabulate(
             lines,
@@ -110,8 +111,8 @@ def _tables(tables: Sequence[Table], style: str) -> list[str]:
     return parts
 
 
-def _csv(tables: Sequence[Table]) -> str:
-    """Return all tables as one, told apart by their first column, with the columns of every one of them."""
+def _format_csv(tables: Sequence[Table]) -> str:
+    """Return all tables as one: its first column names the table, and it has the columns of all of them."""
     columns = list(dict.fromkeys(column for table in tables for column in table.columns))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -123,7 +124,7 @@ def _csv(tables: Sequence[Table]) -> str:
     return buffer.getvalue()
 
 
-def _provenance_lines(about: Document) -> list[str]:
+def _format_provenance(about: Document) -> list[str]:
     found = about["provenance"]
     commit = found["commit"] or f"v{found['versions']['featbench']}"
     versions = ", ".join(f"{name} {known}" for name, known in found["versions"].items() if name != "featbench")
@@ -133,11 +134,12 @@ def _provenance_lines(about: Document) -> list[str]:
         + (", " + found["gpu"] if found["gpu"] else ""),
         f"Python {found['python']}, {versions}",
         *(f"{name}: {fingerprint[:16]}" for name, fingerprint in about["data"].items()),
-        "Settings: " + ", ".join(f"{flag(name)[2:]} {_plain(value)}" for name, value in about["settings"].items()),
+        "Settings: "
+        + ", ".join(f"{format_flag(name)[2:]} {_format_setting(value)}" for name, value in about["settings"].items()),
     ]
 
 
-def _plain(value: Any) -> str:
+def _format_setting(value: Any) -> str:
     if value is None:
         return "chosen"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

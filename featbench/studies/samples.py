@@ -1,4 +1,4 @@
-"""Samples: learning curves, the test error against the number of training images of each class."""
+"""Study of samples: learning curves, the test error against the number of training images of each class."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from featbench.errors import SplitError, UsageError
-from featbench.studies.series import BASELINES, Row, compare_each, fingerprints, number
-from featbench.studies.study import Findings, Table, Value, option
-from featbench.studies.study import Settings as StudySettings
+from featbench.studies.series import BASELINES, Row, compare_each, read_fingerprints, read_number
+from featbench.studies.study import Findings, Study, StudySettings, Table, Value, option
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 ALL = "all"
 
 PRINTED = ", published"
-"""What ends the names of published curves in the legend, where they stand last."""
+"""Ends the names of published curves, which come last in the legend."""
 
 SOURCE = (
     "Jarrett, Kavukcuoglu, Ranzato, LeCun 2009, figure 3, with two more curves of Kavukcuoglu's thesis (2011), figure "
@@ -30,27 +29,27 @@ SOURCE = (
 )
 
 
-def _norb(*errors: float) -> dict[int, float]:
+def _make_norb_curve(*errors: float) -> dict[int, float]:
     return dict(zip((20, 50, 100, 200, 500, 1000, 2000, 4860), errors, strict=True))
 
 
 PUBLISHED = {
     "norb": {
-        "R+R+ F-P_A": _norb(46.3, 31.4, 20.5, 12.6, 8.1, 7.8, 7.0, 6.9),
-        "RR abs-N": _norb(35.9, 24.2, 20.1, 16.6, 15.2, 14.7, 14.2, 13.8),
-        "UU abs-N": _norb(30.0, 19.0, 16.0, 13.0, 12.0, 11.0, 11.0, 10.0),
-        "R+R+ abs-N": _norb(28.3, 17.5, 11.0, 8.9, 7.9, 5.7, 5.9, 5.6),
-        "U+U+ abs-N": _norb(24.5, 15.5, 10.9, 8.5, 6.6, 6.8, 6.2, 5.3),
+        "R+R+ F-P_A": _make_norb_curve(46.3, 31.4, 20.5, 12.6, 8.1, 7.8, 7.0, 6.9),
+        "RR abs-N": _make_norb_curve(35.9, 24.2, 20.1, 16.6, 15.2, 14.7, 14.2, 13.8),
+        "UU abs-N": _make_norb_curve(30.0, 19.0, 16.0, 13.0, 12.0, 11.0, 11.0, 10.0),
+        "R+R+ abs-N": _make_norb_curve(28.3, 17.5, 11.0, 8.9, 7.9, 5.7, 5.9, 5.6),
+        "U+U+ abs-N": _make_norb_curve(24.5, 15.5, 10.9, 8.5, 6.6, 6.8, 6.2, 5.3),
     }
 }
-"""Test error in percent by training images of each class, for each curve of the protocols it was published for."""
+"""Published test error in percent by training images of each class, by protocol and curve."""
 
 Curves = Mapping[tuple[str, str, str], Mapping[int | str, Row]]
-"""Rows by number of training images, for each learner, regime and classifier."""
+"""Rows by number of training images, for each curve: (learner, regime, classifier)."""
 
 
 @dataclass(frozen=True)
-class Settings(StudySettings):
+class SamplesSettings(StudySettings):
     """Settings of the study of the number of training images."""
 
     protocol: str = option("mnist", "protocol, which gives data, preprocessing, splits and classifier")
@@ -62,17 +61,20 @@ class Settings(StudySettings):
     classifiers: str = option("", "classifiers; by default the protocol's own")
     stages: str = option("", "architecture; by default the protocol's own")
     refine: str = option("", "settings of R+ and U+, as in epochs=30; by default the protocol's own")
-    draws: int = option(3, "draws of training images; all of them make one draw", least=1)
+    draws: int = option(3, "draws of training images; with all of them there is one draw", least=1)
     device: str = option("auto", "where to compute: auto, cpu or cuda")
     unlabelled: str = option("", "folder of images, or data set, to learn filters from; by default the training images")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        sizes(self.samples)
+        read_sizes(self.samples)
 
 
-def sizes(samples: Sequence[int | str]) -> list[int | str]:
-    """Return numbers of training images in ascending order, each once, "all" last; a `UsageError` names a wrong one."""
+def read_sizes(samples: Sequence[int | str]) -> list[int | str]:
+    """Return the numbers of training images in ascending order, each once, with "all" last.
+
+    Raises `UsageError` for anything but "all" and whole numbers of at least 2.
+    """
     texts = {str(sample).strip() for sample in samples}
     for text in texts - {ALL}:
         if not text.isdecimal() or int(text) < 2:
@@ -80,33 +82,34 @@ def sizes(samples: Sequence[int | str]) -> list[int | str]:
     return [*sorted(int(text) for text in texts - {ALL}), *texts & {ALL}]
 
 
-def run(settings: Settings, workbench: Workbench) -> Findings:
-    """Run a comparison for each number of training images; what the store holds is read."""
+def run(settings: SamplesSettings, workbench: Workbench) -> Findings:
+    """Run a comparison for each number of training images. Cells that are in the store are not computed again."""
     protocol = workbench.registry.protocol(settings.protocol)
-    asked = sizes(settings.samples)
+    asked = read_sizes(settings.samples)
     if ALL in asked and protocol.test == "rest":
         raise UsageError(f"--samples all leaves no image of {protocol.name} to test on: give numbers alone")
-    requests = {size: _request(settings, size) for size in asked}
+    requests = {size: _make_request(settings, size) for size in asked}
     try:
         rows = compare_each(workbench, requests, "samples", "training images of each class")
     except SplitError as error:
+        # The message advises `featbench compare`; the option of this command has another name.
         raise SplitError(str(error).replace("--train-per-class", "--samples")) from error
-    curves = _curves([row for row in rows if row["status"] != "skipped"])
-    positions = {size: _per_class(workbench, protocol) if size == ALL else float(size) for size in asked}
+    curves = _group_curves([row for row in rows if row["status"] != "skipped"])
+    positions = {size: _count_per_class(workbench, protocol) if size == ALL else float(size) for size in asked}
     published = PUBLISHED.get(settings.protocol, {})
     return Findings(
         title=f"Learning curves: {settings.protocol}",
         source=SOURCE if published else "",
-        tables=[_summary(curves, positions, published), _points(curves, positions)],
-        notes=_notes(rows, protocol),
+        tables=[_make_summary(curves, positions, published), _make_points(curves, positions)],
+        notes=_write_notes(rows, protocol),
         draw=lambda figure: _draw(figure, curves, positions, published),
         size=(7.5, 4.5),
-        data=fingerprints(workbench, rows),
+        data=read_fingerprints(workbench, rows),
         failed=any(row["status"] == "failed" for row in rows),
     )
 
 
-def _request(settings: Settings, size: int | str) -> Request:
+def _make_request(settings: SamplesSettings, size: int | str) -> Request:
     from featbench.experiment.request import Request, split_list
 
     return Request(
@@ -124,14 +127,14 @@ def _request(settings: Settings, size: int | str) -> Request:
     )
 
 
-def _per_class(workbench: Workbench, protocol: Protocol) -> float:
-    """Return how many training images a class has in the mean, of a data set with test images of its own."""
+def _count_per_class(workbench: Workbench, protocol: Protocol) -> float:
+    """Return the mean number of training images of a class, for a data set with its own test images."""
     census = workbench.steps.survey(protocol.dataset, protocol.preprocessing).census
     return (sum(census.images) - sum(census.own_test)) / len(census.classes)
 
 
-def _curves(rows: Sequence[Row]) -> Curves:
-    """Return the curves in the order of the rows, baselines last."""
+def _group_curves(rows: Sequence[Row]) -> Curves:
+    """Group rows into curves, in the order of the rows but with baselines last."""
     curves: dict[tuple[str, str, str], dict[int | str, Row]] = {}
     for row in sorted(rows, key=lambda row: row["learner"] in BASELINES):
         features = str(row["learner"]).replace("raw-pixels", "raw pixels")
@@ -139,51 +142,51 @@ def _curves(rows: Sequence[Row]) -> Curves:
     return curves
 
 
-def _error(row: Row) -> float | None:
-    score = number(row["mean"])
+def _compute_error(row: Row) -> float | None:
+    score = read_number(row["mean"])
     return None if score is None else 100 - score
 
 
-def _name(curve: tuple[str, str, str], several: bool) -> dict[str, Value]:
-    """Return the columns that name a curve; the classifier only where there are several."""
+def _name_curve(curve: tuple[str, str, str], several: bool) -> dict[str, Value]:
+    """Return the columns that name a curve; the classifier is one of them only if the study has several."""
     named = dict(zip(("features", "regime", "classifier"), curve, strict=True))
     return {column: text for column, text in named.items() if several or column != "classifier"}
 
 
-def _several(curves: Curves) -> bool:
+def _has_several_classifiers(curves: Curves) -> bool:
     return len({classifier for features, _, classifier in curves if features != "chance"}) > 1
 
 
-def _summary(
+def _make_summary(
     curves: Curves, positions: Mapping[int | str, float], published: Mapping[str, Mapping[int, float]]
 ) -> Table:
-    several = _several(curves)
+    several = _has_several_classifiers(curves)
     rows: list[dict[str, Value]] = [
-        {**_name(curve, several), **{str(size): _text(row) for size, row in points.items()}}
+        {**_name_curve(curve, several), **{str(size): _format_error(row) for size, row in points.items()}}
         for curve, points in curves.items()
     ]
     for theirs, errors in published.items():
         values = {str(size): errors.get(round(place)) for size, place in positions.items()}
-        rows.append({**_name(("published", theirs, ""), several), **values})
+        rows.append({**_name_curve(("published", theirs, ""), several), **values})
     return Table("Test error in %, by training images of each class", rows)
 
 
-def _text(row: Row) -> str:
-    error, deviation = _error(row), number(row["std"])
+def _format_error(row: Row) -> str:
+    error, deviation = _compute_error(row), read_number(row["std"])
     if error is None:
         return "–"
     form = ".1f" if error >= 10 else ".2f"
     return format(error, form) + ("" if deviation is None else f" ± {deviation:{form}}")
 
 
-def _points(curves: Curves, positions: Mapping[int | str, float]) -> Table:
-    several = _several(curves)
+def _make_points(curves: Curves, positions: Mapping[int | str, float]) -> Table:
+    several = _has_several_classifiers(curves)
     rows: list[dict[str, Value]] = [
         {
-            **_name(curve, several),
+            **_name_curve(curve, several),
             "images of each class": positions[size],
-            "error %": _error(row),
-            "±": number(row["std"]),
+            "error %": _compute_error(row),
+            "±": read_number(row["std"]),
             "n": int(row["n"]),
             "status": row["status"],
         }
@@ -193,7 +196,7 @@ def _points(curves: Curves, positions: Mapping[int | str, float]) -> Table:
     return Table("Point by point", rows, {"images of each class": ".0f", "error %": ".2f", "±": ".2f"})
 
 
-def _notes(rows: Sequence[Row], protocol: Protocol) -> list[str]:
+def _write_notes(rows: Sequence[Row], protocol: Protocol) -> list[str]:
     from featbench.report.table import DEVIATION
 
     architectures = dict.fromkeys(row["architecture"] for row in rows if row["architecture"])
@@ -207,12 +210,12 @@ def _notes(rows: Sequence[Row], protocol: Protocol) -> list[str]:
         for row in rows
         if row["message"] and row["status"] != "skipped"
     ]
-    reasons = [*dict.fromkeys(_forgotten(rows)), *dict.fromkeys(failed)]
+    reasons = [*dict.fromkeys(_explain_missing(rows)), *dict.fromkeys(failed)]
     return [*(f"Architecture: {text}." for text in architectures), DEVIATION, drawn, *reasons]
 
 
-def _forgotten(rows: Sequence[Row]) -> list[str]:
-    """Return why a learner or a regime that was named has no curve at all."""
+def _explain_missing(rows: Sequence[Row]) -> list[str]:
+    """Return the reasons why a learner or a regime that the settings name has no curve at all."""
     learned = [row for row in rows if row["status"] != "skipped" and row["learner"] not in BASELINES]
     present = {row[column] for row in learned for column in ("learner", "regime")}
     return [
@@ -230,30 +233,33 @@ def _draw(
 ) -> None:
     axis = figure.subplots()
     axis.set(xscale="log", yscale="log", xlabel="training images of each class", ylabel="test error %")
-    several = _several(curves)
+    several = _has_several_classifiers(curves)
     for curve, points in curves.items():
-        found = [(positions[size], _error(row), number(row["std"]) or 0.0) for size, row in points.items()]
-        shown = [point for point in found if point[1]]  # a logarithmic axis has no place for no error
+        found = [(positions[size], _compute_error(row), read_number(row["std"]) or 0.0) for size, row in points.items()]
+        shown = [point for point in found if point[1]]  # an error of 0 does not exist on a logarithmic axis
         if curve[0] == "chance" or not shown:
             continue
         places, errors, deviations = zip(*shown, strict=True)
         style: dict[str, Any] = {"color": "grey", "linestyle": ":"} if curve[0] == "raw pixels" else {}
-        label = " ".join(str(text) for text in _name(curve, several).values() if text != "–")
+        label = " ".join(str(text) for text in _name_curve(curve, several).values() if text != "–")
         axis.errorbar(places, errors, yerr=deviations, marker="o", markersize=4, capsize=3, label=label, **style)
     for (theirs, values), marker in zip(published.items(), "sv^D*", strict=False):
         label = theirs + PRINTED
         axis.plot(list(values), list(values.values()), "--", color="0.6", marker=marker, markersize=4, label=label)
     axis.set_xticks(list(positions.values()), [str(size) for size in positions])
     axis.minorticks_off()
-    _plain_ticks(axis.yaxis)
+    _set_plain_ticks(axis.yaxis)
     entries = sorted(zip(*axis.get_legend_handles_labels(), strict=True), key=lambda entry: entry[1].endswith(PRINTED))
     figure.legend(*zip(*entries, strict=True), loc="outside right upper")
 
 
-def _plain_ticks(axis: Axis) -> None:
-    """Write plain numbers along a logarithmic axis, several in a decade."""
+def _set_plain_ticks(axis: Axis) -> None:
+    """Label a logarithmic axis with plain numbers, several in a decade, in place of powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
+
+
+STUDY = Study("samples", SamplesSettings, run)

@@ -1,4 +1,4 @@
-"""Series: a comparison for each value of one quantity, as learning curves and curves by size need them."""
+"""Series of comparisons, one for each value of a quantity: the points of learning curves and of curves by size."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ BASELINES = ("raw-pixels", "chance")
 
 
 def compare_each(workbench: Workbench, requests: Mapping[Any, Request], column: str, unit: str) -> list[Row]:
-    """Run a comparison for each value and return all rows, the value in `column`; what the store holds is read.
+    """Run a comparison for each value, and return the rows of all of them with the value in `column`.
 
-    Every request is planned first, so that what does not fit is said before anything is computed. unit: what stands
-    after a value where progress is shown, as "filters".
+    Cells that are in the store are not computed again. `unit` stands after a value where progress is shown, such as
+    "filters". Raises what planning any of the requests raises, before anything is computed.
     """
+    # A request that fails an hour into the series would waste that hour: plan them all first.
     for request in requests.values():
         workbench.plan(request)
     rows: list[Row] = []
@@ -31,19 +32,19 @@ def compare_each(workbench: Workbench, requests: Mapping[Any, Request], column: 
     return rows
 
 
-def fingerprints(workbench: Workbench, rows: Sequence[Row]) -> dict[str, str]:
-    """Return the fingerprints of the images that rows were measured on, by name."""
-    from featbench.studies.natural import fingerprint
+def read_fingerprints(workbench: Workbench, rows: Sequence[Row]) -> dict[str, str]:
+    """Return the fingerprints of the images that rows were measured on, by data set or folder."""
+    from featbench.studies.natural import read_fingerprint
 
     found = {}
     for row in rows:
         name = str(row["dataset"])
         found[name] = workbench.registry.dataset(name).fingerprint(workbench.data_dir)
         if isinstance(row["unlabelled"], str):
-            found |= fingerprint(workbench, row["unlabelled"])
+            found |= read_fingerprint(workbench, row["unlabelled"])
     return found
 
 
-def number(value: Any) -> float | None:
-    """Return a number of a row, None where it is missing."""
+def read_number(value: Any) -> float | None:
+    """Return a number of a row, or None if it is missing: None or NaN, as pandas may give either."""
     return None if value is None or value != value else float(value)

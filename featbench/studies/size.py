@@ -1,13 +1,12 @@
-"""Size: accuracy against the number of filters of the first stage."""
+"""Study of size: accuracy against the number of filters of the first stage."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from featbench.studies.series import BASELINES, Row, compare_each, fingerprints, number
-from featbench.studies.study import Findings, Table, Value, option
-from featbench.studies.study import Settings as StudySettings
+from featbench.studies.series import BASELINES, Row, compare_each, read_fingerprints, read_number
+from featbench.studies.study import Findings, Study, StudySettings, Table, Value, option
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,11 +20,11 @@ SOURCE = (
 )
 
 PUBLISHED = {"caltech101-30": {4: 32.0, 8: 46.0, 16: 50.0, 32: 52.0, 64: 54.0}}
-"""Accuracy in percent by the number of filters, of the protocols it was published for."""
+"""Published accuracy in percent by the number of filters, by protocol."""
 
 
 @dataclass(frozen=True)
-class Settings(StudySettings):
+class SizeSettings(StudySettings):
     """Settings of the study of the number of filters."""
 
     protocol: str = option("digits", "protocol, which gives data, preprocessing, splits and classifier")
@@ -38,8 +37,8 @@ class Settings(StudySettings):
     unlabelled: str = option("", "folder of images, or data set, to learn filters from; by default the training images")
 
 
-def run(settings: Settings, workbench: Workbench) -> Findings:
-    """Run a comparison for each number of filters; what the store holds is read."""
+def run(settings: SizeSettings, workbench: Workbench) -> Findings:
+    """Run a comparison for each number of filters. Cells that are in the store are not computed again."""
     from featbench.experiment.request import Request, split_list
 
     request = Request(
@@ -52,7 +51,7 @@ def run(settings: Settings, workbench: Workbench) -> Findings:
         unlabelled=settings.unlabelled or None,
     )
     architectures = {
-        count: with_filters(settings.stages, settings.protocol, count, workbench.registry)
+        count: change_filters(settings.stages, settings.protocol, count, workbench.registry)
         for count in sorted(set(settings.filters))
     }
     requests = {count: replace(request, stages=text) for count, text in architectures.items()}
@@ -63,17 +62,20 @@ def run(settings: Settings, workbench: Workbench) -> Findings:
     return Findings(
         title=f"Accuracy against the number of filters: {settings.protocol}",
         source=SOURCE if published else "",
-        tables=[_table(learned, list(baselines.values()), published)],
-        notes=_notes(rows, list(architectures.values()), published),
+        tables=[_make_table(learned, list(baselines.values()), published)],
+        notes=_write_notes(rows, list(architectures.values()), published),
         draw=lambda figure: _draw(figure, learned, baselines, published),
         size=(7.0, 4.5),
-        data=fingerprints(workbench, learned),
+        data=read_fingerprints(workbench, learned),
         failed=any(row["status"] == "failed" for row in rows),
     )
 
 
-def with_filters(stages: str, protocol: str, count: int, registry: Registry) -> str:
-    """Return an architecture with `count` filters in its first stage; `stages` is one, or "" for the protocol's."""
+def change_filters(stages: str, protocol: str, count: int, registry: Registry) -> str:
+    """Return an architecture with `count` filters in its first stage.
+
+    `stages` is an architecture, the protocol's name for one, or "" for the protocol's own.
+    """
     from featbench.stages.architecture import Architecture
 
     declared = registry.protocol(protocol)
@@ -86,11 +88,11 @@ def with_filters(stages: str, protocol: str, count: int, registry: Registry) -> 
     return str(replace(architecture, stages=(replace(first, operations=operations), *others)))
 
 
-def _label(row: Row) -> str:
+def _name_curve(row: Row) -> str:
     return f"{row['learner']} {row['label']}"
 
 
-def _table(learned: list[Row], baselines: list[Row], published: dict[int, float]) -> Table:
+def _make_table(learned: list[Row], baselines: list[Row], published: dict[int, float]) -> Table:
     rows: list[dict[str, Value]] = []
     seen: set[str] = set()
     for row in [*learned, *baselines]:
@@ -102,8 +104,8 @@ def _table(learned: list[Row], baselines: list[Row], published: dict[int, float]
             "features": str(row["learner"]).replace("raw-pixels", "raw pixels"),
             "regime": row["label"],
             "filters": None if baseline else row["filters"],
-            f"{row['metric']} %": number(row["mean"]),
-            "±": number(row["std"]),
+            f"{row['metric']} %": read_number(row["mean"]),
+            "±": read_number(row["std"]),
             "n": int(row["n"]),
             "status": row["status"],
         }
@@ -114,12 +116,12 @@ def _table(learned: list[Row], baselines: list[Row], published: dict[int, float]
     return Table("", rows, {"±": ".1f", "published %": ".0f", **{f"{row['metric']} %": ".1f" for row in learned}})
 
 
-def _notes(rows: list[Row], architectures: list[str], published: dict[int, float]) -> list[str]:
+def _write_notes(rows: list[Row], architectures: list[str], published: dict[int, float]) -> list[str]:
     from featbench.report.table import DEVIATION
 
     shown = architectures if len(architectures) == 1 else [architectures[0], architectures[-1]]
     failed = dict.fromkeys(
-        f"{row['filters']} filters, {_label(row)}: {row['message']}" for row in rows if row["message"]
+        f"{row['filters']} filters, {_name_curve(row)}: {row['message']}" for row in rows if row["message"]
     )
     theirs = (
         ["The published curve is of a linear SVM on features averaged down to 30×30 in each of the maps."]
@@ -131,15 +133,15 @@ def _notes(rows: list[Row], architectures: list[str], published: dict[int, float
 
 def _draw(figure: Figure, learned: list[Row], baselines: dict[str, Row], published: dict[int, float]) -> None:
     axis = figure.subplots()
-    for label in dict.fromkeys(_label(row) for row in learned):
-        points = [row for row in learned if _label(row) == label and number(row["mean"]) is not None]
-        deviations = [number(row["std"]) or 0.0 for row in points]
+    for label in dict.fromkeys(_name_curve(row) for row in learned):
+        points = [row for row in learned if _name_curve(row) == label and read_number(row["mean"]) is not None]
+        deviations = [read_number(row["std"]) or 0.0 for row in points]
         counts, means = [row["filters"] for row in points], [row["mean"] for row in points]
         axis.errorbar(counts, means, yerr=deviations, marker="o", markersize=4, capsize=3, label=label)
     if published:
         axis.plot(list(published), list(published.values()), "k--", marker="s", markersize=4, label="psd, published")
     pixels = baselines.get("raw-pixels")
-    if pixels is not None and number(pixels["mean"]) is not None:
+    if pixels is not None and read_number(pixels["mean"]) is not None:
         axis.axhline(pixels["mean"], color="grey", linestyle=":", label="raw pixels")
     ticks = sorted({row["filters"] for row in learned})
     axis.set_xscale("log", base=2)
@@ -147,3 +149,6 @@ def _draw(figure: Figure, learned: list[Row], baselines: dict[str, Row], publish
     metric = learned[0]["metric"] if learned else "accuracy"
     axis.set(xlabel="filters", ylabel=f"{metric} %")
     axis.legend(loc="best")
+
+
+STUDY = Study("size", SizeSettings, run)

@@ -1,4 +1,4 @@
-"""Stability: how often a unit of a sparse code changes its sign from one video frame to the next."""
+"""Study of stability: how often a unit of a sparse code changes its sign from one video frame to the next."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featbench.errors import DataError, UsageError
-from featbench.studies.study import Findings, Table, Value, option
-from featbench.studies.study import Settings as StudySettings
+from featbench.studies.study import Findings, Study, StudySettings, Table, Value, option
 from featbench.types import FloatArray
 
 if TYPE_CHECKING:
@@ -34,14 +33,14 @@ PUBLISHED = {
     PSD: ((0.94, 0.06, 0.00), (0.00, 1.00, 0.00), (0.00, 0.05, 0.95)),
     RANDOM: ((0.54, 0.45, 0.01), (0.00, 0.98, 0.01), (0.01, 0.41, 0.59)),
 }
-"""P(next | now): a row for each state now (-, 0, +), a column for each state in the next frame."""
+"""Published P(next | now): a row for each state now (-, 0, +), a column for each state in the next frame."""
 
 TRIAL = 4000
-"""Patches on which λ is looked for."""
+"""Number of patches on which λ is searched."""
 
 
 @dataclass(frozen=True)
-class Settings(StudySettings):
+class StabilitySettings(StudySettings):
     """Settings of the study of stability."""
 
     frames: str = option("", "folder of frames in the order of their names; by default video/carphone of the data sets")
@@ -51,65 +50,67 @@ class Settings(StudySettings):
     size: int = option(9, "side of a patch, in pixels", least=2)
     patches: int = option(50_000, "patches to learn from", least=1)
     lcn: float = option(0.0, "constant of local contrast normalisation of images and frames; 0: none", least=0)
-    side: int = option(28, "patches along a side of the grid on each frame", least=1)
-    nonzero: float = option(0.04, "part of the optimal codes that is not zero, which decides their λ", above=0)
+    side: int = option(28, "number of patches along each side of the grid on a frame", least=1)
+    nonzero: float = option(0.04, "fraction of the optimal codes that is not zero, which decides their λ", above=0)
     lam: float | None = option(None, "λ of the optimal codes in place of --nonzero, ½‖y - Dz‖² + λ‖z‖₁", above=0)
 
 
-def run(settings: Settings, workbench: Workbench) -> Findings:
-    """Learn a dictionary, code every patch of every frame in both ways, and count how states follow each other."""
+def run(settings: StabilitySettings, workbench: Workbench) -> Findings:
+    """Learn a dictionary, compute optimal and predicted codes of every patch, and count transitions of their signs."""
     from featbench.studies import coding, natural
 
     tell = workbench.listener.step
     if settings.nonzero >= 1:
         raise UsageError(f"--nonzero is {settings.nonzero:g}: it must be below 1")
-    folder = frames_folder(settings, workbench)
-    video = frame_patches(workbench, folder, settings)
+    folder = find_frames_folder(settings, workbench)
+    video = cut_frame_patches(workbench, folder, settings)
     learner = natural.create_learner(workbench, settings.learner)
     tell("learning the dictionary", 0, 3)
     sampled = natural.sample_patches(
         workbench, settings.unlabelled, settings.size, settings.patches, settings.seed, settings.lcn
     )
-    rows = natural.centred(sampled)
+    rows = natural.centre_patches(sampled)
+    # One scale for the photographs and the frames: λ then means the same for both.
     scale = float(rows.square().mean().sqrt())
-    filters = natural.learn(learner, rows / scale, settings.size, settings.filters, settings.seed)
-    atoms = natural.atoms_of(learner, filters)
+    filters = natural.learn_filters(learner, rows / scale, settings.size, settings.filters, settings.seed)
+    atoms = natural.find_atoms(learner, filters)
     frames, places, _ = video.shape
-    seen = natural.centred(video.flatten(0, 1)) / scale
+    seen = natural.centre_patches(video.flatten(0, 1)) / scale
     tell("choosing λ", 1, 3)
     generator = np.random.default_rng(settings.seed)
-    lam = settings.lam or coding.lam_for(_some(seen, generator), atoms, settings.nonzero)
-    optimal = coding.optimal_codes(seen, atoms, lam, lambda done, total: tell("optimal codes", done, total))
-    part = coding.nonzero(optimal)
+    lam = settings.lam or coding.find_lam(_draw_some(seen, generator), atoms, settings.nonzero)
+    optimal = coding.find_optimal_codes(seen, atoms, lam, lambda done, total: tell("optimal codes", done, total))
+    part = coding.compute_density(optimal)
     if part == 0:
         raise UsageError(f"all codes are zero at λ = {lam:.3g}: lower --lam")
-    encoder = natural.encoder_of(learner, filters)
-    predicted = coding.keep_largest(natural.predicted_codes(encoder, seen, settings.size), part)
-    signs = {name: _signs(codes, frames, places) for name, codes in ((FS, optimal), (PSD, predicted))}
+    encoder = natural.make_encoder(learner, filters)
+    # Predicted codes are hardly ever exactly zero. Both kinds need the same density before their signs can be compared.
+    predicted = coding.keep_largest(natural.predict_codes(encoder, seen, settings.size), part)
+    signs = {name: _compute_signs(codes, frames, places) for name, codes in ((FS, optimal), (PSD, predicted))}
     now = np.arange(frames - 1)
-    other = random_partners(frames, generator)
+    other = draw_random_pairs(frames, generator)
     measured = {
-        FS: transitions(signs[FS], now, now + 1),
-        PSD: transitions(signs[PSD], now, now + 1),
-        RANDOM: transitions(signs[PSD], other[0], other[1]),
-        FS_RANDOM: transitions(signs[FS], other[0], other[1]),
+        FS: compute_transitions(signs[FS], now, now + 1),
+        PSD: compute_transitions(signs[PSD], now, now + 1),
+        RANDOM: compute_transitions(signs[PSD], other[0], other[1]),
+        FS_RANDOM: compute_transitions(signs[FS], other[0], other[1]),
     }
     return Findings(
         title="Stability of predicted and optimal sparse codes",
         source=SOURCE,
-        tables=[_table(measured)],
-        notes=_notes(settings, frames, places, lam, part, coding.nonzero(predicted), measured),
+        tables=[_make_table(measured)],
+        notes=_write_notes(settings, frames, places, lam, part, coding.compute_density(predicted), measured),
         draw=lambda figure: _draw(figure, measured),
         size=(9.0, 5.0),
         data={
-            **natural.fingerprint(workbench, settings.unlabelled),
-            **natural.fingerprint(workbench, str(folder)),
+            **natural.read_fingerprint(workbench, settings.unlabelled),
+            **natural.read_fingerprint(workbench, str(folder)),
         },
     )
 
 
-def frames_folder(settings: Settings, workbench: Workbench) -> Path:
-    """Return the folder of frames; a `DataError` says how to name one."""
+def find_frames_folder(settings: StabilitySettings, workbench: Workbench) -> Path:
+    """Return the folder of frames. Raises `DataError`, which says how to name one, if there is none."""
     if settings.frames:
         return Path(settings.frames)
     if workbench.data_dir is None:
@@ -120,15 +121,16 @@ def frames_folder(settings: Settings, workbench: Workbench) -> Path:
     return workbench.data_dir / "video" / "carphone"
 
 
-def frame_patches(workbench: Workbench, folder: Path, settings: Settings) -> Tensor:
-    """Return patches on a uniform grid of side × side places of each frame: [frames, side², size²].
+def cut_frame_patches(workbench: Workbench, folder: Path, settings: StabilitySettings) -> Tensor:
+    """Return patches on a uniform grid of side × side positions in each frame: [frames, side², size²].
 
-    Frames are normalised as the images are. Raises `DataError` for fewer than two, or frames of several sizes.
+    Frames are preprocessed like the images. Raises `DataError` for a single frame, for frames of several sizes, and for
+    frames smaller than a patch.
     """
-    from featbench.studies.natural import preprocessing
+    from featbench.studies.natural import make_preprocessing
 
     size, side = settings.size, settings.side
-    maps = workbench.steps.pool(str(folder), preprocessing(settings.lcn))
+    maps = workbench.steps.pool(str(folder), make_preprocessing(settings.lcn))
     if len(maps) < 2:
         raise DataError(f"{folder} holds a single image: a video has two frames at least")
     if len(maps.sizes) > 1:
@@ -142,37 +144,39 @@ def frame_patches(workbench: Workbench, folder: Path, settings: Settings) -> Ten
     return windows[:, tops][:, :, lefts].reshape(len(maps), side * side, size * size)
 
 
-def transitions(signs: NDArray[np.int8], now: NDArray[np.int64], following: NDArray[np.int64]) -> FloatArray:
+def compute_transitions(signs: NDArray[np.int8], now: NDArray[np.int64], following: NDArray[np.int64]) -> FloatArray:
     """Return P(next | now) of the states -, 0, +, [now, next], over pairs of frames.
 
-    signs [frames, …] holds -1, 0 and 1. A state that never occurs makes its row NaN.
+    `signs` [frames, …] holds -1, 0 and 1. The row of a state that never occurs is NaN.
     """
     counts = np.zeros((3, 3))
     for first, second in zip(now, following, strict=True):
+        # A pair of states as one number from 0 to 8, so that one bincount counts all nine.
         pair = 3 * (signs[first].astype(np.int64) + 1) + signs[second] + 1
         counts += np.bincount(pair.ravel(), minlength=9).reshape(3, 3)
     with np.errstate(invalid="ignore"):
         return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
-def random_partners(frames: int, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return as many random pairs of two different frames as there are consecutive ones."""
+def draw_random_pairs(frames: int, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw as many random pairs of two different frames as there are consecutive ones."""
+    # A distance of 1 to frames - 1, modulo their number, never leads back to the same frame.
     first = generator.integers(frames, size=frames - 1)
     return first, (first + generator.integers(1, frames, size=frames - 1)) % frames
 
 
-def _some(rows: Tensor, generator: np.random.Generator) -> Tensor:
+def _draw_some(rows: Tensor, generator: np.random.Generator) -> Tensor:
     import torch
 
     return rows[torch.from_numpy(generator.permutation(len(rows))[:TRIAL])]
 
 
-def _signs(codes: Tensor, frames: int, places: int) -> NDArray[np.int8]:
+def _compute_signs(codes: Tensor, frames: int, places: int) -> NDArray[np.int8]:
     signs: NDArray[np.int8] = np.sign(codes.numpy()).astype(np.int8)
     return signs.reshape(frames, places, -1)
 
 
-def _table(measured: dict[str, FloatArray]) -> Table:
+def _make_table(measured: dict[str, FloatArray]) -> Table:
     rows: list[dict[str, Value]] = []
     for after, now in ((2, 2), (0, 0), (1, 1), (1, 2), (1, 0), (2, 1), (0, 1), (2, 0), (0, 2)):
         row: dict[str, Value] = {"P(next given now)": f"{STATES[after]} given {STATES[now]}"}
@@ -184,8 +188,8 @@ def _table(measured: dict[str, FloatArray]) -> Table:
     return Table("", rows, dict.fromkeys(measured, ".3f"))
 
 
-def _notes(
-    settings: Settings,
+def _write_notes(
+    settings: StabilitySettings,
     frames: int,
     places: int,
     lam: float,
@@ -218,3 +222,6 @@ def _draw(figure: Figure, measured: dict[str, FloatArray]) -> None:
                     axis.text(after, now, f"{value:.2f}", ha="center", va="center", color="w" if value > 0.5 else "k")
             axis.set(title=f"{name}: {kind}", xticks=range(3), yticks=range(3), xticklabels=STATES, yticklabels=STATES)
             axis.set(xlabel="next frame", ylabel="this frame")
+
+
+STUDY = Study("stability", StabilitySettings, run)

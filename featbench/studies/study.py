@@ -1,4 +1,4 @@
-"""What a study is: settings that a user may vary, and a function from them to findings."""
+"""What a study is: settings that a user may vary, and a function that turns them into findings."""
 
 from __future__ import annotations
 
@@ -18,20 +18,38 @@ if TYPE_CHECKING:
     from featbench.comparison import Workbench
 
 Value = str | int | float | None
-"""What stands in a table; None is an empty place."""
+"""A value in a table; None is an empty field."""
 
 
 def option(default: Any, text: str, *, least: float | None = None, above: float | None = None) -> Any:
-    """Declare a setting: its default, what --help says of it, and the numbers it may take.
+    """Declare a setting of a study, as a field of a subclass of `StudySettings`.
 
-    A tuple is given on the command line as a list with commas; a default of None stands for a number found by itself.
+    Parameters
+    ----------
+    default : str, int, float, tuple or None
+        The default, which also gives the type. A tuple is written on the command line as a list with commas. None
+        stands for a number that the study finds unless the user gives one.
+    text : str
+        What `--help` prints.
+    least : float or None, default None
+        The smallest number that is allowed.
+    above : float or None, default None
+        Numbers must be larger than this one.
+
+    Returns
+    -------
+    dataclasses.Field
+        The field, annotated as Any so that a class may declare `count: int = option(3, "…")`.
     """
     return field(default=default, metadata={"help": text, "least": least, "above": above})
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Settings of a study: frozen, every field made by `option`, checked when they are built."""
+class StudySettings:
+    """Base of a study's settings: a frozen dataclass whose fields are made by `option`, and checked when it is built.
+
+    Raises `UsageError` for an empty list, and for a number that is not finite or out of its range.
+    """
 
     seed: int = option(0, "seed of everything random")
 
@@ -40,17 +58,17 @@ class Settings:
             given = getattr(self, setting.name)
             values = given if isinstance(given, tuple) else (given,)
             if not values:
-                raise UsageError(f"{flag(setting.name)} names nothing")
+                raise UsageError(f"{format_flag(setting.name)} is empty: give at least one value")
             for value in values:
                 _require_number(setting, value)
 
-    def changed(self) -> dict[str, Any]:
-        """Return the settings that differ from their defaults."""
+    def list_changes(self) -> dict[str, Any]:
+        """Return the settings that differ from their defaults, by name."""
         return {f.name: value for f in dataclasses.fields(self) if (value := getattr(self, f.name)) != f.default}
 
 
-def flag(name: str) -> str:
-    """Return the option of the command line that gives a setting."""
+def format_flag(name: str) -> str:
+    """Return the command-line option of a setting: `--test-points` for test_points."""
     return "--" + name.replace("_", "-")
 
 
@@ -59,18 +77,27 @@ def _require_number(setting: dataclasses.Field[Any], value: object) -> None:
         return
     least, above = setting.metadata["least"], setting.metadata["above"]
     if not math.isfinite(value):
-        raise UsageError(f"{flag(setting.name)} is {value}: a number is needed")
+        raise UsageError(f"{format_flag(setting.name)} is {value}: a number is needed")
     if least is not None and value < least:
-        raise UsageError(f"{flag(setting.name)} is {value:g}: it must be at least {least:g}")
+        raise UsageError(f"{format_flag(setting.name)} is {value:g}: it must be at least {least:g}")
     if above is not None and value <= above:
-        raise UsageError(f"{flag(setting.name)} is {value:g}: it must be above {above:g}")
+        raise UsageError(f"{format_flag(setting.name)} is {value:g}: it must be above {above:g}")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of a study, all with the same columns.
+    """A table of findings, whose rows all have the same columns.
 
-    formats: how the numbers of a column are written where people read them, as ".2f"; ".3g" if it is not named.
+    Raises `ValueError` for rows with other columns, and `FeatbenchError` for a number that is not finite.
+
+    Parameters
+    ----------
+    title : str
+        Its heading; empty for none.
+    rows : sequence of mapping
+        Each maps column names to values at full precision.
+    formats : mapping of str to str, default {}
+        Format of the numbers of a column in text and Markdown, such as ".2f"; ".3g" for columns it does not name.
     """
 
     title: str
@@ -94,8 +121,8 @@ class Table:
         """The names of the columns, in order."""
         return list(self.rows[0]) if self.rows else []
 
-    def text(self, column: str, value: Value) -> str:
-        """Return a value as people read it."""
+    def format_value(self, column: str, value: Value) -> str:
+        """Return a value as it is printed, rounded to its column's format."""
         if value is None:
             return ""
         if isinstance(value, float):
@@ -105,10 +132,26 @@ class Table:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a study found.
+    """What a study found: tables, notes, and a picture.
 
-    draw: draws the picture on an empty figure of `size` (width, height) inches. data: fingerprints of what was read,
-    by name. source: where the published numbers come from. failed: a part could not be measured, as the tables say.
+    Parameters
+    ----------
+    title : str
+        Heading of the page.
+    source : str
+        Paper with the published numbers, and where they stand in it; empty if there are none.
+    tables : sequence of Table
+        Measured beside published numbers.
+    notes : sequence of str
+        What a reader has to know to understand the tables.
+    draw : callable
+        Draws the picture on the empty matplotlib figure that it receives.
+    size : (float, float), default (8.0, 4.5)
+        Width and height of the figure, in inches.
+    data : mapping of str to str, default {}
+        Fingerprints of the data that was read, by name.
+    failed : bool, default False
+        Whether a part could not be measured; the tables show which.
     """
 
     title: str
@@ -123,16 +166,19 @@ class Findings:
 
 @dataclass(frozen=True)
 class Study:
-    """A study by its name: its settings, and the function that measures."""
+    """A study: its name, the class of its settings, and the function that measures.
+
+    Every module of this folder that `STUDIES` names ends with one, as `STUDY`.
+    """
 
     name: str
-    settings: type[Settings]
+    settings: type[StudySettings]
     run: Callable[[Any, Workbench], Findings]
 
 
 def find_study(name: str) -> Study:
-    """Import a study; an `UnknownNameError` knows names that are nearly right."""
+    """Import a study by its name. Raises `UnknownNameError`, which suggests a similar name."""
     if name not in STUDIES:
         raise UnknownNameError("study", name, STUDIES)
-    module = import_module(f"featbench.studies.{name}")
-    return Study(name, module.Settings, module.run)
+    study: Study = import_module(f"featbench.studies.{name}").STUDY
+    return study

@@ -14,32 +14,32 @@ from featbench.sparse import feature_sign, learn_dictionary
 from featbench.types import FloatArray
 
 Energy = Callable[[FloatArray], FloatArray]
-"""Takes points [n, 2] to their energies [n]."""
+"""A function from points [n, 2] to their energies [n]."""
 
 DICTIONARY_UPDATES = 300
-"""Updates of a dictionary of the plane, each on some of the points."""
+"""Updates of a dictionary of the plane, each on a batch of the points."""
 
 STARTS, UPDATES, RATE = 4, 1500, 0.02
-"""Starts of an auto-encoder, of which the best is kept; updates of each by Adam on all points, and their rate."""
+"""Random starts of an auto-encoder, of which the best is kept; updates of each by Adam on all points; the rate."""
 
 
-def pca_energy(points: FloatArray, units: int) -> Energy:
-    """Fit principal components: the squared distance to the line (or plane) through the mean that they span."""
+def fit_pca(points: FloatArray, units: int) -> Energy:
+    """Fit principal components; the energy is the squared distance to the line (or plane) that they span."""
     model = PCA(units).fit(points)
-    return lambda y: _squared(y - model.inverse_transform(model.transform(y)))
+    return lambda y: _sum_squares(y - model.inverse_transform(model.transform(y)))
 
 
-def kmeans_energy(points: FloatArray, units: int, seed: int) -> Energy:
-    """Fit K-means, a 1-of-K code: the squared distance to the nearest prototype."""
+def fit_kmeans(points: FloatArray, units: int, seed: int) -> Energy:
+    """Fit K-means, a 1-of-K code; the energy is the squared distance to the nearest centroid."""
     model = KMeans(units, n_init=10, random_state=seed).fit(points)
-    return lambda y: _squared(y - model.cluster_centers_[model.predict(np.ascontiguousarray(y))])
+    return lambda y: _sum_squares(y - model.cluster_centers_[model.predict(np.ascontiguousarray(y))])
 
 
-def sparse_energy(points: FloatArray, units: int, seed: int, *, lam: float, constant: float) -> Energy:
-    """Fit a dictionary D of unit-norm atoms: the squared error of D z, z the minimiser of ½‖y - D z‖² + λ‖z‖₁.
+def fit_sparse_coding(points: FloatArray, units: int, seed: int, *, lam: float, constant: float) -> Energy:
+    """Fit a dictionary D of unit-norm atoms; the energy is ‖y - D z‖², z the minimiser of ½‖y - D z‖² + λ‖z‖₁.
 
-    constant: a third coordinate that all points share. Without one (0) an atom is a direction from the points' mean,
-    and the energy cannot tell near from far; with one, an atom is a place in the plane.
+    `constant` is a third coordinate that all points share. Without one (0) an atom is a direction from the points'
+    mean, and the energy cannot tell near from far. With one, an atom is a position in the plane.
     """
     mean = np.zeros(2) if constant else points.mean(axis=0)
 
@@ -50,30 +50,30 @@ def sparse_energy(points: FloatArray, units: int, seed: int, *, lam: float, cons
 
     def energy(y: FloatArray) -> FloatArray:
         lifted = lift(y)
-        return _squared((lifted - feature_sign(lifted, atoms, lam).codes @ atoms.T).numpy())
+        return _sum_squares((lifted - feature_sign(lifted, atoms, lam).codes @ atoms.T).numpy())
 
     return energy
 
 
-def autoencoder_energy(
+def fit_autoencoder(
     points: FloatArray, units: int, seed: int, *, background: FloatArray | None = None, sharpness: float = 1.0
 ) -> Energy:
-    """Fit V σ(W y + b) + c with sigmoid units, and return its squared error.
+    """Fit an auto-encoder V σ(W y + b) + c with sigmoid units; the energy F is its squared error.
 
-    It is trained on the mean energy of the points; with `background` points, which fill the square, on their likelihood
-    under exp(-β F): β times that mean plus the log of the partition function, β = `sharpness`.
+    Without a background the loss is the mean energy of the points. With `background` points, which fill the square, it
+    is their negative log-likelihood under exp(-β F) / Z: β times the mean energy plus log Z, β = `sharpness`.
     """
     y = torch.from_numpy(points)
     seen = None if background is None else torch.from_numpy(background)
-    fitted = [_fit_autoencoder(y, units, seed + start, seen, sharpness) for start in range(STARTS)]
+    fitted = [_fit_from_start(y, units, seed + start, seen, sharpness) for start in range(STARTS)]
     _, best = min(fitted, key=lambda pair: pair[0])
-    return lambda p: _autoencoder_energy(torch.from_numpy(p), best).numpy()
+    return lambda p: _compute_energy(torch.from_numpy(p), best).numpy()
 
 
-def _fit_autoencoder(
+def _fit_from_start(
     y: Tensor, units: int, seed: int, background: Tensor | None, sharpness: float
 ) -> tuple[float, list[Tensor]]:
-    """Return the loss and the weights [W, b, V, c] of one start."""
+    """Return the loss and the weights [W, b, V, c] that one random start leads to."""
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(*shape: int) -> Tensor:
@@ -82,9 +82,10 @@ def _fit_autoencoder(
     weights = [drawn(2, units), drawn(units), drawn(units, 2), drawn(2)]
     optimizer = torch.optim.Adam(weights, lr=RATE)
     for _ in range(UPDATES):
-        loss = _autoencoder_energy(y, weights).mean()
+        loss = _compute_energy(y, weights).mean()
         if background is not None:
-            partition = torch.logsumexp(-sharpness * _autoencoder_energy(background, weights), dim=0)
+            # log Z up to a constant: the sum over the background stands for the integral over the square.
+            partition = torch.logsumexp(-sharpness * _compute_energy(background, weights), dim=0)
             loss = sharpness * loss + partition
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -92,11 +93,12 @@ def _fit_autoencoder(
     return float(loss.detach()), [weight.detach() for weight in weights]
 
 
-def _autoencoder_energy(y: Tensor, weights: list[Tensor]) -> Tensor:
+def _compute_energy(y: Tensor, weights: list[Tensor]) -> Tensor:
+    """Return ‖y - V σ(W y + b) - c‖² [n] of points y [n, 2]."""
     encoder, bias, decoder, offset = weights
     residual = y - torch.sigmoid(y @ encoder + bias) @ decoder - offset
     return residual.square().sum(dim=1)
 
 
-def _squared(residual: FloatArray) -> FloatArray:
+def _sum_squares(residual: FloatArray) -> FloatArray:
     return np.asarray((residual**2).sum(axis=1))

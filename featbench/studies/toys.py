@@ -1,4 +1,4 @@
-"""Points of the plane to learn from: clusters and a curve, in the square [-1, 1]²."""
+"""Toy data of the energy study: points of the plane in clusters and along a spiral, in the square [-1, 1]²."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ WIDTH = 0.04
 """Half width at half maximum of a cluster, in each coordinate."""
 
 TURNS, INNER, OUTER = 2.0, 0.1, 0.9
-"""How often the spiral goes round, and its radius at both ends."""
+"""Number of turns of the spiral, and its radius at both ends."""
 
 NOISE = 0.01
 """Standard deviation of the spiral's points around it."""
 
 
-def cauchy_clusters(count: int, generator: np.random.Generator) -> FloatArray:
+def draw_cauchy_clusters(count: int, generator: np.random.Generator) -> FloatArray:
     """Draw points [count, 2] of a mixture of three Cauchy clusters; those outside the square are drawn again."""
     found = np.empty((0, 2))
     while len(found) < count:
@@ -28,15 +28,18 @@ def cauchy_clusters(count: int, generator: np.random.Generator) -> FloatArray:
     return found[:count]
 
 
-def spiral(count: int, generator: np.random.Generator) -> FloatArray:
+def draw_spiral(count: int, generator: np.random.Generator) -> FloatArray:
     """Draw points [count, 2] of an Archimedean spiral, evenly along it, with a little noise across."""
+    # Uniform in the curve's parameter would crowd points at the centre. Uniform in arc length: the cumulative length of
+    # a fine polygon, inverted by linear interpolation.
     steps = np.linspace(0, 1, 2000)
-    curve = _curve(steps)
+    curve = _compute_curve(steps)
     length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
     along = np.interp(generator.random(count) * length[-1], length, steps)
-    return _curve(along) + NOISE * generator.normal(size=(count, 2))
+    return _compute_curve(along) + NOISE * generator.normal(size=(count, 2))
 
 
-def _curve(t: FloatArray) -> FloatArray:
+def _compute_curve(t: FloatArray) -> FloatArray:
+    """Return points [n, 2] of the spiral without noise at parameters t [n] from 0 (inner end) to 1."""
     angle, radius = 2 * np.pi * TURNS * t, INNER + (OUTER - INNER) * t
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)

@@ -10,7 +10,7 @@ from PIL import Image
 from featbench.comparison import Workbench
 from featbench.errors import UnknownNameError, UsageError
 from featbench.studies import codes, costs, regressor
-from featbench.studies.codes import Settings, signal_to_noise, unit_deviation
+from featbench.studies.codes import CodesSettings, compute_signal_to_noise, scale_to_unit_deviation
 
 SMALL = {
     "filters": 6,
@@ -29,36 +29,36 @@ def settings(tmp_path):
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (30, 25), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "one.png")
-    return lambda **changes: Settings(**{**SMALL, "unlabelled": str(folder), **changes})
+    return lambda **changes: CodesSettings(**{**SMALL, "unlabelled": str(folder), **changes})
 
 
 def test_decibels_are_ten_times_the_logarithm_of_the_ratio():
     signal = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
     noise = torch.randn(500, 3, generator=torch.Generator().manual_seed(1))
     noise = (noise - noise.mean(dim=0)) * (signal.var(dim=0).sum() / noise.var(dim=0).sum() / 100).sqrt()
-    assert signal_to_noise(signal, signal + noise) == pytest.approx(20, abs=1e-4)
+    assert compute_signal_to_noise(signal, signal + noise) == pytest.approx(20, abs=1e-4)
     # A constant offset is no noise, and half the signal leaves half of it as noise.
-    assert signal_to_noise(signal, 0.5 * signal + 7) == pytest.approx(10 * math.log10(4), abs=1e-4)
+    assert compute_signal_to_noise(signal, 0.5 * signal + 7) == pytest.approx(10 * math.log10(4), abs=1e-4)
 
 
 def test_codes_without_noise_or_without_signal_are_refused():
     signal = torch.randn(5, 3)
     with pytest.raises(UsageError, match="the same"):
-        signal_to_noise(signal, signal)
+        compute_signal_to_noise(signal, signal)
     with pytest.raises(UsageError, match="all codes are zero"):
-        signal_to_noise(torch.zeros(5, 3), signal)
+        compute_signal_to_noise(torch.zeros(5, 3), signal)
 
 
 def test_patches_are_scaled_one_by_one():
     rows = torch.tensor([[1.0, -1.0], [10.0, -10.0], [0.0, 0.0]])
-    assert unit_deviation(rows).tolist() == [[1, -1], [1, -1], [0, 0]]
+    assert scale_to_unit_deviation(rows).tolist() == [[1, -1], [1, -1], [0, 0]]
 
 
 @pytest.mark.parametrize("nonlinearity", ["tanh", "shrink"])
 def test_an_encoder_learns_codes_that_it_can_give(nonlinearity):
     generator = torch.Generator().manual_seed(0)
     rows, atoms = torch.randn(400, 5, generator=generator), torch.randn(5, 3, generator=generator)
-    teacher, pupil = (regressor.predictor_of(given, nonlinearity, 0.3) for given in (atoms, atoms + 0.1))
+    teacher, pupil = (regressor.make_predictor(given, nonlinearity, 0.3) for given in (atoms, atoms + 0.1))
     with torch.no_grad():
         wanted = teacher(rows)
     again = copy.deepcopy(pupil)
@@ -74,7 +74,7 @@ def test_costs_are_medians_and_ratios_to_the_first(monkeypatch):
     monkeypatch.setattr(costs, "perf_counter", lambda: next(clock))
     optimal = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
     ways = {"exact": lambda rows: optimal, "late": lambda rows: 0 * optimal}
-    first, second = costs.cost_rows(ways, torch.ones(2, 2), optimal)
+    first, second = costs.measure_costs(ways, torch.ones(2, 2), optimal)
     assert (first["µs per patch"], first["times the first"], first["‖z* - z‖²"]) == (1e6, 1.0, 0.0)
     assert (second["µs per patch"], second["times the first"]) == (3e6, 3.0)
     assert (second["‖z* - z‖²"], second["relative"]) == (12.5, 1.0)

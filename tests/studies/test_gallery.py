@@ -4,7 +4,7 @@ from PIL import Image
 
 from featbench.cli.main import main
 from featbench.errors import UsageError
-from featbench.studies.gallery import ORDERS, Shown, put_on_map, sort_filters
+from featbench.studies.gallery import ORDERS, DrawnFilters, put_on_map, sort_filters
 
 SMALL = "psd(updates=3,patches=200)"
 
@@ -99,7 +99,7 @@ def test_orientation_is_the_direction_of_the_wave():
 
 def test_filters_are_sorted_by_falling_variance():
     weight = np.random.default_rng(0).normal(size=(5, 2, 3, 3)) * np.array([1, 3, 2, 5, 0])[:, None, None, None]
-    shown = sort_filters(Shown(weight, (5, 1)), "variance")
+    shown = sort_filters(DrawnFilters(weight, (5, 1)), "variance")
     assert np.array_equal(shown.weight, weight[[3, 1, 2, 0, 4]])
     assert shown.grid is None
 
@@ -108,14 +108,14 @@ def test_filters_are_sorted_by_falling_variance():
 def test_filters_that_are_alike_keep_their_order_and_blank_ones_are_sorted_too(order):
     weight = np.zeros((3, 1, 4, 4))
     weight[:, 0, 0, 0] = [0, 1e-30, 0]
-    assert sort_filters(Shown(weight), order).weight.shape == weight.shape
+    assert sort_filters(DrawnFilters(weight), order).weight.shape == weight.shape
     assert np.isfinite(ORDERS[order](weight)).all()
 
 
 def test_a_map_must_be_filled():
     weight = np.zeros((6, 1, 2, 2))
-    assert put_on_map(Shown(weight), 2, 3).grid == (2, 3)
+    assert put_on_map(DrawnFilters(weight), 2, 3).grid == (2, 3)
     with pytest.raises(UsageError, match="6 filters do not fill a map of 2×2"):
-        put_on_map(Shown(weight), 2, 2)
+        put_on_map(DrawnFilters(weight), 2, 2)
     with pytest.raises(UsageError, match="these filters see 2 maps each"):
-        put_on_map(Shown(np.zeros((6, 2, 2, 2))), 2, 3)
+        put_on_map(DrawnFilters(np.zeros((6, 2, 2, 2))), 2, 3)

@@ -6,12 +6,12 @@ from PIL import Image
 
 from featbench.comparison import Workbench
 from featbench.errors import UsageError
-from featbench.learning.unrolled import Lista, ista_start
+from featbench.learning.unrolled import Lista, make_ista_weights
 from featbench.sparse import ista
 from featbench.studies import lista
-from featbench.studies.coding import optimal_codes
-from featbench.studies.lista import PUBLISHED, Settings
-from featbench.studies.regressor import train_encoder, unrolled_of
+from featbench.studies.coding import find_optimal_codes
+from featbench.studies.lista import PUBLISHED, ListaSettings
+from featbench.studies.regressor import make_unrolled, train_encoder
 
 SMALL = {
     "size": 4,
@@ -32,7 +32,7 @@ def settings(tmp_path):
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (30, 25), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "one.png")
-    return lambda **changes: Settings(**{**SMALL, "unlabelled": str(folder), **changes})
+    return lambda **changes: ListaSettings(**{**SMALL, "unlabelled": str(folder), **changes})
 
 
 def test_each_way_is_measured_for_each_number_of_atoms(settings):
@@ -59,7 +59,7 @@ def test_lista_starts_as_ista():
     rows = torch.randn(20, 6, generator=generator)
     for steps in (0, 1, 4):
         expected = ista(rows, atoms, 0.2, iterations=steps + 1, tolerance=0.0).codes
-        assert torch.allclose(unrolled_of(Lista, ista_start(atoms, 0.2), steps)(rows), expected, atol=1e-5)
+        assert torch.allclose(make_unrolled(Lista, make_ista_weights(atoms, 0.2), steps)(rows), expected, atol=1e-5)
 
 
 def test_training_brings_lista_nearer():
@@ -67,8 +67,8 @@ def test_training_brings_lista_nearer():
     atoms = torch.randn(6, 9, generator=generator)
     atoms = atoms / atoms.norm(dim=0)
     rows = torch.randn(500, 6, generator=generator)
-    wanted = optimal_codes(rows, atoms, 0.2)
-    encoder = unrolled_of(Lista, ista_start(atoms, 0.2), 1)
+    wanted = find_optimal_codes(rows, atoms, 0.2)
+    encoder = make_unrolled(Lista, make_ista_weights(atoms, 0.2), 1)
     before = (encoder(rows) - wanted).square().mean().item()
     train_encoder(encoder, rows, wanted, seed=0, updates=200)
     assert (encoder(rows) - wanted).square().mean().item() < 0.5 * before
@@ -83,7 +83,7 @@ def test_published_numbers_stand_where_they_were_published(settings):
 
 def test_a_match_that_is_not_reached_is_said():
     rows = [{"atoms": 3, "way": "shrink", "error": 0.1}, {"atoms": 3, "way": "FISTA 7", "error": 0.2}]
-    assert lista._matches(rows).rows[0]["FISTA iterations to match"] == "more than 7"
+    assert lista._match_iterations(rows).rows[0]["FISTA iterations to match"] == "more than 7"
 
 
 def test_a_penalty_that_leaves_no_code_is_refused(settings):

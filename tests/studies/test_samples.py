@@ -7,7 +7,7 @@ from featbench import compare
 from featbench.comparison import Workbench
 from featbench.errors import FeatbenchError, SplitError, UnknownNameError, UsageError
 from featbench.studies import samples
-from featbench.studies.samples import Settings, sizes
+from featbench.studies.samples import SamplesSettings, read_sizes
 
 SMALL = {"protocol": "tiny", "samples": ("2", "5"), "features": "random", "regimes": "R", "draws": 2, "device": "cpu"}
 """Two sizes of a data set of three classes, 12 images each."""
@@ -78,7 +78,7 @@ def lines(axis):
 
 def test_digits_cell_by_cell(home, drawn):
     settings = {"features": "random,psd(updates=20)", "regimes": "R,U", "draws": 2, "device": "cpu"}
-    found = samples.run(Settings(protocol="digits", samples=("10", "3"), **settings), Workbench())
+    found = samples.run(SamplesSettings(protocol="digits", samples=("10", "3"), **settings), Workbench())
     summary, points = found.tables
     assert summary.columns == ["features", "regime", "3", "10"]
     assert [row["regime"] for row in summary.rows] == ["R", "U", "–", "–"]
@@ -105,7 +105,7 @@ def test_digits_cell_by_cell(home, drawn):
 
 
 def test_all_images_make_one_draw_and_stand_at_their_mean(uneven, drawn):
-    found = samples.run(Settings(**{**SMALL, "protocol": "own", "samples": ("all", "2")}), uneven("own"))
+    found = samples.run(SamplesSettings(**{**SMALL, "protocol": "own", "samples": ("all", "2")}), uneven("own"))
     summary, points = found.tables
     assert summary.columns == ["features", "regime", "2", "all"]
     assert [(row["images of each class"], row["n"]) for row in points.rows[:2]] == [(2, 2), (6, 1)]  # 4 and 8 train
@@ -119,7 +119,7 @@ def test_all_images_make_one_draw_and_stand_at_their_mean(uneven, drawn):
 
 def test_what_the_store_holds_is_not_computed_again(write_learner, tiny, log):
     plugin = write_learner()
-    settings = Settings(**{**SMALL, "features": "counted", "regimes": "U"})
+    settings = SamplesSettings(**{**SMALL, "features": "counted", "regimes": "U"})
     first, again = (samples.run(settings, Workbench(plugins=[tiny, plugin])) for _ in range(2))
     assert log.count("counted") == 4  # two sizes, two draws
     assert [table.rows for table in first.tables] == [table.rows for table in again.tables]
@@ -127,7 +127,9 @@ def test_what_the_store_holds_is_not_computed_again(write_learner, tiny, log):
 
 def test_a_failed_cell_is_a_dash_with_its_reason(tiny, write_learner, drawn):
     plugin = write_learner("bad", "if len(patches.maps) > 8:\n    raise RuntimeError('no luck')\nreturn weight")
-    found = samples.run(Settings(**{**SMALL, "features": "bad", "regimes": "U"}), Workbench(plugins=[tiny, plugin]))
+    found = samples.run(
+        SamplesSettings(**{**SMALL, "features": "bad", "regimes": "U"}), Workbench(plugins=[tiny, plugin])
+    )
     (summary, points) = found.tables
     assert found.failed
     assert summary.rows[0]["5"] == "–"
@@ -138,19 +140,19 @@ def test_a_failed_cell_is_a_dash_with_its_reason(tiny, write_learner, drawn):
 
 
 def test_a_learner_without_any_curve_is_named_with_the_reason(workbench):
-    found = samples.run(Settings(**{**SMALL, "features": "random,gabor"}), workbench)
+    found = samples.run(SamplesSettings(**{**SMALL, "features": "random,gabor"}), workbench)
     assert [row["features"] for row in found.tables[0].rows] == ["random", "chance", "raw pixels"]
     (note,) = [note for note in found.notes if "left out" in note]
     assert note.startswith("gabor R was left out: gabor does not start from random filters")
 
 
 def test_a_regime_without_any_curve_is_named_although_baselines_have_it(workbench):
-    found = samples.run(Settings(**{**SMALL, "regimes": "R,fixed"}), workbench)
+    found = samples.run(SamplesSettings(**{**SMALL, "regimes": "R,fixed"}), workbench)
     assert [note for note in found.notes if note.startswith("random fixed was left out: random is not designed")]
 
 
 def test_curves_of_several_classifiers_are_told_apart(workbench, drawn):
-    found = samples.run(Settings(**{**SMALL, "classifiers": "nearest,knn(k=1)"}), workbench)
+    found = samples.run(SamplesSettings(**{**SMALL, "classifiers": "nearest,knn(k=1)"}), workbench)
     summary, points = found.tables
     learned = [row["classifier"] for row in summary.rows if row["features"] == "random"]
     assert len(learned) == 2
@@ -160,7 +162,7 @@ def test_curves_of_several_classifiers_are_told_apart(workbench, drawn):
 
 def test_published_curves_stand_beside_and_are_dashed(uneven, drawn, monkeypatch):
     monkeypatch.setitem(samples.PUBLISHED, "own", {"theirs": {6: 12.5, 20: 7.0}})  # 6 train in the mean
-    found = samples.run(Settings(**{**SMALL, "protocol": "own", "samples": ("2", "all")}), uneven("own"))
+    found = samples.run(SamplesSettings(**{**SMALL, "protocol": "own", "samples": ("2", "all")}), uneven("own"))
     assert found.tables[0].rows[-1] == {"features": "published", "regime": "theirs", "2": None, "all": 12.5}
     assert found.source == samples.SOURCE
     axis = drawn(found)
@@ -208,22 +210,22 @@ def test_the_picture_bears_deviations_above_the_error_and_no_error_at_all(tmp_pa
     ],
 )
 def test_sizes_ascend_and_all_is_last(given, expected):
-    assert sizes(given) == expected
+    assert read_sizes(given) == expected
 
 
 @pytest.mark.parametrize("wrong", ["1", "0", "-5", "2.5", "many", "", "All"])
 def test_a_wrong_number_is_named(wrong):
     with pytest.raises(UsageError, match=f"--samples takes all, and numbers of at least 2 .* not '{wrong}'"):
-        Settings(samples=("10", wrong))
+        SamplesSettings(samples=("10", wrong))
 
 
 def test_settings_of_refinement_reach_the_refined_cells_alone(workbench):
-    request = samples._request(Settings(**{**SMALL, "regimes": "R,R+", "refine": "epochs=3"}), 5)
+    request = samples._make_request(SamplesSettings(**{**SMALL, "regimes": "R,R+", "refine": "epochs=3"}), 5)
     cells = [cell for cell in workbench.plan(request) if str(cell.learner) == "random"]
     assert [cell.refinement and cell.refinement.epochs for cell in cells] == [None, None, 3, 3]
     assert {cell.train_per_class for cell in cells} == {5}
     with pytest.raises(FeatbenchError, match="epoch"):
-        samples.run(Settings(**{**SMALL, "refine": "epoch=3"}), workbench)
+        samples.run(SamplesSettings(**{**SMALL, "refine": "epoch=3"}), workbench)
 
 
 def test_mistakes_are_said_before_anything_is_computed(write_learner, tiny, log):
@@ -232,13 +234,13 @@ def test_mistakes_are_said_before_anything_is_computed(write_learner, tiny, log)
     with pytest.raises(
         SplitError, match=r"class 'a' has 12 images, but 30 are asked for .*: ask for fewer with --samples$"
     ):
-        samples.run(Settings(**{**small, "samples": ("2", "5", "30")}), workbench)
+        samples.run(SamplesSettings(**{**small, "samples": ("2", "5", "30")}), workbench)
     with pytest.raises(UsageError, match="--samples all leaves no image of tiny to test on: give numbers alone"):
-        samples.run(Settings(**{**small, "samples": ("2", "all")}), workbench)
+        samples.run(SamplesSettings(**{**small, "samples": ("2", "all")}), workbench)
     with pytest.raises(UnknownNameError, match="did you mean 'random'"):
-        samples.run(Settings(**{**small, "features": "randm"}), workbench)
+        samples.run(SamplesSettings(**{**small, "features": "randm"}), workbench)
     with pytest.raises(UnknownNameError, match="protocol"):
-        samples.run(Settings(**{**small, "protocol": "tinny"}), workbench)
+        samples.run(SamplesSettings(**{**small, "protocol": "tinny"}), workbench)
     assert log.count("counted") == 0
 
 

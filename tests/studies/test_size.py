@@ -5,7 +5,7 @@ from featbench.comparison import Workbench
 from featbench.errors import ArchitectureError, UnknownNameError, UsageError
 from featbench.registry import Registry
 from featbench.studies import size
-from featbench.studies.size import Settings, with_filters
+from featbench.studies.size import SizeSettings, change_filters
 
 SMALL = {"protocol": "tiny", "features": "random", "filters": (2, 8), "draws": 2, "device": "cpu"}
 
@@ -26,11 +26,11 @@ def workbench(tiny):
     ],
 )
 def test_only_the_filters_of_the_first_stage_vary(stages, protocol, expected):
-    assert with_filters(stages, protocol, 7, Registry()) == expected
+    assert change_filters(stages, protocol, 7, Registry()) == expected
 
 
 def test_rows_are_those_of_comparisons(workbench, log):
-    found = size.run(Settings(**SMALL), workbench)
+    found = size.run(SizeSettings(**SMALL), workbench)
     (table,) = found.tables
     assert [(row["features"], row["filters"]) for row in table.rows] == [
         *(("random", 2), ("random", 8), ("chance", None), ("raw pixels", None))
@@ -65,13 +65,13 @@ def workbench_plugins(workbench):
 def test_what_the_store_holds_is_not_computed_again(workbench, write_learner, tiny, log):
     plugin = write_learner()
     for _ in range(2):
-        size.run(Settings(**{**SMALL, "features": "counted", "regimes": "U"}), Workbench(plugins=[tiny, plugin]))
+        size.run(SizeSettings(**{**SMALL, "features": "counted", "regimes": "U"}), Workbench(plugins=[tiny, plugin]))
     assert log.count("counted") == 4  # two sizes, two draws
 
 
 def test_a_failed_cell_is_shown_and_said(tiny, write_learner):
     plugin = write_learner("bad", "if bank.filters == 8:\n    raise RuntimeError('no luck')\nreturn weight")
-    found = size.run(Settings(**{**SMALL, "features": "bad", "regimes": "U"}), Workbench(plugins=[tiny, plugin]))
+    found = size.run(SizeSettings(**{**SMALL, "features": "bad", "regimes": "U"}), Workbench(plugins=[tiny, plugin]))
     assert found.failed
     by_filters = {row["filters"]: row for row in found.tables[0].rows}
     assert by_filters[8]["status"] == "failed"
@@ -84,17 +84,17 @@ def test_a_failed_cell_is_shown_and_said(tiny, write_learner):
 def test_published_numbers_stand_beside_psd_without_labels():
     line = {"metric": "accuracy", "mean": 50.0, "std": 1.0, "n": 5, "status": "ok", "label": "U", "regime": "U"}
     rows = [{**line, "learner": "psd", "filters": 16}, {**line, "learner": "psd", "regime": "U+", "filters": 16}]
-    table = size._table([*rows, {**line, "learner": "psd", "filters": 128}], [], size.PUBLISHED["caltech101-30"])
+    table = size._make_table([*rows, {**line, "learner": "psd", "filters": 128}], [], size.PUBLISHED["caltech101-30"])
     assert [row["published %"] for row in table.rows] == [50.0, None, None]
 
 
 def test_mistakes_are_said_before_anything_is_computed(workbench, log):
     with pytest.raises(UnknownNameError, match="did you mean 'random'"):
-        size.run(Settings(**{**SMALL, "features": "randm"}), workbench)
+        size.run(SizeSettings(**{**SMALL, "features": "randm"}), workbench)
     with pytest.raises(UnknownNameError, match="protocol"):
-        size.run(Settings(**{**SMALL, "protocol": "tinny"}), workbench)
+        size.run(SizeSettings(**{**SMALL, "protocol": "tinny"}), workbench)
     with pytest.raises(ArchitectureError, match="needs maps of at least"):
-        size.run(Settings(**SMALL, stages="4F9-Rabs"), workbench)
+        size.run(SizeSettings(**SMALL, stages="4F9-Rabs"), workbench)
     with pytest.raises(UsageError, match="--filters is 0"):
-        Settings(filters=(4, 0))
+        SizeSettings(filters=(4, 0))
     assert log.count("counted") == 0

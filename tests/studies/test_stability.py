@@ -6,7 +6,7 @@ from PIL import Image
 from featbench.comparison import Workbench
 from featbench.errors import DataError, UsageError
 from featbench.studies import coding, stability
-from featbench.studies.stability import Settings, frame_patches, random_partners, transitions
+from featbench.studies.stability import StabilitySettings, compute_transitions, cut_frame_patches, draw_random_pairs
 
 SMALL = {"filters": 6, "size": 3, "patches": 60, "side": 3, "nonzero": 0.2, "learner": "psd(updates=3,patches=60)"}
 
@@ -24,23 +24,25 @@ def frames(tmp_path):
 
 @pytest.fixture
 def settings(unlabelled, frames):
-    return lambda **changes: Settings(**{**SMALL, "unlabelled": str(unlabelled), "frames": str(frames), **changes})
+    return lambda **changes: StabilitySettings(
+        **{**SMALL, "unlabelled": str(unlabelled), "frames": str(frames), **changes}
+    )
 
 
 def test_transitions_are_counted_over_all_units_and_pairs():
     signs = np.array([[1, 1, 0, -1], [1, 0, 0, -1], [-1, 0, 1, 0]], dtype=np.int8)
-    found = transitions(signs, np.array([0, 1]), np.array([1, 2]))
+    found = compute_transitions(signs, np.array([0, 1]), np.array([1, 2]))
     # Pairs: ++ +0 00 -- from the first frame to the second, +- 00 0+ -0 from that to the third.
     assert found.tolist() == [[1 / 2, 1 / 2, 0], [0, 2 / 3, 1 / 3], [1 / 3, 1 / 3, 1 / 3]]
 
 
 def test_frames_that_stand_still_never_change_sign():
     signs = np.tile(np.array([[1, 0, -1, 0, 1]], dtype=np.int8), (4, 1))
-    assert np.array_equal(transitions(signs, np.arange(3), np.arange(1, 4)), np.eye(3))
+    assert np.array_equal(compute_transitions(signs, np.arange(3), np.arange(1, 4)), np.eye(3))
 
 
 def test_random_pairs_are_of_different_frames():
-    first, second = random_partners(5, np.random.default_rng(0))
+    first, second = draw_random_pairs(5, np.random.default_rng(0))
     assert len(first) == len(second) == 4
     assert (first != second).all()
     assert set(first) | set(second) <= set(range(5))
@@ -48,7 +50,7 @@ def test_random_pairs_are_of_different_frames():
 
 def test_patches_lie_on_a_uniform_grid(settings, frames):
     given = settings(side=3, size=5)
-    patches = frame_patches(Workbench(), frames, given)
+    patches = cut_frame_patches(Workbench(), frames, given)
     assert patches.shape == (5, 9, 25)
     grey = np.asarray(Image.open(frames / "frame_0000.png")).astype(np.float64)
     normal = (grey - grey.mean()) / grey.std()
@@ -87,7 +89,7 @@ def test_frames_are_looked_for_below_the_data_folder(settings, tmp_path, frames)
     place = tmp_path / "data" / "video"
     place.mkdir(parents=True)
     frames.rename(place / "carphone")
-    assert stability.frames_folder(settings(frames=""), Workbench(data_dir=tmp_path / "data")).name == "carphone"
+    assert stability.find_frames_folder(settings(frames=""), Workbench(data_dir=tmp_path / "data")).name == "carphone"
 
 
 def test_a_missing_video_is_said(settings, monkeypatch):
@@ -148,7 +150,7 @@ def problem():
 
 def test_optimal_codes_meet_the_conditions_of_the_lasso(problem):
     rows, atoms = problem
-    codes = coding.optimal_codes(rows, atoms, 0.3)
+    codes = coding.find_optimal_codes(rows, atoms, 0.3)
     gradient = (rows - codes @ atoms.T) @ atoms
     assert (gradient.abs() <= 0.3 + 2e-3).all()
     used = codes.abs() > 1e-3
@@ -158,7 +160,7 @@ def test_optimal_codes_meet_the_conditions_of_the_lasso(problem):
 def test_codes_near_a_prediction_meet_theirs(problem):
     rows, atoms = problem
     prediction = torch.randn(200, 14, generator=torch.Generator().manual_seed(1))
-    codes = coding.optimal_near(rows, atoms, 0.3, prediction, alpha=2.0)
+    codes = coding.find_codes_near(rows, atoms, 0.3, prediction, alpha=2.0)
     gradient = (rows - codes @ atoms.T) @ atoms - 2 * (codes - prediction)
     assert (gradient.abs() <= 0.3 + 1e-4).all()
     used = codes.abs() > 1e-4
@@ -168,18 +170,18 @@ def test_codes_near_a_prediction_meet_theirs(problem):
 @pytest.mark.parametrize("wanted", [0.05, 0.2, 0.4])
 def test_the_penalty_is_found_that_leaves_so_many_codes(problem, wanted):
     rows, atoms = problem
-    lam = coding.lam_for(rows, atoms, wanted)
-    assert coding.nonzero(coding.optimal_codes(rows, atoms, lam)) == pytest.approx(wanted, abs=0.01)
+    lam = coding.find_lam(rows, atoms, wanted)
+    assert coding.compute_density(coding.find_optimal_codes(rows, atoms, lam)) == pytest.approx(wanted, abs=0.01)
 
 
 def test_more_codes_than_the_patches_can_use_are_refused(problem):
     with pytest.raises(UsageError, match="use at most so many of 14 atoms"):
-        coding.lam_for(*problem, 0.95)
+        coding.find_lam(*problem, 0.95)
 
 
 def test_blank_patches_have_no_penalty(problem):
     with pytest.raises(UsageError, match="blank"):
-        coding.lam_for(torch.zeros(3, 9), problem[1], 0.1)
+        coding.find_lam(torch.zeros(3, 9), problem[1], 0.1)
 
 
 def test_the_largest_codes_are_kept():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import featbench
-from featbench.cli.study import _parser
+from featbench.cli.study import _make_parser
 from featbench.studies import STUDIES, surfaces
 from featbench.studies.study import find_study
 
@@ -35,7 +35,7 @@ def test_the_commands_are_understood(blocks):
             assert (program, command) == ("featbench", "study")
             if name != "--help":
                 study = find_study(name)
-                given = vars(_parser(study).parse_args(options))
+                given = vars(_make_parser(study).parse_args(options))
                 study.settings(**{setting: given[setting] for setting in study.settings.__dataclass_fields__})
 
 

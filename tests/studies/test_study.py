@@ -6,12 +6,12 @@ import pytest
 
 from featbench.errors import FeatbenchError, UnknownNameError, UsageError
 from featbench.studies import STUDIES
-from featbench.studies.page import command, describe, document, render, render_page, to_json
-from featbench.studies.study import Findings, Settings, Table, find_study, option
+from featbench.studies.page import describe, format_command, format_json, make_document, render, render_page
+from featbench.studies.study import Findings, StudySettings, Table, find_study, option
 
 
 @dataclass(frozen=True)
-class Some(Settings):
+class Some(StudySettings):
     count: int = option(3, "a count", least=1)
     rate: float = option(0.5, "a rate", above=0)
     sizes: tuple[int, ...] = option((1, 2), "sizes", least=1)
@@ -40,7 +40,8 @@ def findings():
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_is_there_with_settings_of_its_own(name):
     study = find_study(name)
-    assert study.settings().changed() == {}
+    assert study.name == name
+    assert study.settings().list_changes() == {}
     assert study.settings.__module__ == f"featbench.studies.{name}"
 
 
@@ -58,7 +59,7 @@ def test_a_name_that_is_nearly_right_gets_a_suggestion():
         ({"rate": math.nan}, "--rate is nan: a number is needed"),
         ({"rate": math.inf}, "--rate is inf: a number is needed"),
         ({"sizes": (4, 0)}, "--sizes is 0: it must be at least 1"),
-        ({"sizes": ()}, "--sizes names nothing"),
+        ({"sizes": ()}, "--sizes is empty: give at least one value"),
         ({"found": 0.0}, "--found is 0: it must be above 0"),
     ],
 )
@@ -68,9 +69,9 @@ def test_settings_that_make_no_sense_are_refused(wrong, message):
 
 
 def test_the_command_holds_what_differs_from_the_defaults():
-    assert command("some", Some()) == "featbench study some"
+    assert format_command("some", Some()) == "featbench study some"
     given = Some(seed=4, rate=0.25, sizes=(3, 5), name="x y")
-    assert command("some", given, ["a.py"]) == (
+    assert format_command("some", given, ["a.py"]) == (
         "featbench study some --seed 4 --rate 0.25 --sizes 3,5 --name 'x y' --plugin a.py"
     )
 
@@ -119,7 +120,7 @@ def test_json_holds_all_tables_at_full_precision(findings):
 
 def test_what_is_written_says_how_it_was_got(findings):
     about = describe("some", Some(count=7), findings.data)
-    read = json.loads(to_json(document(findings, about)))
+    read = json.loads(format_json(make_document(findings, about)))
     assert read["command"] == "featbench study some --count 7"
     assert read["settings"] == {"seed": 0, "count": 7, "rate": 0.5, "sizes": [1, 2], "found": None, "name": "a"}
     assert read["data"] == {"set": "f" * 64}
