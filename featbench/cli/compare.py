@@ -1,4 +1,4 @@
-"""`featbench compare`."""
+"""`featbench compare`: learners under one protocol, as a table."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compare, and print or write the table."""
-    output = shared.writable_file(options.output) if options.output else None
-    request = shared.request_of(options)
+    """Run the comparison, and print its table or write it to a file."""
+    output = shared.require_writable_file(options.output) if options.output else None
+    request = shared.make_request(options)
     from featbench.cli.console import Console
     from featbench.report.table import render
 
     with Console(quiet=options.quiet) as console:
-        workbench = shared.workbench_of(options, console)
+        workbench = shared.make_workbench(options, console)
         if options.plan:
-            print(running.plan_text(workbench.plan(request)))
+            print(running.format_plan(workbench.plan(request)))
             return 0
-        console.inform(running.device_line(request.device))
+        console.inform(running.describe_device(request.device))
         track: str | bool = False if options.no_track else options.track or True
         comparison = workbench.compare(request, retry=options.retry, track=track)
-        console.inform(running.summary(comparison))
-    running.deliver(render(comparison.rows, options.format), output)
-    return FAILED if comparison.failed or shared.named_plugins_broke(workbench, options) else 0
+        console.inform(running.summarise(comparison))
+    running.write_output(render(comparison.rows, options.format), output)
+    return FAILED if comparison.failed or shared.has_broken_named_plugin(workbench, options) else 0

@@ -1,4 +1,4 @@
-"""Progress on the terminal: a bar where someone looks, plain lines in a log."""
+"""Progress on stderr: a bar on a terminal, plain lines in a log file or a pipe."""
 
 from __future__ import annotations
 
@@ -17,11 +17,24 @@ from featbench.experiment.cell import Cell
 from featbench.types import Result
 
 INTERVAL = 30.0
-"""Seconds between two lines in a log about the same cell."""
+"""Least number of seconds between two lines in a log about the same cell."""
 
 
 class Console(Listener):
-    """Shows how a comparison goes on stderr; used as a context, so that the bar is closed whatever happens."""
+    """Shows the progress of a comparison on stderr.
+
+    It is a context manager, so that the bar is closed and the log handler removed whatever happens.
+
+    Parameters
+    ----------
+    quiet : bool, default False
+        Whether to show failures and warnings alone.
+
+    Attributes
+    ----------
+    name_of : callable
+        Returns the name of a cell in bars and lines; `str` unless a command sets another.
+    """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
@@ -46,7 +59,7 @@ class Console(Listener):
         logging.getLogger("featbench").removeHandler(self._handler)
 
     def say(self, text: str) -> None:
-        """Print a line on stderr, above the bar."""
+        """Print a line on stderr. On a terminal it appears above the bar, which moves down."""
         bar = self._bar or self._step_bar
         if bar is not None:
             bar.write(text, file=sys.stderr)
@@ -54,12 +67,12 @@ class Console(Listener):
             print(text, file=sys.stderr, flush=True)
 
     def inform(self, text: str) -> None:
-        """Print a line that --quiet suppresses."""
+        """Print a line on stderr, unless --quiet was given."""
         if not self._quiet:
             self.say(text)
 
     def started(self, index: int, total: int, cell: Cell) -> None:
-        """Show which cell is computed."""
+        """Show which cell is being computed."""
         self._began = self._last_line = time.monotonic()
         self._cell = self.name_of(cell)
         self._end_step()
@@ -67,9 +80,14 @@ class Console(Listener):
             self._advance(index, total)
 
     def step(self, what: str, done: int, total: int) -> None:
-        """Show how far the step is: in the bar, in one of its own before there are cells, or in a line now and then."""
+        """Show the progress of a step within a cell.
+
+        On a terminal it stands in the bar of the cells, or has a bar of its own if there are no cells yet. In a log it
+        is a line at least `INTERVAL` seconds after the last.
+        """
         far = f"{what} {done}/{total}" if total > 1 else what
         if self._bar is not None:
+            # update(0) redraws only if tqdm's least interval has passed; a refresh for every batch would cost time.
             self._bar.set_postfix_str(far, refresh=False)
             self._bar.update(0)
         elif self._terminal and not self._quiet and total > 1:
@@ -79,7 +97,7 @@ class Console(Listener):
             self.inform(f"    {self._cell}: {far}" if self._cell else f"    {far}")
 
     def finished(self, index: int, total: int, cell: Cell, result: Result, *, computed: bool) -> None:
-        """Show a result that was computed now."""
+        """Show the result of a cell, if it was computed and not read from the store."""
         if computed:
             shown = result.status if result.score is None else f"{result.score.value:.2f} %"
             place = f"[{index + 1:{len(str(total))}}/{total}]"
@@ -107,16 +125,17 @@ class Console(Listener):
             self._step_bar = None
 
     def _advance(self, done: int, total: int) -> None:
-        width = shutil.get_terminal_size().columns  # a terminal that does not know its width counts as 80
+        width = shutil.get_terminal_size().columns  # 80 if the terminal does not know its width
         bar = self._bar or tqdm(total=total, unit="cell", file=sys.stderr, leave=False, ncols=width)
         self._bar = bar
+        # Set, where update() would add: `started` and `finished` each say where the comparison is.
         bar.set_description(self._cell, refresh=False)
         bar.n = done
         bar.refresh()
 
 
 class _Handler(logging.Handler):
-    """Shows the library's warnings above the bar."""
+    """Prints the library's warnings through the console: written directly, they would break the bar's line."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.WARNING)

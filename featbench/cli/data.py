@@ -1,4 +1,4 @@
-"""`featbench data`."""
+"""`featbench data`: data sets listed, described, verified and downloaded."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from featbench.data.dataset import Dataset
 
 ACTIONS = {
-    "list": "name every data set, and say which are here",
-    "info": "describe a data set, and the copy that is here",
-    "verify": "check the files of the copy that is here, and read every image",
+    "list": "list every data set, and whether this machine has a copy",
+    "info": "describe a data set and the local copy",
+    "verify": "check the files of the local copy, and read every image",
     "fetch": "download a data set",
 }
 
@@ -27,13 +27,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for action, summary in ACTIONS.items():
         own = actions.add_parser(action, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         if action != "list":
-            own.add_argument("name", metavar="NAME", help="data set, as `featbench data list` names it")
+            own.add_argument("name", metavar="NAME", help="name of the data set, as in `featbench data list`")
         shared.add_workbench(own)
         own.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 def run(options: argparse.Namespace) -> int:
-    """List, describe, check or download."""
+    """Run the action that was named."""
     from featbench.data.folder import resolve_data_folder
     from featbench.registry import Registry
 

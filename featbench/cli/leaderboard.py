@@ -1,4 +1,4 @@
-"""`featbench leaderboard`."""
+"""`featbench leaderboard`: results published as entries, entries rendered as pages."""
 
 from __future__ import annotations
 
@@ -14,27 +14,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `featbench leaderboard publish` and `render`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="publish|render")
     publish = actions.add_parser(
-        "publish", help="put the store's complete results into leaderboards/<protocol>/entries"
+        "publish", help="write the store's complete results to leaderboards/<protocol>/entries"
     )
-    publish.add_argument("--protocol", required=True, metavar="NAME", help="protocol whose results are published")
-    publish.add_argument("--allow-dirty", action="store_true", help="also results of code that was not committed")
+    publish.add_argument("--protocol", required=True, metavar="NAME", help="the protocol whose results are published")
+    publish.add_argument("--allow-dirty", action="store_true", help="publish results of uncommitted code too")
     shared.add_workbench(publish)
     render = actions.add_parser("render", help="write README.md and results.csv from the entries")
-    render.add_argument("--protocol", metavar="NAME", help="leaderboard to render (default: all)")
+    render.add_argument("--protocol", metavar="NAME", help="the leaderboard to render (default: all)")
     for action in (publish, render):
-        action.add_argument("--leaderboards", default="leaderboards", metavar="PATH", help="default: ./leaderboards")
+        action.add_argument(
+            "--leaderboards",
+            default="leaderboards",
+            metavar="PATH",
+            help="folder of the leaderboards (default: ./leaderboards)",
+        )
         action.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Publish or render."""
+    """Publish entries, or render pages from them."""
     return _publish(options) if options.action == "publish" else _render(options)
 
 
 def _publish(options: argparse.Namespace) -> int:
     from featbench.leaderboard.entries import publish
 
-    workbench = shared.workbench_of(options)
+    workbench = shared.make_workbench(options)
     folder = Path(options.leaderboards)
     publication = publish(workbench, options.protocol, folder, allow_dirty=options.allow_dirty)
     for path in publication.written:

@@ -1,4 +1,4 @@
-"""`featbench list`."""
+"""`featbench list`: what is registered, one line each."""
 
 from __future__ import annotations
 
@@ -11,39 +11,47 @@ from featbench.registry import Registry
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `featbench list`."""
-    parser.add_argument("kind", choices=("learners", "datasets", "protocols", "tables", "classifiers", "plugins"))
+    parser.add_argument(
+        "kind",
+        choices=("learners", "datasets", "metrics", "protocols", "tables", "classifiers", "plugins"),
+        help="what to list",
+    )
     shared.add_workbench(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print one line for each thing of a kind."""
+    """Print one line for each thing of the kind that was named: its name, and what it is."""
     registry = Registry(options.plugin, strict=options.strict)
     if options.kind != "plugins":
-        shared.say_broken(registry, options)
-    lines = _plugins(registry) if options.kind == "plugins" else _things(registry, options.kind)
+        shared.report_broken_plugins(registry, options)
+    lines = _describe_plugins(registry) if options.kind == "plugins" else _describe_things(registry, options.kind)
     width = max((len(name) for name, _ in lines), default=0)
     for name, text in lines:
         print(f"{name:<{width}}  {text}")
     return 0
 
 
-def _things(registry: Registry, kind: str) -> list[tuple[str, str]]:
+def _describe_things(registry: Registry, kind: str) -> list[tuple[str, str]]:
     lines = []
     for name in registry.names(kind):
         if kind == "learners":
             learner = registry.learner(name)
-            lines.append((name, f"{learner.family:<12}  {_first_sentence(learner)}"))
+            lines.append((name, f"{learner.family:<12}  {_read_first_paragraph(learner)}"))
+        elif kind == "metrics":
+            metric = registry.metric(name)
+            better = "larger" if metric.larger_is_better else "smaller"
+            lines.append((name, f"{better} is better{f', in {metric.unit}' if metric.unit else ''}: {metric.summary}"))
         elif kind == "protocols":
             lines.append((name, registry.protocol(name).summary))
         elif kind == "tables":
             lines.append((name, registry.table(name).summary))
         else:
             thing = registry.classifier(name) if kind == "classifiers" else registry.dataset(name)
-            lines.append((name, _first_sentence(type(thing))))
+            lines.append((name, _read_first_paragraph(type(thing))))
     return lines
 
 
-def _plugins(registry: Registry) -> list[tuple[str, str]]:
+def _describe_plugins(registry: Registry) -> list[tuple[str, str]]:
     lines = []
     for record in registry.records:
         gave = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in record.gave.items())
@@ -56,6 +64,6 @@ def _plugins(registry: Registry) -> list[tuple[str, str]]:
     return lines
 
 
-def _first_sentence(thing: type) -> str:
+def _read_first_paragraph(thing: type) -> str:
     text = " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
     return text or "(no description)"

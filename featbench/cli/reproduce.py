@@ -1,4 +1,4 @@
-"""`featbench reproduce`."""
+"""`featbench reproduce`: a published table, measured again and printed beside the published numbers."""
 
 from __future__ import annotations
 
@@ -12,40 +12,41 @@ from featbench.cli.main import FAILED
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `featbench reproduce`."""
-    parser.add_argument("table", metavar="TABLE", help="published table: `featbench list tables`")
+    parser.add_argument("table", metavar="TABLE", help="name of the published table, as in `featbench list tables`")
     group = parser.add_argument_group("what is measured")
-    group.add_argument("--rows", metavar="LIST", help="rows, as in R,RR,G (default: all)")
-    group.add_argument("--columns", metavar="LIST", help="columns, as in Rabs-N-PA (default: all)")
+    group.add_argument("--rows", metavar="LIST", help="rows of the table, such as R,RR,G (default: all)")
+    group.add_argument("--columns", metavar="LIST", help="columns of the table, such as Rabs-N-PA (default: all)")
     shared.add_variations(group)
     shared.add_workbench(parser)
     shared.add_running(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure the table, and print it beside the published numbers."""
-    output = shared.writable_file(options.output) if options.output else None
-    rows, columns = shared.names(options.rows, "--rows"), shared.names(options.columns, "--columns")
+    """Measure the table, and print it beside the published numbers or write it to a file."""
+    output = shared.require_writable_file(options.output) if options.output else None
+    rows, columns = shared.read_names(options.rows, "--rows"), shared.read_names(options.columns, "--columns")
     from featbench.cli.console import Console
     from featbench.experiment.request import Request
     from featbench.reproduction.measure import plan_table, reproduce
     from featbench.reproduction.report import render, render_claims
 
-    request = Request(**shared.variations_of(options))
+    request = Request(**shared.read_variations(options))
     with Console(quiet=options.quiet) as console:
-        workbench = shared.workbench_of(options, console)
+        workbench = shared.make_workbench(options, console)
         plan = plan_table(workbench, workbench.registry.table(options.table), request, rows, columns)
         names = {cell: f"{row} {column or cell.classifier} draw {cell.draw}" for cell, (row, column) in plan.items()}
         if options.plan:
-            print(running.plan_text(list(plan), names.__getitem__))
+            print(running.format_plan(list(plan), names.__getitem__))
             return 0
         console.name_of = names.__getitem__
-        console.inform(running.device_line(options.device))
+        console.inform(running.describe_device(options.device))
         track: str | bool = False if options.no_track else options.track or True
         found = reproduce(
             workbench, options.table, request, rows=rows, columns=columns, retry=options.retry, track=track
         )
-        console.inform(running.summary(found.comparison))
-    running.deliver(render(found, options.format), output)
+        console.inform(running.summarise(found.comparison))
+    running.write_output(render(found, options.format), output)
+    # The other formats hold the claims as well. These are read by programs, which expect rows alone.
     if options.format in ("csv", "json"):
         print(render_claims(found), file=sys.stderr)
-    return FAILED if found.comparison.failed or shared.named_plugins_broke(workbench, options) else 0
+    return FAILED if found.comparison.failed or shared.has_broken_named_plugin(workbench, options) else 0

@@ -1,4 +1,4 @@
-"""What `compare` and `reproduce` say and write besides their tables."""
+"""What several commands print besides their tables: the plan, the device, a summary; and where output goes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from featbench.experiment.cell import Cell
 
 BEGAN = time.monotonic()
-"""When the command began."""
+"""Start of the command, on the monotonic clock."""
 
 
-def plan_text(cells: Sequence[Cell], name_of: Callable[[Cell], str] = str) -> str:
-    """Return the cells that would run, and what is skipped and why."""
+def format_plan(cells: Sequence[Cell], name_of: Callable[[Cell], str] = str) -> str:
+    """Return the number of cells that would run, a line for each, and a line for each reason to skip some."""
     run = [name_of(cell) for cell in cells if not cell.skip]
     skipped = dict.fromkeys(f"skipped: {cell.learner} {cell.regime.name}: {cell.skip}" for cell in cells if cell.skip)
     return "\n".join([f"{len(run)} cells", *run, *skipped])
 
 
-def device_line(asked: str) -> str:
-    """Say where it is computed, and why there."""
+def describe_device(asked: str) -> str:
+    """Return a line that names the device, and why it was chosen if the user left the choice (auto)."""
     from featbench.devices.selection import resolve_device
 
     device = resolve_device(asked).type
@@ -34,31 +34,32 @@ def device_line(asked: str) -> str:
     return f"device: {device}" + (f" (auto: {found})" if asked == "auto" else "")
 
 
-def summary(comparison: Comparison) -> str:
-    """Say how much was computed, and how much was read."""
+def summarise(comparison: Comparison) -> str:
+    """Return a line about a comparison: how many cells were computed, read from the store, and failed."""
     runs = [run for run in comparison.runs if run.result.status != "skipped"]
     if not comparison.computed:
         return f"nothing to compute: all {len(runs)} cells were in the store"
     failed = f", {len(comparison.failed)} failed" if comparison.failed else ""
     found = f"{comparison.computed} cells computed, {len(runs) - comparison.computed} read from the store{failed}"
-    return f"{found}; {_cost()}"
+    return f"{found}; {_describe_cost()}"
 
 
-def _cost() -> str:
-    """Say how long this command has run, and its largest memory where the system tells it."""
+def _describe_cost() -> str:
+    """Return how long this command has run, and its peak memory where the system reports it."""
     minutes, seconds = divmod(round(time.monotonic() - BEGAN), 60)
     took = f"{minutes} min {seconds} s"
     if sys.platform == "win32":
         return took
     import resource
 
+    # ru_maxrss is in bytes on macOS and in kilobytes on Linux.
     unit = 1 if sys.platform == "darwin" else 1024
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return f"{took}, at most {largest / 2**30:.1f} GiB of memory"
 
 
-def deliver(text: str, output: Path | None) -> None:
-    """Print a text, or write it to a file."""
+def write_output(text: str, output: Path | None) -> None:
+    """Print a text, or write it to a file. Raises `UsageError` if the file cannot be written."""
     if output is None:
         sys.stdout.write(text)
         return

@@ -1,4 +1,4 @@
-"""`featbench ui`."""
+"""`featbench ui`: MLflow's page on the comparisons of a store."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run MLflow's server on the store's database until it is interrupted."""
+    """Run MLflow's server on the store's database until it is interrupted, and return its exit code."""
     from featbench.execution.mlflow_mirror import ENVIRONMENT, artifact_folder, database
     from featbench.store.store import Store
 
     store = Store(None if options.home is None else Path(options.home))
     if not database(store).is_file():
         raise UsageError(f"{store.home} holds no MLflow database: run `featbench compare` first, or name a --home")
-    print(f"MLflow is starting on http://{options.host}:{options.port} (Ctrl-C ends it)", file=sys.stderr)
+    print(f"MLflow is starting on http://{options.host}:{options.port} (Ctrl-C stops it)", file=sys.stderr)
     server = [
         *(sys.executable, "-m", "mlflow", "server"),
         *("--backend-store-uri", f"sqlite:///{database(store)}"),

@@ -82,7 +82,7 @@ def test_a_map_may_be_named(draw):
     "options, message",
     [
         (["--map", "4x4"], "6 filters do not fill a map of 4×4"),
-        (["--map", "wide"], "cannot read --map 'wide': write ROWSxCOLUMNS, as 16x8"),
+        (["--map", "wide"], "cannot read --map 'wide': write ROWSxCOLUMNS, such as 16x8"),
         (["--map", "0x6"], "cannot read --map '0x6'"),
         (["--map", "2x3", "--sort", "variance"], "give --sort or --map, not both"),
         (["--sort", "colour"], "invalid choice: 'colour'"),

@@ -18,7 +18,7 @@ def command(monkeypatch):
 
     def command(act):
         made = Command("act", "act", lambda parser: None, lambda options: act())
-        monkeypatch.setattr(cli, "_find", lambda name: {"act": made}[name])
+        monkeypatch.setattr(cli, "_find_command", lambda name: {"act": made}[name])
 
     return command
 
@@ -102,7 +102,7 @@ def test_an_interruption_ends_with_its_own_code(run, command):
     command(fail(KeyboardInterrupt()))
     ran = run("act")
     assert ran.code == 130
-    assert ran.err == "featbench: interrupted; what was finished is kept, the same command goes on from there\n"
+    assert ran.err == "featbench: interrupted; finished results are kept, and the same command continues from there\n"
 
 
 def test_an_unknown_option_is_refused(run):

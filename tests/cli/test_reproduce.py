@@ -326,7 +326,7 @@ def test_a_run_that_is_interrupted_goes_on_where_it_was(reproduce, blind, home, 
     blind(INTERRUPTED)
     ran = reproduce()
     assert (ran.code, ran.out) == (130, "")
-    assert "interrupted; what was finished is kept" in ran.err
+    assert "interrupted; finished results are kept" in ran.err
     done = 2 * 3 + 3 * 3 + 1
     finished = {path: path.stat().st_mtime_ns for path in (home / "results").iterdir()}
     assert len(finished) == done
@@ -385,8 +385,8 @@ def test_a_cell_that_fails_has_its_row_and_no_mean_and_may_be_tried_again(reprod
 MISTAKES = {
     "row": (["--rows", "R,blnd"], "unknown row 'blnd': did you mean 'blind'?"),
     "column": (["--columns", "rabs"], "unknown column 'rabs': did you mean 'Rabs'? known: PA, PM, Rabs"),
-    "no rows": (["--rows", ","], "--rows names nothing"),
-    "no columns": (["--columns", ""], "--columns names nothing"),
+    "no rows": (["--rows", ","], "--rows is empty: give at least one name"),
+    "no columns": (["--columns", ""], "--columns is empty: give at least one name"),
     "no numbers": (["--rows", "blind", "--columns", "PM"], "small has no numbers for rows blind in columns PM"),
     "no draws": (["--draws", "0"], "--draws must be at least 1, not 0"),
     "data set": (["--dataset", "tny"], "unknown dataset 'tny': did you mean 'tiny'?"),

@@ -83,7 +83,7 @@ def test_the_folder_is_made_and_defaults_to_studies(run, tmp_path, monkeypatch):
         (["energy", "--lam", "nan"], "--lam is nan: a number is needed"),
         (["energy", "--points", "many"], "argument --points: invalid int value: 'many'"),
         (["codes", "--lams", "a,b"], "argument --lams: invalid list of float value: 'a,b'"),
-        (["codes", "--lams", ","], "--lams names nothing"),
+        (["codes", "--lams", ","], "--lams is empty: give at least one value"),
         (["energy", "--pints", "4"], "unrecognized arguments: --pints 4"),
         (["size", "--filters", "4,0"], "--filters is 0: it must be at least 1"),
         (["stability", "--frames", "/nowhere"], "there is no folder of images /nowhere"),

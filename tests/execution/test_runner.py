@@ -9,9 +9,9 @@ import torch
 from featbench.comparison import Workbench
 from featbench.errors import DeviceLostError, StoreError
 from featbench.execution.listeners import Listener
-from featbench.execution.runner import result_key, run_cells
+from featbench.execution.runner import run_cells
 from featbench.experiment.request import Request
-from featbench.store.cached_steps import CachedSteps
+from featbench.experiment.steps import Steps
 from featbench.store.provenance import record_run
 from featbench.store.store import Store
 
@@ -64,8 +64,8 @@ CLASSIFIERS = {
     "predictions of floats": ("np.full(len(features), 0.7)", "P({})", "predicted values of type float64"),
     "predictions of NaN": ("np.full(len(features), np.nan)", "P({})", "predicted values of type float64"),
     "predictions of names": ("np.array(['a'] * len(features))", "P({})", "predicted values of type <U1"),
-    "a report of NaN": (ZEROS, "P({'loss': float('nan')})", "gave a report that is no JSON"),
-    "a report of objects": (ZEROS, "P({'model': object()})", "gave a report that is no JSON"),
+    "a report of NaN": (ZEROS, "P({'loss': float('nan')})", "gave a report that is not JSON"),
+    "a report of objects": (ZEROS, "P({'model': object()})", "gave a report that is not JSON"),
     "no predictor": (ZEROS, "None", "AttributeError"),
     "a message that is no UTF-8": (ZEROS, "C.fail('\\udcff')", "ValueError: .*udcff"),
 }
@@ -228,7 +228,7 @@ def test_an_interrupted_comparison_keeps_what_is_finished(compare_tiny, write_le
     plugin = write_learner("slow", body)
     ran = compare_tiny(*options, plugins=[plugin])
     assert (ran.code, ran.out) == (130, "")
-    assert "interrupted; what was finished is kept" in ran.err
+    assert "interrupted; finished results are kept" in ran.err
     again = compare_tiny(*options, plugins=[plugin])
     assert (again.code, again.row("slow")["n"]) == (0, 3)
     assert log.count("slow") == 4
@@ -264,8 +264,12 @@ def cells(bench):
 
 def run_them(bench, cells, home):
     diary = Diary(home)
-    runs = run_cells(cells, bench.steps, provenance=record_run(bench.store), retry=False, listener=diary)
-    return runs, diary
+    return run_with(bench, cells, diary, provenance=record_run(bench.store)), diary
+
+
+def run_with(bench, cells, listener, provenance=""):
+    options = {"provenance": provenance, "retry": False, "listener": listener}
+    return run_cells(cells, bench.steps, bench.store, bench.keys, **options)
 
 
 def test_a_listener_is_told_of_results_that_are_safe_in_the_store(bench, cells, home):
@@ -302,7 +306,7 @@ def test_a_skipped_cell_is_not_kept_in_the_store(bench, cells, home):
 def test_a_result_names_its_cell_its_provenance_and_its_predictions(bench, cells, home):
     runs, _ = run_them(bench, cells, home)
     run = runs[2]
-    assert run.result.key == result_key(run.cell, bench.steps)
+    assert run.result.key == bench.keys.for_cell(run.cell).result.hash
     document = bench.store.read_record("results", run.result.key)
     cell = document["cell"]
     assert (cell["learner"], cell["regime"], cell["classifier"], cell["draw"]) == ("random", "R", "nearest", 0)
@@ -320,7 +324,7 @@ def test_a_store_that_breaks_stops_the_comparison(bench, cells, home, monkeypatc
 
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(StoreError, match="No space left on device"):
-        run_cells(cells, bench.steps, provenance="", retry=False, listener=Diary(home))
+        run_with(bench, cells, Diary(home))
 
 
 def test_a_store_that_breaks_within_a_cell_does_not_fail_the_cell(bench, cells, home, monkeypatch):
@@ -334,7 +338,7 @@ def test_a_store_that_breaks_within_a_cell_does_not_fail_the_cell(bench, cells, 
 
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(StoreError, match="No space left on device"):
-        run_cells(cells, bench.steps, provenance="", retry=False, listener=Diary(home))
+        run_with(bench, cells, Diary(home))
     assert not (home / "results").exists()
 
 
@@ -343,30 +347,30 @@ LOST = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors
 
 def test_a_device_that_fails_stops_the_comparison_and_loses_nothing(bench, cells, home, monkeypatch):
     whole, _ = run_them(bench, cells[:2], home)
-    extract = CachedSteps.extract
+    extract = Steps.extract
 
     def fail(steps, cell, *rest):
         if cell == cells[2]:
             raise RuntimeError(LOST)
         return extract(steps, cell, *rest)
 
-    monkeypatch.setattr(CachedSteps, "extract", fail)
+    monkeypatch.setattr(Steps, "extract", fail)
     with pytest.raises(DeviceLostError, match=r"failed while .* was computed: CUDA error: an illegal memory"):
         run_them(bench, cells, home)
-    kept = [bench.store.read_result(result_key(cell, bench.steps)) for cell in cells]
+    kept = [bench.store.read_result(bench.keys.for_cell(cell).result.hash) for cell in cells]
     assert [result is not None for result in kept] == [True, True, False, False]
     assert [run.result.score for run in whole] == [result.score for result in kept[:2]]
 
 
 def test_a_lack_of_memory_fails_its_cell_alone_and_says_what_to_do(bench, cells, home, monkeypatch):
-    extract = CachedSteps.extract
+    extract = Steps.extract
 
     def fail(steps, cell, *rest):
         if cell == cells[2]:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nMore of it")
         return extract(steps, cell, *rest)
 
-    monkeypatch.setattr(CachedSteps, "extract", fail)
+    monkeypatch.setattr(Steps, "extract", fail)
     runs, _ = run_them(bench, cells, home)
     assert [run.result.status for run in runs].count("failed") == 1
     message = runs[2].result.message
