@@ -1,4 +1,6 @@
 import copy
+import logging
+import math
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from torch.nn import functional
 from featbench.errors import LearningError
 from featbench.refinement import refine, trainer
 from featbench.refinement.classifier_layer import ClassifierLayer, fit_classifier_layer
-from featbench.refinement.gradients import DivergedError
+from featbench.refinement.gradients import DivergedError, Gradients
 from featbench.refinement.refine import refine as run_refinement
 from featbench.refinement.settings import Refinement
 
@@ -108,6 +110,34 @@ def test_a_killed_refinement_goes_on_and_ends_with_the_same_weights(which, each_
         assert len(kept.written) >= writes - 1
 
 
+@pytest.mark.parametrize("refit", [False, True])
+def test_a_refinement_killed_after_its_last_checkpoint_trains_no_more(refit, each_batch, monkeypatch):
+    settings, kept = Refinement(epochs=3, batch=7, refit=refit), Memory()
+    expected, report = train(settings, checkpoint=kept)
+    assert report["best_epoch"] > 0
+    assert kept.written[-1][1]["state"]["finished"]
+    monkeypatch.setattr(trainer.Trainer, "_step", lambda *_: pytest.fail("it was trained again"))
+    found, again = train(settings, checkpoint=kept)
+    assert_same(states(found), states(expected))
+    assert again.pop("seconds_before") > 0
+    assert again == report
+
+
+def test_a_checkpoint_in_another_format_is_passed_over_and_training_starts_at_the_beginning(each_batch, caplog):
+    settings = Refinement(epochs=2, batch=7)
+    expected, report = train(settings)
+    kept = Memory(4)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, checkpoint=kept)
+    kept.dies_after = None
+    del kept.written[-1][1]["format"]
+    with caplog.at_level(logging.WARNING, "featbench"):
+        found, again = train(settings, checkpoint=kept)
+    assert "another version of featbench" in caplog.text
+    assert_same(states(found), states(expected))
+    assert again == report
+
+
 def test_the_time_before_it_was_killed_is_not_forgotten(each_batch):
     kept = Memory(5)
     with pytest.raises(KeyboardInterrupt):
@@ -182,6 +212,44 @@ def test_steps_are_those_of_gradient_descent_with_momentum(settings, each_batch,
     for trained, theirs in (("network", expected), ("layer", layer)):
         for name, parameter in theirs.named_parameters():
             assert np.allclose(arrays[f"{trained}/{name}"], parameter.detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("which", ["momentum", "adamw", "penalised"])
+def test_a_loss_scale_changes_no_bit_where_nothing_overflows(which, monkeypatch):
+    expected, report = train(SETTINGS[which])
+    scales = scaled(monkeypatch, overflows=[])
+    found, again = train(SETTINGS[which])
+    assert set(scales) == {2.0**13}
+    assert_same(states(found), states(expected))
+    assert again == report
+
+
+def test_a_step_whose_gradients_overflow_is_skipped_and_the_scale_halved(monkeypatch):
+    whole = Memory()
+    scales = scaled(monkeypatch, overflows=[0, 1])
+    monkeypatch.setattr(trainer, "CHECKPOINT_INTERVAL", 0.0)
+    train(sgd(epochs=1, batch=10), checkpoint=whole)
+    assert scales == [2.0**13, 2.0**12, 2.0**11, 2.0**11]
+    weights = [arrays["network/0.weight"] for arrays, _ in whole.written[:4]]
+    assert np.array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[1], weights[2])
+    assert not np.array_equal(weights[2], weights[3])
+
+
+def scaled(monkeypatch, overflows):
+    """Let the loss be scaled as in fp16, and these gradients overflow; return where the scales of the loss go."""
+    scales, compute = [], Gradients.__call__
+
+    def call(self, batch, images, seed, scale=1.0):
+        loss = compute(self, batch, images, seed, scale)
+        if len(scales) in overflows:
+            next(self.network.parameters()).grad[0] = math.inf
+        scales.append(scale)
+        return loss
+
+    monkeypatch.setattr(Gradients, "__call__", call)
+    monkeypatch.setattr(trainer, "_computes_in_fp16", lambda _: True)
+    return scales
 
 
 @pytest.mark.parametrize("which", ["momentum", "hidden", "distorted"])
