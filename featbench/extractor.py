@@ -28,20 +28,61 @@ from featbench.stages.architecture import Architecture
 from featbench.system.seeds import derive_seed
 from featbench.types import FloatArray
 
-VALIDATION = 1 / 6
-"""Part of the training images that refinement holds out to stop early; 5 of 30 in Jarrett et al. 2009."""
+VALIDATION_FRACTION = 1 / 6
+"""Fraction of each class that refinement holds out for validation; 5 of 30 images in Jarrett et al. 2009."""
 
 
 class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Images in, features out; `fit` learns filters without labels, and with `refined` refines them with the labels.
+    """Images in, features out: preprocessing and stages as a scikit-learn transformer.
 
-    architecture: as in `featbench compare --stages`. learner: a name, or an instance of a feature learner.
-    learner_params: parameters for the name. refined: the `+` of R+ and U+; refinement: its settings, by
-    the names of `Refinement`. preprocessing: None for zero mean and unit
-    variance. seed decides all that is random. device: auto, cpu or cuda. precision: float32, tf32, bf16 or fp16, in
-    which `transform` computes; what is learned is learned in float32.
+    `fit` learns filters without labels and, with `refined`, refines the whole network with them; `transform` applies
+    it. It works in pipelines, in grid searches, with `clone` and with pickle.
 
-    Images X: [n, height, width] grey, [n, height, width, 3] RGB, or rows [n, height × width] of square images.
+    Parameters
+    ----------
+    architecture : str, default "32F3-Rabs-N3-PA2/2"
+        The stages, in the papers' notation, as in ``featbench compare --stages``. A learner that gives the whole
+        network, as `module` and `sift` do, ignores it.
+    learner : str or FeatureLearner, default "random"
+        The name of a feature learner, as ``featbench list learners`` shows them, or an instance of one.
+    learner_params : mapping, optional
+        Parameters of the learner that is named, by name.
+    refined : bool, default False
+        Whether labels refine the learned network by back-propagation: the `+` of R+ and U+. A sixth of the images of
+        each class is held out for validation.
+    refinement : mapping, optional
+        Settings of that refinement, by the names of `featbench.Refinement`.
+    preprocessing : Preprocessing, optional
+        What happens to an image before the first stage. Defaults to grey images of zero mean and unit variance.
+    seed : int, default 0
+        Decides all that is random: filters, learning, which images are held out, refinement.
+    device : {"auto", "cpu", "cuda"}, default "auto"
+        Where to compute. `auto` takes a GPU if there is one.
+    precision : {"float32", "tf32", "bf16", "fp16"}, default "float32"
+        What `transform` computes in. Filters are learned and refined in float32.
+
+    Attributes
+    ----------
+    network_ : nn.Module
+        The network after `fit`.
+    shape_ : tuple of int
+        The shape (maps, height, width) of the maps that it was fitted on.
+    n_features_in_ : int
+        Values of an image, as scikit-learn counts them.
+    refinement_ : dict
+        What refinement did: epochs, the best epoch, the rate, and validation scores in percent. Only if `refined`.
+
+    Notes
+    -----
+    Images X are an array [n, height, width] of grey values, [n, height, width, 3] of RGB values, or
+    [n, height × width] of square images as rows.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> model = make_pipeline(Extractor("32F3-Rabs-N3-PA2/2"), LogisticRegression())
+    >>> model.fit(images, labels).score(others, their_labels)  # doctest: +SKIP
     """
 
     def __init__(
@@ -68,10 +109,29 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.precision = precision
 
     def fit(self, X: Any, y: Any = None) -> Extractor:  # noqa: N803
-        """Learn from images X; labels y [n] are needed, and looked at, only if `refined`."""
+        """Learn the network from images.
+
+        Parameters
+        ----------
+        X : array
+            Images, in one of the forms that the class describes; all of one size.
+        y : array, [n], optional
+            Their labels, of any kind. They are needed, and looked at, only if `refined`.
+
+        Returns
+        -------
+        Extractor
+            Itself.
+
+        Raises
+        ------
+        FeatbenchError
+            If a parameter, the images or the labels are not what they have to be, or if learning fails. The message
+            says what to do.
+        """
         device = resolve_device(self.device)
-        maps = self._maps(X)
-        learner = self._learner()
+        maps = self._make_maps(X)
+        learner = self._make_learner()
         network = self._learn(learner, maps, device)
         if self.refined:
             if not learner.differentiable:
@@ -83,16 +143,34 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def transform(self, X: Any) -> FloatArray:  # noqa: N803
-        """Return the features [n, d] of images X, float32."""
+        """Return the features of images.
+
+        Parameters
+        ----------
+        X : array
+            Images, in one of the forms that the class describes, of the size of those of `fit`.
+
+        Returns
+        -------
+        array of float32, [n, d]
+            A row for each image.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        FeatbenchError
+            If images differ in size from those of `fit`, or features are not finite.
+        """
         if not hasattr(self, "network_"):
             raise NotFittedError("this Extractor is not fitted: call fit first")
-        maps = self._maps(X)
+        maps = self._make_maps(X)
         if maps.shape != self.shape_:
             raise DataError(f"images become maps of {maps.shape[1:]}, but the fit had {self.shape_[1:]}: give one size")
         precision = check_precision(self.precision)
         return extract(self.network_, maps, resolve_device(self.device), precision=precision)
 
-    def _learner(self) -> FeatureLearner:
+    def _make_learner(self) -> FeatureLearner:
         if isinstance(self.learner, FeatureLearner):
             if self.learner_params:
                 raise UsageError("learner_params go with a learner's name, not with an instance")
@@ -103,7 +181,7 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         shape = maps.shape
         if isinstance(learner, NetworkLearner):
             return learn_network(learner, shape, maps, seed=self.seed, device=device)
-        assert isinstance(learner, FilterLearner)  # there is no third kind
+        assert isinstance(learner, FilterLearner)  # there is no other kind
         architecture = Architecture.parse(self.architecture)
         reason = find_refusal(architecture, learner, shape)
         if reason:
@@ -117,7 +195,7 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         classes, labels = np.unique(np.asarray(y), return_inverse=True)
         if len(labels) != len(maps):
             raise DataError(f"there are {len(maps)} images but {len(labels)} labels")
-        validation = hold_out(labels, VALIDATION, derive_seed(self.seed, "validation"))
+        validation = hold_out(labels, VALIDATION_FRACTION, derive_seed(self.seed, "validation"))
         return refine(
             network,
             maps[:],
@@ -129,7 +207,7 @@ class Extractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             settings=Refinement.create(dict(self.refinement or {})),
         )
 
-    def _maps(self, X: Any) -> Maps:  # noqa: N803
+    def _make_maps(self, X: Any) -> Maps:  # noqa: N803
         return make_maps(_as_images(np.asarray(X)), self.preprocessing or Preprocessing())
 
 
@@ -144,5 +222,5 @@ def _as_images(pixels: NDArray[Any]) -> NDArray[Any]:
         return pixels
     side = math.isqrt(pixels.shape[1])
     if side * side != pixels.shape[1]:
-        raise DataError(f"rows of {pixels.shape[1]} values are no square images: give [n, height, width]")
+        raise DataError(f"rows of {pixels.shape[1]} values are not square images: give [n, height, width]")
     return pixels.reshape(len(pixels), side, side)

@@ -249,7 +249,7 @@ def test_as_many_labels_as_images_are_needed(digits):
     [
         (np.zeros(64), r"not \[64\]"),
         (np.zeros((2, 3, 4, 5, 6)), r"not \[2, 3, 4, 5, 6\]"),
-        (np.zeros((3, 63)), "rows of 63 values are no square images"),
+        (np.zeros((3, 63)), "rows of 63 values are not square images"),
         (np.array(["a"], dtype=object), "images come as"),
         (np.zeros((2, 8, 8, 4)), r"image 0 has shape \[8, 8, 4\]"),
     ],
