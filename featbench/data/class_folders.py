@@ -10,14 +10,18 @@ from typing import ClassVar
 import numpy as np
 
 from featbench.data.dataset import FileDataset, hash_files
-from featbench.data.image_files import ENDINGS, ImageFiles, listing, require_distinct
+from featbench.data.image_files import ENDINGS, ImageFiles, list_files, require_distinct
 from featbench.errors import DataError
 from featbench.types import Images
 
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """What lies in a folder with one folder a class: image files, sorted, the class of each, and all other files."""
+    """What is in a folder with one folder a class.
+
+    classes: their names, sorted. files: the image files, class by class, sorted. labels: the class of each, an index.
+    others: all other files.
+    """
 
     classes: tuple[str, ...]
     files: list[Path]
@@ -26,7 +30,7 @@ class ClassFolders:
 
 
 class ClassFolderDataset(FileDataset):
-    """A folder with one folder a class, less the classes named in `without`; other files are ignored and counted."""
+    """A folder with one folder a class, except the classes named in `without`; files that are no images are ignored."""
 
     without: ClassVar[tuple[str, ...]] = ()
 
@@ -36,7 +40,7 @@ class ClassFolderDataset(FileDataset):
 
     def files(self, data_dir: Path | None) -> list[Path]:
         """Return the image files, class by class."""
-        return class_folders(self.root(data_dir), self.without).files
+        return find_class_folders(self.root(data_dir), self.without).files
 
     def fingerprint(self, data_dir: Path | None) -> str:
         """Return a hash of the images' contents and of their paths below the folder."""
@@ -44,23 +48,24 @@ class ClassFolderDataset(FileDataset):
 
     def load(self, data_dir: Path | None) -> Images:
         """Return the images, each read when it is asked for."""
-        found = class_folders(self.root(data_dir), self.without)
+        found = find_class_folders(self.root(data_dir), self.without)
         return Images(ImageFiles(found.files), np.array(found.labels, dtype=np.int64), found.classes)
 
     def remarks(self, data_dir: Path | None) -> list[str]:
-        """Say which files were ignored."""
-        others = class_folders(self.root(data_dir), self.without).others
+        """Say how many files were ignored, and name one."""
+        others = find_class_folders(self.root(data_dir), self.without).others
         return [f"{len(others)} other files ignored, as {others[0]}"] if others else []
 
 
-def class_folders(root: Path, without: tuple[str, ...] = ()) -> ClassFolders:
-    """List a folder with one folder a class; hidden folders are no classes.
+def find_class_folders(root: Path, without: tuple[str, ...] = ()) -> ClassFolders:
+    """List a folder with one folder a class, except the classes named in `without`; hidden folders are ignored.
 
     Raises `DataError` if there is no such folder or no class in it, if a class holds no images, or if two files or
     folders have one name but for the case.
     """
     if not root.is_dir():
         raise DataError(f"there is no folder {root}")
+    # `__MACOSX` holds what macOS adds to archives.
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
     require_distinct(folders)
     classes = [folder for folder in folders if folder.name not in without]
@@ -69,7 +74,7 @@ def class_folders(root: Path, without: tuple[str, ...] = ()) -> ClassFolders:
     files, labels = [], []
     others = [path for path in root.iterdir() if path.is_file()]
     for label, folder in enumerate(classes):
-        images, rest = listing(folder)
+        images, rest = list_files(folder)
         if not images:
             raise DataError(f"class {folder.name!r} is empty: {folder} holds no images ({', '.join(ENDINGS)})")
         files += images

@@ -40,7 +40,8 @@ class Cifar10(FileDataset):
     """Files of images, the test part last."""
     names: ClassVar[str] = "batches.meta.txt"
     ranges: ClassVar[tuple[int, ...]] = (10,)
-    """How many values each byte before an image takes; the last one is its class."""
+    """How many values each byte before an image can take; the last byte is its class. CIFAR-100 has two: the coarse
+    class and the fine one."""
 
     def files(self, data_dir: Path | None) -> list[Path]:
         """Return the paths of the images, training first, then that of the names of the classes."""
@@ -50,17 +51,18 @@ class Cifar10(FileDataset):
         """Return the training images, then the test images, which `test` marks; pixels [n, 32, 32, 3]."""
         *paths, names = self.files(data_dir)
         classes = read_names(names, self.ranges[-1])
-        marks = len(self.ranges)
-        parts = [map_records(path, marks + math.prod(PLANES)) for path in paths]
+        label_bytes = len(self.ranges)
+        parts = [map_records(path, label_bytes + math.prod(PLANES)) for path in paths]
         for path, part in zip(paths, parts, strict=True):
             for column, count in enumerate(self.ranges):
                 check_labels(path, part[:, column], 0, count - 1)
         records = np.concatenate(parts)
-        planes = records[:, marks:].reshape(-1, *PLANES)
+        planes = records[:, label_bytes:].reshape(-1, *PLANES)
         tested = len(parts[-1])
         return Images(
+            # Colours last, in memory too: an image then is one run of it.
             pixels=np.ascontiguousarray(planes.transpose(0, 2, 3, 1)),
-            labels=records[:, marks - 1].astype(np.int64),
+            labels=records[:, label_bytes - 1].astype(np.int64),
             classes=classes,
             test=np.repeat([False, True], [len(records) - tested, tested]),
         )

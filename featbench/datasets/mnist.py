@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import struct
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featbench.data.binary_files import check_counts, check_labels, read_bytes
+from featbench.data.binary_files import check_counts, check_labels, join_parts, read_bytes, unpack_header, view_array
 from featbench.data.dataset import Dataset, Download, FileDataset
 from featbench.data.folder import find_file
 from featbench.errors import DataError
@@ -18,13 +16,16 @@ from featbench.hookspecs import hookimpl
 from featbench.types import Images
 
 IMAGES, LABELS = 3, 1
-"""Number of sides of the idx arrays."""
+"""Number of sides of the idx arrays: n × height × width, and n."""
+
+MAGIC = 0x0800
+"""What an idx file of unsigned bytes begins with, plus the number of sides."""
 
 STEMS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 """Training first, images before labels."""
 
 
-def _downloads(address: str, folder: str, checksums: tuple[str, ...]) -> tuple[Download, ...]:
+def _make_downloads(address: str, folder: str, checksums: tuple[str, ...]) -> tuple[Download, ...]:
     return tuple(
         Download(f"{address}/{stem}.gz", f"{folder}/{stem}.gz", f"md5:{checksum}")
         for stem, checksum in zip(STEMS, checksums, strict=True)
@@ -40,7 +41,7 @@ class Mnist(FileDataset):
     )
     licence: ClassVar[str] = "CC BY-SA 3.0"
     homepage: ClassVar[str] = "http://yann.lecun.com/exdb/mnist/"
-    downloads: ClassVar[tuple[Download, ...]] = _downloads(
+    downloads: ClassVar[tuple[Download, ...]] = _make_downloads(
         "https://ossci-datasets.s3.amazonaws.com/mnist",
         "mnist",
         (
@@ -61,13 +62,12 @@ class Mnist(FileDataset):
         paths = self.files(data_dir)
         pixels = [read_idx(path, IMAGES) for path in paths[::2]]
         labels = [read_idx(path, LABELS) for path in paths[1::2]]
-        for image_path, images, label_path, marks in zip(paths[::2], pixels, paths[1::2], labels, strict=True):
-            check_counts(image_path, images, label_path, marks)
-            check_labels(label_path, marks, 0, len(self.classes) - 1)
+        for image_path, images, label_path, own_labels in zip(paths[::2], pixels, paths[1::2], labels, strict=True):
+            check_counts(image_path, images, label_path, own_labels)
+            check_labels(label_path, own_labels, 0, len(self.classes) - 1)
         if pixels[0].shape[1:] != pixels[1].shape[1:]:
             raise DataError(f"images are {pixels[0].shape[1:]} in {paths[0]} but {pixels[1].shape[1:]} in {paths[2]}")
-        test = np.repeat([False, True], [len(labels[0]), len(labels[1])])
-        return Images(np.concatenate(pixels), np.concatenate(labels).astype(np.int64), self.classes, test)
+        return join_parts(pixels, labels, self.classes)
 
 
 class FashionMnist(Mnist):
@@ -77,7 +77,7 @@ class FashionMnist(Mnist):
     source: ClassVar[str] = "Xiao, Rasul, Vollgraf 2017, Fashion-MNIST (arXiv 1708.07747)"
     licence: ClassVar[str] = "MIT"
     homepage: ClassVar[str] = "https://github.com/zalandoresearch/fashion-mnist"
-    downloads: ClassVar[tuple[Download, ...]] = _downloads(
+    downloads: ClassVar[tuple[Download, ...]] = _make_downloads(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
         "fashion-mnist",
         (
@@ -94,25 +94,19 @@ class FashionMnist(Mnist):
 
 
 def read_idx(path: Path, sides: int) -> NDArray[np.uint8]:
-    """Read an idx file of unsigned bytes with so many sides (format: LeCun's MNIST page), gz or not.
+    """Read an idx file of unsigned bytes with this many sides (format: LeCun's MNIST page), compressed by gzip or not.
 
     Raises `DataError` naming the file if it is truncated, too long, damaged or of another kind.
     """
     data = read_bytes(path)
     header = 4 + 4 * sides
-    if len(data) < header:
-        raise DataError(f"{path} is truncated: {len(data)} bytes, its header alone has {header}; fetch it again")
-    magic, *shape = struct.unpack(f">{1 + sides}I", data[:header])
-    if magic != 0x0800 + sides:
+    magic, *shape = unpack_header(path, data, f">{1 + sides}I", header)
+    if magic != MAGIC + sides:
         raise DataError(
-            f"{path} is no idx file of {sides}-sided byte arrays: "
-            f"it starts with {magic:#010x}, not {0x0800 + sides:#010x}"
+            f"{path} is not an idx file of {sides}-sided byte arrays: "
+            f"it starts with {magic:#010x}, not {MAGIC + sides:#010x}"
         )
-    expected = header + math.prod(shape)
-    if len(data) != expected:
-        state = "truncated" if len(data) < expected else "too long"
-        raise DataError(f"{path} is {state}: {len(data)} bytes, its header {shape} asks for {expected}; fetch it again")
-    return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
+    return view_array(path, data, header, shape, "u1")
 
 
 @hookimpl

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from featbench.data.dataset import Dataset, FileDataset
 from featbench.data.folder import find_folder
-from featbench.data.image_files import ImageFiles, image_files
+from featbench.data.image_files import ImageFiles, find_image_files
 from featbench.errors import DataError
 from featbench.hookspecs import hookimpl
 from featbench.types import Images, Pixels
@@ -37,7 +37,7 @@ class Berkeley(FileDataset):
         if found is None:
             others = ", ".join(CANDIDATES[1:])
             raise DataError(f"data set berkeley: there is no folder {data_dir / CANDIDATES[0]}, nor any of {others}")
-        return image_files(found)
+        return find_image_files(found)
 
     def load(self, data_dir: Path | None) -> Images:
         """Refuse: there is nothing to classify."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from featbench.data.binary_files import check_counts, check_labels, read_bytes
+from featbench.data.binary_files import check_counts, check_labels, join_parts, read_bytes, unpack_header, view_array
 from featbench.data.dataset import Dataset, Download, FileDataset
 from featbench.data.folder import find_file
 from featbench.errors import DataError
@@ -94,15 +92,14 @@ class SmallNorb(FileDataset):
         paths = self.files(data_dir)
         pixels, labels = [], []
         for image_path, label_path, pose_path in (paths[:3], paths[3:]):
-            marks = read_matrix(label_path, INTEGERS, 1)
-            check_labels(label_path, marks, 0, len(self.classes) - 1)
+            own_labels = read_matrix(label_path, INTEGERS, 1)
+            check_labels(label_path, own_labels, 0, len(self.classes) - 1)
             images = read_left(image_path)
-            check_counts(image_path, images, label_path, marks)
+            check_counts(image_path, images, label_path, own_labels)
             check_counts(image_path, images, pose_path, read_poses(pose_path), "poses")
             pixels.append(images)
-            labels.append(marks)
-        test = np.repeat([False, True], [len(labels[0]), len(labels[1])])
-        return Images(np.concatenate(pixels), np.concatenate(labels).astype(np.int64), self.classes, test)
+            labels.append(own_labels)
+        return join_parts(pixels, labels, self.classes)
 
     def poses(self, data_dir: Path | None) -> Poses:
         """Return the poses of all images, in the order in which `load` gives them."""
@@ -115,7 +112,8 @@ def read_left(path: Path) -> NDArray[np.uint8]:
     pairs = read_matrix(path, BYTES, 1 + len(PAIR))
     if pairs.shape[1:] != PAIR:
         raise DataError(f"{path} holds images of {list(pairs.shape[1:])}, not stereo pairs of {list(PAIR)}")
-    return pairs[:, 0].astype(np.uint8)  # copied, so that the right images do not stay in memory
+    # A copy: a view would keep the right images in memory as well.
+    return pairs[:, 0].astype(np.uint8)
 
 
 def read_poses(path: Path) -> NDArray[np.int32]:
@@ -132,29 +130,26 @@ def read_poses(path: Path) -> NDArray[np.int32]:
 
 
 def read_matrix(path: Path, magic: int, sides: int) -> NDArray[np.integer[Any]]:
-    """Read a binary matrix of so many sides (format: small NORB's page), gz or not, of the kind of the magic number.
+    """Read a binary matrix of this many sides (format: small NORB's page), compressed by gzip or not.
+
+    magic: the number of its kind, `BYTES` or `INTEGERS`.
 
     Raises `DataError` naming the file if it is empty, truncated, too long, damaged or of another kind.
     """
     data = read_bytes(path)
-    # At least three sides are written; of a matrix that has fewer, the rest mean nothing.
+    # The header always has room for three sides; those that a matrix does not have are filled with anything.
     header = 8 + 4 * max(sides, 3)
-    if len(data) < header:
-        raise DataError(f"{path} is truncated: {len(data)} bytes, its header alone has {header}; fetch it again")
-    found, count, *shape = struct.unpack(f"<{2 + sides}I", data[: 8 + 4 * sides])
+    found, count, *shape = unpack_header(path, data, f"<{2 + sides}I", header)
     words, kind = KINDS[magic]
     if (found, count) != (magic, sides):
         raise DataError(
-            f"{path} is no binary matrix of {words} with {sides} sides: "
+            f"{path} is not a binary matrix of {words} with {sides} sides: "
             f"it starts with {found:#010x} and {count}, not {magic:#010x} and {sides}"
         )
-    expected = header + math.prod(shape) * np.dtype(kind).itemsize
-    if len(data) != expected:
-        state = "truncated" if len(data) < expected else "too long"
-        raise DataError(f"{path} is {state}: {len(data)} bytes, its header {shape} asks for {expected}; fetch it again")
-    if len(data) == header:
+    matrix = view_array(path, data, header, shape, kind)
+    if matrix.size == 0:
         raise DataError(f"{path} is empty: its header {shape} asks for nothing; fetch it again")
-    return np.frombuffer(data, dtype=kind, offset=header).reshape(shape)
+    return matrix
 
 
 @hookimpl

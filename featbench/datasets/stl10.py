@@ -10,7 +10,7 @@ from typing import ClassVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from featbench.data.binary_files import check_counts, check_labels, map_records, read_names
+from featbench.data.binary_files import check_counts, check_labels, join_parts, map_records, read_names
 from featbench.data.dataset import Dataset, Download, FileDataset
 from featbench.data.folder import find_file
 from featbench.hookspecs import hookimpl
@@ -50,15 +50,12 @@ class Stl10(FileDataset):
         *paths, names = self.files(data_dir)
         planes = [map_planes(path) for path in paths[::2]]
         labels = [map_records(path, 1)[:, 0] for path in paths[1::2]]
-        for image_path, images, label_path, marks in zip(paths[::2], planes, paths[1::2], labels, strict=True):
-            check_counts(image_path, images, label_path, marks)
-            check_labels(label_path, marks, 1, CLASSES)
-        return Images(
-            pixels=np.ascontiguousarray(np.concatenate(planes).transpose(0, 3, 2, 1)),
-            labels=np.concatenate(labels).astype(np.int64) - 1,
-            classes=read_names(names, CLASSES),
-            test=np.repeat([False, True], [len(labels[0]), len(labels[1])]),
-        )
+        for image_path, images, label_path, own_labels in zip(paths[::2], planes, paths[1::2], labels, strict=True):
+            check_counts(image_path, images, label_path, own_labels)
+            check_labels(label_path, own_labels, 1, CLASSES)
+        # A file has colours × columns × rows; its labels count from 1.
+        pixels, indices = [part.transpose(0, 3, 2, 1) for part in planes], [part - 1 for part in labels]
+        return join_parts(pixels, indices, read_names(names, CLASSES))
 
     def pool(self, data_dir: Path | None) -> Sequence[Pixels]:
         """Return the unlabelled images, which stay in their file of 2.7 GB until they are asked for."""
@@ -66,7 +63,10 @@ class Stl10(FileDataset):
 
 
 class MappedImages(Sequence[Pixels]):
-    """Images that are read from their mapped file when they are asked for, each [96, 96, 3]."""
+    """Images of a mapped file, each of which is read when it is asked for, [96, 96, 3].
+
+    planes: [n, colours, columns, rows].
+    """
 
     def __init__(self, planes: NDArray[np.uint8]) -> None:
         self.planes = planes

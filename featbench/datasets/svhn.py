@@ -1,4 +1,9 @@
-"""Street View House Numbers from the MATLAB files of cropped digits."""
+"""Street View House Numbers from the MATLAB files of cropped digits.
+
+A MATLAB file of version 5 is a header of 128 bytes and then data elements. An element is a tag, which holds its kind
+and its number of bytes, then its content, filled up to a multiple of 8 bytes. A variable is an element whose content
+is elements again: flags, sides, name, values. MATLAB deflates each variable; the deflated bytes are an element too.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from featbench.data.binary_files import check_labels, read_bytes
+from featbench.data.binary_files import check_labels, join_parts, read_bytes
 from featbench.data.dataset import Dataset, Download, FileDataset, prefix_errors
 from featbench.data.folder import find_file
 from featbench.errors import DataError
@@ -22,10 +27,12 @@ from featbench.types import Images
 
 FILES = ("train_32x32.mat", "test_32x32.mat")
 IMAGE = (32, 32, 3)
+"""Sides of an image: rows, columns, colours."""
+
 CLASSES = 10
 
 VARIABLES: Mapping[str, tuple[int | None, ...]] = {"X": (*IMAGE, None), "y": (None, 1)}
-"""What a file holds, by name: the sides, None for the number of images; all of it unsigned bytes."""
+"""The variables of a file by name, with their sides; None stands for the number of images. All are unsigned bytes."""
 
 HEADER = 128
 """Bytes before the first data element of a MATLAB file."""
@@ -34,16 +41,20 @@ BYTES, MATRIX, COMPRESSED = 2, 14, 15
 """Kinds of data elements: unsigned bytes, a variable, a variable that is deflated."""
 
 HEAD = [6, 5, 1]
-"""Kinds of the elements that a variable starts with: its flags, its sides, its name."""
+"""Kinds of the elements that a variable starts with: its flags (uint32), its sides (int32), its name (int8)."""
 
-UINT8, PLAIN = 9, 0x0AFF
-"""The class of arrays of unsigned bytes, and the flags that tell it: class, logical, complex."""
+UINT8, CLASS_FLAGS = 9, 0x0AFF
+"""The class of arrays of unsigned bytes, and the bits of the flags that must equal it: the class in the lower byte, and
+the bits for complex (0x0800) and logical (0x0200) values."""
 
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable of a MATLAB file. values: its bytes, the first side changing fastest; none unless `plain`, that is,
-    an array of unsigned bytes."""
+    """A variable of a MATLAB file.
+
+    plain: whether it is an array of unsigned bytes, real and not logical. values: its bytes, the first side changing
+    fastest; none unless it is plain.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -51,7 +62,7 @@ class Variable:
     values: memoryview
 
 
-def _download(file: str, checksum: str) -> Download:
+def _make_download(file: str, checksum: str) -> Download:
     return Download(f"http://ufldl.stanford.edu/housenumbers/{file}", f"svhn/{file}", f"sha256:{checksum}")
 
 
@@ -66,8 +77,8 @@ class Svhn(FileDataset):
     licence: ClassVar[str] = "for non-commercial use only"
     homepage: ClassVar[str] = "http://ufldl.stanford.edu/housenumbers/"
     downloads: ClassVar[tuple[Download, ...]] = (
-        _download(FILES[0], "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8"),
-        _download(FILES[1], "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b"),
+        _make_download(FILES[0], "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8"),
+        _make_download(FILES[1], "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b"),
     )
 
     def files(self, data_dir: Path | None) -> list[Path]:
@@ -76,15 +87,9 @@ class Svhn(FileDataset):
 
     def load(self, data_dir: Path | None) -> Images:
         """Return the training images, then the test images, which `test` marks; pixels [n, 32, 32, 3]."""
-        parts = [read_digits(path) for path in self.files(data_dir)]
-        labels = [marks for _, marks in parts]
-        return Images(
-            pixels=np.concatenate([images for images, _ in parts]),
-            # The digit 0 has the label 10, as MATLAB counts from 1.
-            labels=np.concatenate(labels).astype(np.int64) % CLASSES,
-            classes=tuple("0123456789"),
-            test=np.repeat([False, True], [len(labels[0]), len(labels[1])]),
-        )
+        pixels, labels = zip(*(read_digits(path) for path in self.files(data_dir)), strict=True)
+        # The digit 0 has the label 10, as MATLAB counts from 1.
+        return join_parts(pixels, [part % CLASSES for part in labels], tuple("0123456789"))
 
 
 def read_digits(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -101,7 +106,7 @@ def read_digits(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     if count != len(labels):
         raise DataError(f"{path} holds {count} images, but {len(labels)} labels: it is damaged; fetch it again")
     check_labels(path, labels, 1, CLASSES)
-    # What changes fastest comes first in MATLAB, and last here.
+    # In MATLAB the first side changes fastest, in numpy the last: read backward the sides are n × 3 × columns × rows.
     return np.ascontiguousarray(images.reshape(count, *IMAGE[::-1]).transpose(0, 3, 2, 1)), labels
 
 
@@ -109,18 +114,21 @@ def read_variables(data: bytes) -> dict[str, Variable]:
     """Read a MATLAB file of version 5 (format: MathWorks, MAT-File Format).
 
     Not with scipy: one wrong byte in a variable's flags or types can crash its reader (1.17), and Python with it.
+    Raises `DataError` if the file is of another kind or damaged.
     """
+    # The header ends with the letters MI as one number of 16 bits: in which order they stand tells that of all numbers.
     order = {b"IM": "<", b"MI": ">"}.get(data[126:HEADER])
     version = struct.unpack_from(f"{order}H", data, 124)[0] if order else None
     if version == 0x0200:
         raise DataError("a MATLAB file of version 7.3 (HDF5), where SVHN's are of version 5; fetch it again")
     if order is None or version != 0x0100:
-        raise DataError("no MATLAB file of version 5: truncated, damaged or something else; fetch it again")
+        raise DataError("not a MATLAB file of version 5: truncated, damaged or something else; fetch it again")
     variables = {}
-    for kind, content in elements(memoryview(data)[HEADER:], order):
-        inner = elements(_inflate(content), order) if kind == COMPRESSED else [(kind, content)]
+    # Memory views: the images of a file are 200 MB, which slices of bytes would copy at every level.
+    for kind, content in read_elements(memoryview(data)[HEADER:], order):
+        inner = read_elements(_inflate(content), order) if kind == COMPRESSED else [(kind, content)]
         if [kind for kind, _ in inner] != [MATRIX]:
-            raise DataError("holds something that is no variable: damaged; fetch it again")
+            raise DataError("holds something that is not a variable: damaged; fetch it again")
         variable = read_variable(inner[0][1], order)
         if variable.name in variables:
             raise DataError(f"holds two variables {variable.name}: damaged; fetch it again")
@@ -129,31 +137,37 @@ def read_variables(data: bytes) -> dict[str, Variable]:
 
 
 def read_variable(data: memoryview, order: str) -> Variable:
-    """Read what an element of kind `MATRIX` holds: flags, sides, name and, for an array, its values."""
-    parts = elements(data, order)
+    """Read the content of an element of kind `MATRIX`: flags, sides, name and, for an array, its values."""
+    parts = read_elements(data, order)
     if [kind for kind, _ in parts[:3]] != HEAD or len(parts[0][1]) != 8:
         raise DataError("holds a variable without flags, sides or name: damaged; fetch it again")
     (_, flags), (_, sides), (_, name), *values = parts
-    (form,) = struct.unpack_from(f"{order}I", flags)
+    (bits,) = struct.unpack_from(f"{order}I", flags)
     shape = tuple(side for (side,) in struct.iter_unpack(f"{order}I", sides[: len(sides) // 4 * 4]))
-    plain = form & PLAIN == UINT8 and [kind for kind, _ in values] == [BYTES]
+    plain = bits & CLASS_FLAGS == UINT8 and [kind for kind, _ in values] == [BYTES]
     return Variable(bytes(name).decode("latin-1"), shape, plain, values[0][1] if plain else memoryview(b""))
 
 
-def elements(data: memoryview, order: str) -> list[tuple[int, memoryview]]:
-    """Return kind and content of the data elements that follow each other; `order` is struct's, "<" or ">"."""
+def read_elements(data: memoryview, order: str) -> list[tuple[int, memoryview]]:
+    """Return kind and content of data elements that follow each other; `order` is struct's, "<" or ">".
+
+    Raises `DataError` if the last one is cut off.
+    """
     found, position = [], 0
     while position < len(data):
         if position + 8 > len(data):
             raise DataError(f"truncated, or {len(data) - position} bytes too long; fetch it again")
         kind, size = struct.unpack_from(f"{order}2I", data, position)
         start = position + 8
-        if kind >> 16:  # up to four bytes share one tag with their kind and number
+        # A content of up to four bytes stands within the tag. Kind and size then are 16 bits each, and the size, which
+        # is not 0, is where an ordinary tag has the upper half of its kind, which is 0.
+        if kind >> 16:
             kind, size, start = kind & 0xFFFF, kind >> 16, position + 4
         end = start + size
         if end > len(data) or (start == position + 4 and size > 4):
             raise DataError(f"truncated: {size} bytes should follow, but {len(data) - start} do; fetch it again")
         found.append((kind, data[start:end]))
+        # What is deflated is the only content that is not filled up to a multiple of 8 bytes.
         position = end if kind == COMPRESSED else end + -end % 8
     return found
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featbench.data.dataset import wrap_errors
-from featbench.data.image_files import ImageFiles, image_files
+from featbench.data.image_files import ImageFiles, find_image_files
 from featbench.registry import Registry
 from featbench.types import Pixels
 
@@ -29,4 +29,4 @@ def unlabelled_images(name: str, registry: Registry, data_dir: Path | None) -> S
     if name in registry.names("datasets"):
         with wrap_errors(name):
             return registry.dataset(name).pool(data_dir)
-    return ImageFiles(image_files(Path(name)))
+    return ImageFiles(find_image_files(Path(name)))

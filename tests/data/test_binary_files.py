@@ -60,8 +60,8 @@ def test_mapping_a_file_does_not_read_it(tmp_path):
     ("size", "message"),
     [
         (0, "is empty: it should hold records of 5 bytes"),
-        (4, "has 4 bytes, which is no multiple of 5"),
-        (11, "has 11 bytes, which is no multiple of 5"),
+        (4, "has 4 bytes, which is not a multiple of 5"),
+        (11, "has 11 bytes, which is not a multiple of 5"),
     ],
 )
 def test_file_that_is_no_whole_number_of_records_is_refused(tmp_path, size, message):

@@ -5,7 +5,7 @@ import pytest
 from helpers.images import image_folder
 from PIL import Image
 
-from featbench.data.class_folders import ClassFolderDataset, class_folders
+from featbench.data.class_folders import ClassFolderDataset, find_class_folders
 from featbench.data.image_files import ImageFiles
 from featbench.errors import DataError
 
@@ -35,7 +35,7 @@ def below(root, paths):
 
 
 def test_classes_are_the_folders_in_alphabetical_order_and_files_are_sorted(root):
-    found = class_folders(root)
+    found = find_class_folders(root)
     assert found.classes == ("ant", "bear", "cat")
     assert below(root, found.files) == ["ant/0.png", "ant/1.png", "bear/0.png", "bear/1.png", "bear/2.png", "cat/0.png"]
     assert found.labels == [0, 0, 1, 1, 1, 2]
@@ -43,15 +43,15 @@ def test_classes_are_the_folders_in_alphabetical_order_and_files_are_sorted(root
 
 
 def test_order_is_that_of_the_names_and_not_of_the_folder(root, monkeypatch):
-    expected = class_folders(root)
+    expected = find_class_folders(root)
     iterdir = Path.iterdir
     monkeypatch.setattr(Path, "iterdir", lambda path: sorted(iterdir(path), reverse=True))
-    assert class_folders(root) == expected
+    assert find_class_folders(root) == expected
 
 
 def test_images_deeper_in_a_class_belong_to_it(root):
     image_folder(root / "cat" / "wild" / "big", 2, (5, 5))
-    found = class_folders(root)
+    found = find_class_folders(root)
     assert below(root, found.files)[-3:] == ["cat/0.png", "cat/wild/big/0.png", "cat/wild/big/1.png"]
     assert found.labels[-3:] == [2, 2, 2]
 
@@ -59,11 +59,11 @@ def test_images_deeper_in_a_class_belong_to_it(root):
 @pytest.mark.parametrize("name", [".git", "__MACOSX", ".cache"])
 def test_hidden_folders_are_no_classes(root, name):
     image_folder(root / name, 2, (4, 4))
-    assert class_folders(root).classes == ("ant", "bear", "cat")
+    assert find_class_folders(root).classes == ("ant", "bear", "cat")
 
 
 def test_a_class_can_be_left_out(root):
-    found = class_folders(root, without=("bear", "dog"))
+    found = find_class_folders(root, without=("bear", "dog"))
     assert found.classes == ("ant", "cat")
     assert found.labels == [0, 0, 1]
 
@@ -73,7 +73,7 @@ def test_other_files_are_ignored_and_listed(root, tmp_path):
     (root / "ant" / "notes.md").write_text("x")
     (root / "ant" / ".hidden.png").write_bytes((root / "ant" / "0.png").read_bytes())
     (root / "cat" / "0.txt").write_bytes((root / "cat" / "0.png").read_bytes())
-    found = class_folders(root)
+    found = find_class_folders(root)
     assert below(root, found.others) == ["ant/.hidden.png", "ant/notes.md", "cat/0.txt", "readme.txt"]
     assert len(found.files) == 6
     (remark,) = Zoo().remarks(tmp_path)
@@ -90,15 +90,15 @@ def test_an_empty_class_is_named(root, kept):
     for name in kept:
         (root / "cat" / name).write_text("x")
     with pytest.raises(DataError, match=r"class 'cat' is empty: .*zoo/cat holds no images \(\.jpg, \.jpeg, \.png"):
-        class_folders(root)
-    assert class_folders(root, without=("cat",)).classes == ("ant", "bear")
+        find_class_folders(root)
+    assert find_class_folders(root, without=("cat",)).classes == ("ant", "bear")
 
 
 def test_files_that_differ_in_case_alone_are_refused_with_both_names(root):
     Image.new("L", (4, 4)).save(root / "bear" / "one.PNG")
     Image.new("L", (4, 4)).save(root / "bear" / "One.png")
     with pytest.raises(DataError, match="have one name but for the case: rename one of them") as caught:
-        class_folders(root)
+        find_class_folders(root)
     assert str(root / "bear/one.PNG") in str(caught.value)
     assert str(root / "bear/One.png") in str(caught.value)
 
@@ -106,24 +106,24 @@ def test_files_that_differ_in_case_alone_are_refused_with_both_names(root):
 def test_classes_that_differ_in_case_alone_are_refused_with_both_names(root):
     image_folder(root / "Cat", 1, (4, 4))
     with pytest.raises(DataError, match=r"zoo/Cat and .*zoo/cat have one name but for the case"):
-        class_folders(root)
+        find_class_folders(root)
 
 
 def test_one_name_in_two_classes_is_allowed(root):
     assert (root / "ant/0.png").exists()
     assert (root / "bear/0.png").exists()
-    assert len(class_folders(root).files) == 6
+    assert len(find_class_folders(root).files) == 6
 
 
 def test_a_folder_that_is_not_there_or_has_no_classes_is_named(tmp_path):
     with pytest.raises(DataError, match=r"there is no folder .*nowhere"):
-        class_folders(tmp_path / "nowhere")
+        find_class_folders(tmp_path / "nowhere")
     image_folder(tmp_path / "flat", 3, (4, 4))
     with pytest.raises(DataError, match="flat holds no folders: a data set of images has one folder a class"):
-        class_folders(tmp_path / "flat")
+        find_class_folders(tmp_path / "flat")
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"there is no folder .*file"):
-        class_folders(tmp_path / "file")
+        find_class_folders(tmp_path / "file")
 
 
 def test_images_are_read_when_they_are_asked_for(root, tmp_path):
@@ -133,7 +133,7 @@ def test_images_are_read_when_they_are_asked_for(root, tmp_path):
     assert images.labels.tolist() == [0, 0, 1, 1, 1, 2]
     assert images.labels.dtype == np.int64
     assert images.test is None
-    for pixels, path in zip(images.pixels, class_folders(root).files, strict=True):
+    for pixels, path in zip(images.pixels, find_class_folders(root).files, strict=True):
         assert np.array_equal(pixels, np.asarray(Image.open(path)))
     (root / "bear" / "2.png").write_bytes(b"damaged")
     assert len(Zoo().load(tmp_path).pixels) == 6

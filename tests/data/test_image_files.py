@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featbench.data.image_files import folder_fingerprint, image_files, read_image
+from featbench.data.image_files import find_image_files, hash_image_folder, read_image
 from featbench.errors import DataError
 
 
@@ -104,7 +104,7 @@ def test_files_of_a_folder_are_found_below_it_sorted_by_path(tmp_path):
         save(tmp_path / name, pixels(3, 3), format="png")
     (tmp_path / "a" / "notes.txt").write_text("x")
     (tmp_path / "folder.png").mkdir()
-    assert [str(path.relative_to(tmp_path)) for path in image_files(tmp_path)] == [
+    assert [str(path.relative_to(tmp_path)) for path in find_image_files(tmp_path)] == [
         "a/9.jpg",
         "b/1.jpeg",
         "b/2.PNG",
@@ -117,30 +117,30 @@ def test_folder_is_read_in_that_order(tmp_path):
     arrays = {name: pixels(3, 4 + number, seed=number) for number, name in enumerate(("c.png", "a.png", "b.png"))}
     for name, array in arrays.items():
         save(tmp_path / name, array)
-    for read, name in zip(map(read_image, image_files(tmp_path)), sorted(arrays), strict=True):
+    for read, name in zip(map(read_image, find_image_files(tmp_path)), sorted(arrays), strict=True):
         assert np.array_equal(read, arrays[name])
 
 
 def test_missing_and_empty_folders_are_refused_by_name(tmp_path):
     with pytest.raises(DataError, match=r"no folder of images .*missing"):
-        image_files(tmp_path / "missing")
+        find_image_files(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "readme.txt").write_text("x")
     with pytest.raises(DataError, match=r"empty holds no images \(\.jpg"):
-        image_files(tmp_path / "empty")
+        find_image_files(tmp_path / "empty")
 
 
 def test_fingerprint_changes_with_names_and_contents_and_nothing_else(tmp_path):
     for folder in ("one", "two"):
         for number in range(3):
             save(tmp_path / folder / f"{number}.png", pixels(4, 4, seed=number))
-    first = folder_fingerprint(tmp_path / "one")
+    first = hash_image_folder(tmp_path / "one")
     assert len(first) == len(hashlib.sha256().hexdigest())
-    assert folder_fingerprint(tmp_path / "two") == first
+    assert hash_image_folder(tmp_path / "two") == first
     (tmp_path / "two" / "notes.txt").write_text("x")
-    assert folder_fingerprint(tmp_path / "two") == first
+    assert hash_image_folder(tmp_path / "two") == first
     (tmp_path / "two" / "2.png").rename(tmp_path / "two" / "3.png")
-    renamed = folder_fingerprint(tmp_path / "two")
+    renamed = hash_image_folder(tmp_path / "two")
     save(tmp_path / "one" / "2.png", pixels(4, 4, seed=9))
-    changed = folder_fingerprint(tmp_path / "one")
+    changed = hash_image_folder(tmp_path / "one")
     assert len({first, renamed, changed}) == 3

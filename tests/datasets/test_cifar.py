@@ -88,7 +88,7 @@ def test_file_that_ends_within_an_image_is_refused(tmp_path, dataset, change):
         content = part(dataset, number)[2]
         content = content[:change] if change < 0 else content + bytes(change)
         write(tmp_path / folder, dataset, **{file.split(".")[0]: content})
-        with pytest.raises(DataError, match=rf"{file} has {len(content)} bytes, which is no multiple of {width}"):
+        with pytest.raises(DataError, match=rf"{file} has {len(content)} bytes, which is not a multiple of {width}"):
             dataset().load(tmp_path)
 
 
@@ -102,7 +102,7 @@ def test_empty_file_is_refused(tmp_path, dataset):
 
 def test_files_of_the_other_set_are_refused(tmp_path):
     write(tmp_path, Cifar100, train=part(Cifar10, 0)[2])
-    with pytest.raises(DataError, match=r"train\.bin has 9219 bytes, which is no multiple of 3074"):
+    with pytest.raises(DataError, match=r"train\.bin has 9219 bytes, which is not a multiple of 3074"):
         Cifar100().load(tmp_path)
 
 

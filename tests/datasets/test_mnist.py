@@ -71,10 +71,10 @@ def test_compressed_and_plain_files_may_be_mixed(tmp_path):
 def test_file_of_another_kind_is_refused_with_both_magic_numbers(tmp_path):
     path = tmp_path / "swapped"
     path.write_bytes(idx(np.zeros((3, 5, 5))))
-    with pytest.raises(DataError, match=r"swapped is no idx file of 1-sided .* 0x00000803, not 0x00000801"):
+    with pytest.raises(DataError, match=r"swapped is not an idx file of 1-sided .* 0x00000803, not 0x00000801"):
         read_idx(path, LABELS)
     path.write_bytes(idx(np.zeros((2, 2, 2)), magic=bytes([0, 0, 13, 3])))
-    with pytest.raises(DataError, match=r"swapped is no idx file of 3-sided .* 0x00000d03"):
+    with pytest.raises(DataError, match=r"swapped is not an idx file of 3-sided .* 0x00000d03"):
         read_idx(path, IMAGES)
 
 

@@ -106,7 +106,7 @@ def test_integers_are_little_endian_and_sides_that_are_too_many_are_skipped(tmp_
 def test_matrix_of_another_kind_is_refused_with_both_magic_numbers(tmp_path, content, found):
     path = tmp_path / "other"
     path.write_bytes(content)
-    expected = rf"other is no binary matrix of bytes with 4 sides: it starts with {found}, not 0x1e3d4c55 and 4"
+    expected = rf"other is not a binary matrix of bytes with 4 sides: it starts with {found}, not 0x1e3d4c55 and 4"
     with pytest.raises(DataError, match=expected):
         read_matrix(path, BYTES, 4)
 
@@ -143,7 +143,7 @@ def test_huge_header_is_refused_without_asking_for_the_memory(tmp_path, side):
 def test_huge_number_of_sides_is_refused(tmp_path):
     path = tmp_path / "cat"
     path.write_bytes(struct.pack("<6I", 0x1E3D4C54, 2**32 - 1, 1, 1, 1, 0))
-    with pytest.raises(DataError, match=r"cat is no binary matrix .* and 4294967295, not"):
+    with pytest.raises(DataError, match=r"cat is not a binary matrix .* and 4294967295, not"):
         read_matrix(path, INTEGERS, 1)
 
 

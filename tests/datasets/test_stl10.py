@@ -114,7 +114,7 @@ def test_file_that_ends_within_an_image_is_refused(tmp_path, file, change):
     content = CONTENTS[file][:change] if change < 0 else CONTENTS[file] + bytes(change)
     write(tmp_path, {file: content})
     call = Stl10().pool if file.startswith("unlabeled") else Stl10().load
-    with pytest.raises(DataError, match=rf"{file} has {len(content)} bytes, which is no multiple of 27648"):
+    with pytest.raises(DataError, match=rf"{file} has {len(content)} bytes, which is not a multiple of 27648"):
         call(tmp_path)
 
 

@@ -142,7 +142,7 @@ PARTS = [element(6, struct.pack("<2I", 9, 0)), element(5, struct.pack("<2i", 1, 
     ("variables", "message"),
     [
         ([ONE, MARK, MARK], "holds two variables y"),
-        ([ONE, element(2, b"\x01")], "holds something that is no variable"),
+        ([ONE, element(2, b"\x01")], "holds something that is not a variable"),
         ([ONE, element(14, b"")], "holds a variable without flags, sides or name"),
         ([ONE, element(14, b"".join(PARTS[:2]))], "holds a variable without flags, sides or name"),
         ([ONE, element(14, b"".join(PARTS[1:]))], "holds a variable without flags, sides or name"),
@@ -171,7 +171,7 @@ def test_malformed_variables_are_refused_without_asking_for_memory(tmp_path, var
 def test_deflated_variable_holds_one_variable(tmp_path):
     for content in (packed(ONE + MARK), packed(b""), packed(packed(ONE)), element(15, b"no deflated data")):
         (tmp_path / "bad.mat").write_bytes(HEADER + content)
-        with pytest.raises(DataError, match=r"bad\.mat: (holds something that is no variable|damaged \()"):
+        with pytest.raises(DataError, match=r"bad\.mat: (holds something that is not a variable|damaged \()"):
             read_digits(tmp_path / "bad.mat")
 
 
@@ -181,7 +181,7 @@ def test_file_cut_off_anywhere_is_refused(tmp_path, compressed):
     path = tmp_path / "cut.mat"
     for length in [*range(0, 300, 7), *range(300, len(whole), 997), *range(-64, 0, 3)]:
         path.write_bytes(whole[:length])
-        with pytest.raises(DataError, match=r"cut\.mat: (no MATLAB|truncated|holds (nothing|X), but no)"):
+        with pytest.raises(DataError, match=r"cut\.mat: (not a MATLAB|truncated|holds (nothing|X), but no)"):
             read_digits(path)
 
 
@@ -214,7 +214,7 @@ def test_something_after_the_variables_is_refused(tmp_path):
     whole = (write(tmp_path) / "train_32x32.mat").read_bytes()
     for rest in (b"x", b"\xff" * 64, bytes(64)):
         (tmp_path / "more.mat").write_bytes(whole + rest)
-        with pytest.raises(DataError, match=r"more\.mat: (truncated|holds something that is no variable)"):
+        with pytest.raises(DataError, match=r"more\.mat: (truncated|holds something that is not a variable)"):
             read_digits(tmp_path / "more.mat")
 
 
@@ -222,9 +222,9 @@ def test_something_after_the_variables_is_refused(tmp_path):
     ("content", "message"),
     [
         (NEW_HEADER + b"\x89HDF" + bytes(512), "a MATLAB file of version 7.3"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(512), "no MATLAB file of version 5"),
-        (b"\x80\x04cos\nsystem\n(S'true'\ntR." + bytes(200), "no MATLAB file of version 5"),
-        (b"not found\n" * 30, "no MATLAB file of version 5"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(512), "not a MATLAB file of version 5"),
+        (b"\x80\x04cos\nsystem\n(S'true'\ntR." + bytes(200), "not a MATLAB file of version 5"),
+        (b"not found\n" * 30, "not a MATLAB file of version 5"),
     ],
 )
 def test_file_of_another_kind_is_refused(tmp_path, content, message):
