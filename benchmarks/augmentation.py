@@ -1,4 +1,4 @@
-"""Draw digits of MNIST as each distortion leaves them, and measure what distorting an image costs on one thread.
+"""Draw digits of MNIST under each distortion, and measure what distorting an image costs on one thread.
 
 Run: FEATBENCH_DATA=data python benchmarks/augmentation.py --output docs/augmentation.png
 """
@@ -43,14 +43,14 @@ def main() -> None:
     torch.set_num_threads(1)
     for side in (28, 143):
         maps = torch.randn(BATCH, 1, side, side)
-        affine, everything = (microseconds(kind, maps) for kind in (Augmentation(rotate=15), EVERYTHING))
+        affine, everything = (time_augmentation(kind, maps) for kind in (Augmentation(rotate=15), EVERYTHING))
         print(f"{side}x{side}: affine {affine:.0f} us an image, with elastic {everything:.0f} us")
     if arguments.output:
-        draw(ten_digits(), arguments.output)
+        draw_digits(read_ten_digits(), arguments.output)
 
 
-def microseconds(augmentation: Augmentation, maps: Tensor) -> float:
-    """Return the median time per image, in batches."""
+def time_augmentation(augmentation: Augmentation, maps: Tensor) -> float:
+    """Return the median microseconds an image, in batches."""
     images, times = np.arange(len(maps)), []
     for epoch in range(REPEATS):
         start = time.perf_counter()
@@ -59,14 +59,14 @@ def microseconds(augmentation: Augmentation, maps: Tensor) -> float:
     return 1e6 * median(times) / len(maps)
 
 
-def ten_digits() -> Tensor:
+def read_ten_digits() -> Tensor:
     """Return the first training image of each class, [10, 1, 28, 28]."""
     images = Mnist().load(Path(os.environ["FEATBENCH_DATA"]))
     first = np.unique(images.labels, return_index=True)[1]
     return torch.from_numpy(np.stack([images.pixels[index] for index in first]))[:, None].float()
 
 
-def draw(digits: Tensor, path: Path) -> None:
+def draw_digits(digits: Tensor, path: Path) -> None:
     """Draw a row of digits for each distortion."""
     matplotlib.use("Agg")
     from matplotlib import pyplot

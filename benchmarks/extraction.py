@@ -26,7 +26,6 @@ from featbench.features.extraction import extract
 from featbench.operations.precision import PRECISIONS
 from featbench.speed.bench import describe_machine
 from featbench.speed.report import format_machine
-from featbench.store.cached_steps import CachedSteps
 
 STAGES = {"one stage": "one:Rabs-N-PA", "two stages": "two:Rabs-N-PA"}
 
@@ -34,7 +33,7 @@ ERROR_IMAGES = 64
 
 
 def main() -> None:
-    """Measure all there is, print it, and write it with what it was measured on."""
+    """Measure both architectures, print the page, and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="a Markdown file to write")
     parser.add_argument("--repeats", type=int, default=3)
@@ -42,31 +41,35 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         bench = Workbench(home=home)
-        cases = {name: Case(bench, stages, arguments.device) for name, stages in STAGES.items()}
-        parts = [heading(len(cases["one stage"].maps)), whole(cases, arguments.repeats), errors(cases)]
+        cases = {name: CaltechExtraction(bench, stages, arguments.device) for name, stages in STAGES.items()}
+        parts = [
+            format_heading(len(cases["one stage"].maps)),
+            measure_all_images(cases, arguments.repeats),
+            measure_errors(cases),
+        ]
     text = "\n\n".join(parts)
     print(text)
     if arguments.output:
         arguments.output.write_text(text + "\n", "utf-8")
 
 
-class Case:
-    """The row R of the protocol caltech101-30 with one of its architectures, up to its network."""
+class CaltechExtraction:
+    """One cell of the protocol caltech101-30, random filters in regime R, up to its network."""
 
     def __init__(self, bench: Workbench, stages: str, device: str) -> None:
         request = Request("caltech101-30", features=["random"], regimes=["R"], stages=stages, draws=1, device=device)
         self.cell: Cell = next(cell for cell in bench.plan(request) if cell.learner.name == "random")
-        self.steps: CachedSteps = bench.steps
+        self.steps, self.features = bench.steps, bench.store.home / "artifacts" / "features"
         images, self.maps = self.steps.load(self.cell.dataset, self.cell.preprocessing)
         self.split = self.steps.split(self.cell, images)
         self.network: nn.Module = self.steps.learn(self.cell, self.split, self.maps)[0]
 
 
-def whole(cases: dict[str, Case], repeats: int) -> str:
+def measure_all_images(cases: dict[str, CaltechExtraction], repeats: int) -> str:
     """Time all images: bytes to normalised maps, to features, to half precision, to disk with its checksum."""
     rows = []
     for name, case in cases.items():
-        seconds = [timed(case) for _ in range(repeats)]
+        seconds = [time_extraction(case) for _ in range(repeats)]
         count = len(case.maps)
         rows.append((name, case.cell.architecture, median(seconds), min(seconds), 1e3 * median(seconds) / count))
     body = tabulate(rows, ["", "architecture", "seconds, median", "least", "ms an image"], "github", floatfmt=".2f")
@@ -77,16 +80,16 @@ def whole(cases: dict[str, Case], repeats: int) -> str:
     )
 
 
-def timed(case: Case) -> float:
-    """Return how many seconds one extraction takes; what it wrote is deleted first."""
-    for file in (case.steps.store.home / "artifacts" / "features").glob("*"):
+def time_extraction(case: CaltechExtraction) -> float:
+    """Return the seconds of one extraction; the features of the last one are deleted first."""
+    for file in case.features.glob("*"):
         file.unlink()
     begun = time.perf_counter()
     case.steps.extract(case.cell, case.split, "all", case.network, case.maps)
     return time.perf_counter() - begun
 
 
-def errors(cases: dict[str, Case]) -> str:
+def measure_errors(cases: dict[str, CaltechExtraction]) -> str:
     """Compare the features of some images in each precision with float64 in plain torch."""
     rows = []
     for name, case in cases.items():
@@ -108,8 +111,8 @@ def errors(cases: dict[str, Case]) -> str:
     )
 
 
-def heading(count: int) -> str:
-    """Return what was measured where."""
+def format_heading(count: int) -> str:
+    """Return the title, and what was measured with which versions on which machine."""
     about: Sequence[str] = format_machine(describe_machine())
     return (
         "# Extraction, measured\n\n"

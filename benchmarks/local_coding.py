@@ -35,7 +35,7 @@ TRAIN, TEST, BINS = 3060, 6084, 4200
 """Caltech-101 with 30 training images per class, 200 words, levels 0 to 2."""
 
 SAMPLE = 24
-"""Test images on which the slower ways are timed, and the kernel is checked: their time grows with the images."""
+"""Test images on which the slower ways are timed, and the kernel is checked: their time is proportional to them."""
 
 ATOMS, LAM = 1024, 0.075
 """ScSPM's dictionary; λ in ½‖y - Dz‖² + λ‖z‖₁, half of the published 0.15."""
@@ -46,14 +46,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="a Markdown file to write")
     arguments = parser.parse_args()
-    text = "\n\n".join([heading(), kernels(), codes()])
+    text = "\n\n".join([format_heading(), compare_kernels(), compare_codes()])
     print(text)
     if arguments.output:
         arguments.output.write_text(text + "\n", "utf-8")
 
 
-def heading() -> str:
-    """Say what was measured, and on what."""
+def format_heading() -> str:
+    """Return the title, and what was measured with which versions on which machine."""
     return (
         "# Intersection kernels and sparse codes, measured\n\n"
         f"Python {platform.python_version()}, torch {torch.__version__}, numba {numba.__version__}, numpy "
@@ -62,15 +62,15 @@ def heading() -> str:
     )
 
 
-def kernels() -> str:
-    """Time the Gram matrices of one draw of Caltech-101, and other ways of coming by them."""
+def compare_kernels() -> str:
+    """Time the Gram matrices of one draw of Caltech-101, computed by our kernel and in other ways."""
     counts = np.random.default_rng(0).poisson(0.3, (TRAIN + TEST, BINS)).astype(np.float32)
     train, test = counts[:TRAIN], counts[TRAIN:]
     some = test[:SAMPLE]
-    intersection_gram(some, some)  # compiles
-    ours, both = timed(lambda: (intersection_gram(train, train), intersection_gram(test, train)), 3)
-    naive, expected = timed(lambda: np.stack([np.minimum(one, train).sum(axis=1) for one in some]), 3)
-    city, _ = timed(lambda: cdist(some, train, "cityblock"), 3)
+    intersection_gram(some, some)  # the first call compiles
+    ours, both = time_call(lambda: (intersection_gram(train, train), intersection_gram(test, train)), 3)
+    naive, expected = time_call(lambda: np.stack([np.minimum(one, train).sum(axis=1) for one in some]), 3)
+    city, _ = time_call(lambda: cdist(some, train, "cityblock"), 3)
     pairs = (TRAIN + TEST) * TRAIN
     rows = [
         ["ours", ours, 1.0],
@@ -87,7 +87,7 @@ def kernels() -> str:
     )
 
 
-def codes() -> str:
+def compare_codes() -> str:
     """Time solvers on descriptors of Caltech-101."""
     files = sorted((Path(os.environ["FEATBENCH_DATA"]) / "caltech101").rglob("*/image_0001.jpg"))
     images = [torch.from_numpy(np.array(Image.open(file).convert("L"), dtype=np.float32))[None] for file in files]
@@ -96,19 +96,19 @@ def codes() -> str:
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(every)))
     patches, atoms = every[order[:2000]], draw_first_atoms(every[order[2000:]], ATOMS, 0).float()
     torch.set_num_threads(1)
-    active_descent(patches[:10], atoms, LAM)  # compiles
+    active_descent(patches[:10], atoms, LAM)  # the first call compiles
     solvers: dict[str, Callable[[], Any]] = {
         "active_descent, gap 1e-2": partial(active_descent, patches, atoms, LAM, tolerance=1e-2),
         "active_descent, gap 1e-4": partial(active_descent, patches, atoms, LAM, tolerance=1e-4),
         "feature_sign": partial(feature_sign, patches, atoms, LAM),
         "scikit-learn's sparse_encode, lasso_cd": partial(encode, patches, atoms),
     }
-    exact = energies(patches, atoms, feature_sign(patches, atoms, LAM).codes)
+    exact = compute_energies(patches, atoms, feature_sign(patches, atoms, LAM).codes)
     rows = []
     for name, solve in solvers.items():
-        seconds, found = timed(solve, 3 if name.startswith("active") else 1)
+        seconds, found = time_call(solve, 3 if name.startswith("active") else 1)
         z = found if isinstance(found, np.ndarray) else found.codes
-        worst = float((energies(patches, atoms, torch.as_tensor(z)) / exact - 1).max())
+        worst = float((compute_energies(patches, atoms, torch.as_tensor(z)) / exact - 1).max())
         rows.append([name, 1e6 * seconds / len(patches), worst])
     return (
         "### Sparse codes\n\n"
@@ -127,14 +127,14 @@ def encode(patches: Tensor, atoms: Tensor) -> NDArray[np.floating[Any]]:
     return found
 
 
-def energies(patches: Tensor, atoms: Tensor, z: Tensor) -> Tensor:
+def compute_energies(patches: Tensor, atoms: Tensor, z: Tensor) -> Tensor:
     """Return ½‖y - Dz‖² + λ‖z‖₁, [n], in double precision."""
     rest = patches.double() - z.double() @ atoms.double().T
     return 0.5 * rest.square().sum(dim=1) + LAM * z.double().abs().sum(dim=1)
 
 
-def timed(work: Callable[[], Any], repeats: int) -> tuple[float, Any]:
-    """Return the median of the seconds that some work takes, and what it gave last."""
+def time_call(work: Callable[[], Any], repeats: int) -> tuple[float, Any]:
+    """Return the median seconds of some calls, and what the last one returned."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()

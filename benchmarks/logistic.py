@@ -27,19 +27,20 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from tabulate import tabulate
 
-from featbench.classification.row_space import Standardiser, TrainingRows, product
-from featbench.classification.softmax_regression import TOLERANCE, Ridge, Solution
+from featbench.classification.row_space import Standardiser, TrainingRows, multiply
+from featbench.classification.softmax_regression import TOLERANCE, LogisticSolution, SoftmaxRidge
 from featbench.comparison import Workbench
 from featbench.evaluation.split import draw_split
 from featbench.features.extraction import extract
 from featbench.learning.networks import assemble, learn_stages
 from featbench.stages.architecture import Architecture
+from featbench.store.provenance import describe_run
 from featbench.types import FloatArray, IntArray
 
 STRENGTHS = [float(strength) for strength in np.logspace(-1, -6, 8)]
 
 CLOSE = 1e-6
-"""scikit-learn is stopped as soon as its objective is within this of ours, relatively."""
+"""scikit-learn is stopped as soon as its objective exceeds ours by at most this part of it."""
 
 Array = NDArray[np.float64]
 
@@ -51,54 +52,58 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cap", type=int, default=2000, help="iterations that scikit-learn is given for a strength")
     parser.add_argument(
-        "--full", type=int, nargs="*", default=[3, 5], help="strengths it is given at full width, by place"
+        "--full", type=int, nargs="*", default=[3, 5], help="strengths that it is given at full width, by index"
     )
     arguments = parser.parse_args()
     if "FEATBENCH_DATA" not in os.environ:
         parser.error("the features are those of Caltech-101: set FEATBENCH_DATA to the folder that holds caltech101")
     torch.set_num_threads(arguments.threads)
-    pages = [heading(arguments.threads)]
-    for measure in (caltech, tall):
+    pages = [format_heading(arguments.threads)]
+    for measure in (compare_on_caltech, compare_on_synthetic):
         pages.append(measure(arguments.full, arguments.cap))
         print(pages[-1], flush=True)
     if arguments.output:
         arguments.output.write_text("\n\n".join(pages) + "\n", "utf-8")
 
 
-def caltech(full: list[int], cap: int) -> str:
+def compare_on_caltech(full: list[int], cap: int) -> str:
     """Measure on 3,060 rows of Caltech-101, some strengths of scikit-learn at full width."""
-    features, labels = random_filter_features()
-    path = our_path(features, labels)
-    iterations = [reach(path.across, labels, solution, cap) for solution in path.solutions]
+    features, labels = extract_random_features()
+    path = solve_path(features, labels)
+    iterations = [run_until_close(path.across, labels, solution, cap) for solution in path.solutions]
     wide = path.standardise.apply(features)
-    measured = {place: reach(wide, labels, path.solutions[place], cap) for place in full}
+    measured = {index: run_until_close(wide, labels, path.solutions[index], cap) for index in full}
     pace = sum(run.seconds for run in measured.values()) / sum(run.iterations for run in measured.values())
     rows, total = [], 0.0
-    for place, (solution, seconds, narrow) in enumerate(zip(path.solutions, path.seconds, iterations, strict=True)):
-        run = measured.get(place)
+    for index, (solution, seconds, narrow) in enumerate(zip(path.solutions, path.seconds, iterations, strict=True)):
+        run = measured.get(index)
         theirs = run.seconds if run else narrow.iterations * pace
         total += theirs
         shown = f"{theirs:.0f}" if run else f"{theirs:.0f} (estimate)"
         counted = f"{run.shown()} ({narrow.shown()})" if run else f"({narrow.shown()})"
-        rows.append((*ours(solution, seconds), counted, shown))
-    return page(f"Caltech-101, one stage of random filters: {shape(features)}, 102 classes", path, rows, total) + (
+        rows.append((*format_ours(solution, seconds), counted, shown))
+    return format_page(
+        f"Caltech-101, one stage of random filters: {format_shape(features)}, 102 classes", path, rows, total
+    ) + (
         f"\n\nscikit-learn at full width, float64: {pace:.2f} s an iteration on the strengths without (estimate). The\n"
         "other times are this pace × the iterations, in parentheses, that it needs on the same rows turned onto their\n"
         "principal axes, where L-BFGS takes the same steps but for rounding."
     )
 
 
-def tall(full: list[int], cap: int) -> str:
+def compare_on_synthetic(full: list[int], cap: int) -> str:
     """Measure on as many rows as MNIST has."""
-    features, labels = synthetic(60_000, 1024, 10)
-    path = our_path(features, labels)
+    features, labels = draw_synthetic(60_000, 1024, 10)
+    path = solve_path(features, labels)
     x = path.standardise.apply(features)
-    runs = [reach(x, labels, solution, cap) for solution in path.solutions]
+    runs = [run_until_close(x, labels, solution, cap) for solution in path.solutions]
     rows = [
-        (*ours(solution, seconds), run.shown(), f"{run.seconds:.1f}")
+        (*format_ours(solution, seconds), run.shown(), f"{run.seconds:.1f}")
         for solution, seconds, run in zip(path.solutions, path.seconds, runs, strict=True)
     ]
-    return page(f"Synthetic: {shape(features)}, 10 classes", path, rows, sum(run.seconds for run in runs)) + (
+    return format_page(
+        f"Synthetic: {format_shape(features)}, 10 classes", path, rows, sum(run.seconds for run in runs)
+    ) + (
         "\n\nClass means plus noise, both with variances that fall as 1/j along random axes; scikit-learn in float64,\n"
         "measured at every strength."
     )
@@ -106,28 +111,28 @@ def tall(full: list[int], cap: int) -> str:
 
 @dataclass(frozen=True)
 class Fits:
-    """Our solutions, seconds of each, seconds of what they share, and the rows on their principal axes."""
+    """Our solutions, the seconds of each and of what they share, and the rows on their principal axes."""
 
-    solutions: list[Solution]
+    solutions: list[LogisticSolution]
     seconds: list[float]
     shared: dict[str, float]
     across: Array
     standardise: Standardiser
 
 
-def our_path(features: FloatArray, labels: IntArray) -> Fits:
+def solve_path(features: FloatArray, labels: IntArray) -> Fits:
     """Solve for all strengths, from strong to weak."""
     everyone = np.ones(len(labels), dtype=bool)
-    clock = Clock()
+    clock = LapClock()
     standardise = Standardiser.fit(features)
     shared = {"statistics": clock.lap()}
     rows = TrainingRows(features, standardise)
     shared["x xᵀ" if rows.wide else "standardising"] = clock.lap()
-    axes, variance = rows.axes(everyone)
+    axes, variance = rows.find_principal_axes(everyone)
     shared["principal axes"] = clock.lap()
-    across = product(torch.from_numpy(rows.base), torch.from_numpy(axes))
+    across = multiply(torch.from_numpy(rows.base), torch.from_numpy(axes))
     shared["turning rows"] = clock.lap()
-    solver = Ridge(across, torch.from_numpy(variance), labels, everyone, int(labels.max()) + 1)
+    solver = SoftmaxRidge(across, torch.from_numpy(variance), labels, everyone, int(labels.max()) + 1)
     solutions, seconds = [], []
     for strength in STRENGTHS:
         solutions.append(solver.solve(strength))
@@ -138,8 +143,8 @@ def our_path(features: FloatArray, labels: IntArray) -> Fits:
 
 
 @dataclass(frozen=True)
-class Run:
-    """What scikit-learn needed to come within `CLOSE` of an objective, if it did."""
+class Attempt:
+    """What scikit-learn needed until its objective was within `CLOSE` of ours, if it ever was."""
 
     seconds: float
     iterations: int
@@ -150,8 +155,13 @@ class Run:
         return f"{self.iterations}" if self.reached else f">{self.iterations}"
 
 
-def reach(x: Array, labels: IntArray, ours: Solution, cap: int) -> Run:
-    """Fit scikit-learn's lbfgs from zeros until its objective, which is ours, is close to ours."""
+def run_until_close(x: Array, labels: IntArray, ours: LogisticSolution, cap: int) -> Attempt:
+    """Fit scikit-learn's lbfgs from zeros until its objective is within `CLOSE` of ours.
+
+    Its own stopping rule looks at the gradient, which says little about the objective: stopped by that, it would be
+    timed for another accuracy. The callback of SciPy's solver sees the objective.
+    """
+    # C multiplies the sum of losses, λ ours the mean of n: C = 1/(λ n) makes both the same problem.
     minimize, reached = scipy.optimize.minimize, []
 
     def watched(*positional: Any, **named: Any) -> Any:
@@ -163,28 +173,28 @@ def reach(x: Array, labels: IntArray, ours: Solution, cap: int) -> Run:
         return minimize(*positional, **{**named, "callback": stop})
 
     model = LogisticRegression(C=1 / (ours.strength * len(x)), solver="lbfgs", tol=1e-12, max_iter=cap)
-    clock = Clock()
+    clock = LapClock()
     with mock.patch.object(scipy.optimize, "minimize", watched), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x, labels)
-    run = Run(clock.lap(), int(model.n_iter_.max()), bool(reached))
+    run = Attempt(clock.lap(), int(model.n_iter_.max()), bool(reached))
     print(f"λ = {ours.strength:.1e}, {x.shape[0]} × {x.shape[1]}: {run}", file=sys.stderr, flush=True)
     return run
 
 
-class Clock:
-    """Gives the seconds since it was last asked."""
+class LapClock:
+    """A stopwatch: each lap begins where the last one ended."""
 
     def __init__(self) -> None:
         self._last = time.perf_counter()
 
     def lap(self) -> float:
-        """Return them."""
+        """Return the seconds since the last lap, or since the clock was made."""
         before, self._last = self._last, time.perf_counter()
         return self._last - before
 
 
-def random_filter_features() -> tuple[FloatArray, IntArray]:
+def extract_random_features() -> tuple[FloatArray, IntArray]:
     """Extract the features of the training images of a draw, as the protocol caltech101-30 has them."""
     bench, cpu = Workbench(), torch.device("cpu")
     protocol = bench.registry.protocol("caltech101-30")
@@ -197,7 +207,7 @@ def random_filter_features() -> tuple[FloatArray, IntArray]:
     return features.astype(np.float16), images.labels[split.train]
 
 
-def synthetic(n: int, d: int, classes: int) -> tuple[FloatArray, IntArray]:
+def draw_synthetic(n: int, d: int, classes: int) -> tuple[FloatArray, IntArray]:
     """Draw class means plus noise, both with variances that fall as 1/j along random axes."""
     generator = np.random.default_rng(0)
     labels = generator.integers(classes, size=n)
@@ -206,18 +216,18 @@ def synthetic(n: int, d: int, classes: int) -> tuple[FloatArray, IntArray]:
     return ((0.5 * means[labels] + noise) @ turn).astype(np.float32), labels
 
 
-def ours(solution: Solution, seconds: float) -> tuple[str, str, str, int, str]:
-    """Return our part of a row."""
+def format_ours(solution: LogisticSolution, seconds: float) -> tuple[str, str, str, int, str]:
+    """Return the columns of a row that are about our solution."""
     relative = f"{solution.gap / solution.objective:.0e}" + ("" if solution.converged else " (not converged)")
     return f"{solution.strength:.1e}", f"{solution.objective:.9f}", relative, solution.iterations, f"{seconds:.2f}"
 
 
-def shape(features: FloatArray) -> str:
+def format_shape(features: FloatArray) -> str:
     """Return rows × columns and type."""
     return f"{len(features):,} × {features.shape[1]:,} {features.dtype}"
 
 
-def page(title: str, path: Fits, rows: list[Any], theirs: float) -> str:
+def format_page(title: str, path: Fits, rows: list[Any], theirs: float) -> str:
     """Return a table with its sums."""
     header = ["λ", "objective", "gap", "Newton steps", "seconds", "scikit-learn: iterations", "seconds"]
     table = tabulate(rows, header, tablefmt="github", disable_numparse=True, colalign=("right",) * len(header))
@@ -229,12 +239,9 @@ def page(title: str, path: Fits, rows: list[Any], theirs: float) -> str:
     )
 
 
-def heading(threads: int) -> str:
-    """Return what was measured where."""
-    cpu = "unknown CPU"
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), cpu)
+def format_heading(threads: int) -> str:
+    """Return the title, and what was measured with which versions on which machine."""
+    cpu = describe_run()["cpu"]
     versions = (
         f"Python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}, "
         f"torch {torch.__version__}, scikit-learn {sklearn.__version__}"

@@ -1,4 +1,4 @@
-"""Measure features and sparse codes beside those of other libraries, each pair in turn in one run.
+"""Measure features and sparse codes against those of other libraries, each pair in turn in one run.
 
 Peers: scikit-learn, and where they are installed `pip install kymatio kornia opencv-python-headless`.
 Run: FEATBENCH_DATA=data python benchmarks/peers.py --output benchmarks/peers.md
@@ -23,8 +23,7 @@ import torch
 from PIL import Image
 from sklearn.decomposition import sparse_encode
 from sklearn.exceptions import ConvergenceWarning
-from sparse_solvers import Array, Coder, error, natural_patches
-from sparse_solvers import ours as coder_of
+from sparse_solvers import Array, Coder, compute_error, make_coder, read_natural_patches
 from tabulate import tabulate
 from threadpoolctl import threadpool_limits
 from torch import Tensor
@@ -35,15 +34,16 @@ from featbench.learning.networks import assemble, learn_stages
 from featbench.plugins.random import Random
 from featbench.sparse import feature_sign, fista, learn_dictionary
 from featbench.stages.architecture import Architecture
+from featbench.store.provenance import describe_run
 
 BATCHES = (32, 1)
 """Images at once."""
 
 SIDE = 128
-"""Of the images that filters and scattering see: a power of two, as FFTs like it."""
+"""Side of the images for filters and scattering: a power of two, which suits FFTs."""
 
 HEIGHT, WIDTH = 200, 300
-"""Of the images for SIFT: those of sift.py."""
+"""Size of the images for SIFT, as in sift.py."""
 
 SIZE, CELL = 16, 4
 """Pixels along a patch that SIFT describes, and along one of its 4×4 cells."""
@@ -69,10 +69,10 @@ def main() -> None:
     threadpool_limits(arguments.threads, user_api="blas")
     pages = []
     for measure in (
-        partial(heading, arguments.threads, arguments.repeats),
-        partial(filters, arguments.images, arguments.repeats),
-        partial(descriptors, arguments.images, arguments.repeats, arguments.threads),
-        partial(codes, arguments.patches, arguments.repeats, arguments.threads),
+        partial(format_heading, arguments.threads, arguments.repeats),
+        partial(compare_filters, arguments.images, arguments.repeats),
+        partial(compare_descriptors, arguments.images, arguments.repeats, arguments.threads),
+        partial(compare_codes, arguments.patches, arguments.repeats, arguments.threads),
     ):
         pages.append(measure())
         print(pages[-1], end="\n\n", flush=True)
@@ -80,7 +80,7 @@ def main() -> None:
         arguments.output.write_text("\n\n".join(pages) + "\n", "utf-8")
 
 
-def photographs(count: int, height: int, width: int) -> Tensor:
+def read_photographs(count: int, height: int, width: int) -> Tensor:
     """Return grey images of Caltech-101, drawn from all classes and resized, uint8 [count, height, width]."""
     files = sorted((Path(os.environ["FEATBENCH_DATA"]) / "caltech101").rglob("*/image_*.jpg"))
     chosen = np.random.default_rng(0).choice(len(files), count, replace=False)
@@ -89,19 +89,19 @@ def photographs(count: int, height: int, width: int) -> Tensor:
 
 
 @torch.no_grad()
-def filters(count: int, repeats: int) -> str:
-    """Time stages of random filters beside scattering."""
-    pixels = photographs(count, SIDE, SIDE).float()
+def compare_filters(count: int, repeats: int) -> str:
+    """Time stages of random filters against scattering."""
+    pixels = read_photographs(count, SIDE, SIDE).float()
     images = (pixels - pixels.mean(dim=(1, 2), keepdim=True)) / pixels.std(dim=(1, 2), keepdim=True)
     rows, missing = [], []
     for order in (2, 1):
         try:
-            theirs = kymatio_scattering(order)
+            theirs = make_kymatio_scattering(order)
         except ImportError as reason:
-            missing = [left_out("kymatio", reason)]
+            missing = [explain_missing("kymatio", reason)]
             continue
         for text in ("64F9-Rabs-N-PA10/5", "8F9-Rabs-N-PA10/5"):
-            rows += pair_rows((text, stages(text)), (f"kymatio, order {order}", theirs), images, repeats)
+            rows += time_pair((text, make_stages(text)), (f"kymatio, order {order}", theirs), images, repeats)
     said = (
         f"Grey images of {SIDE}×{SIDE}, of zero mean and unit variance. featbench: one stage of random filters.\n"
         "kymatio: `Scattering2D`, J=2, L=8, torch; order 2, its default, has two layers of filters, order 1 has one,\n"
@@ -109,10 +109,10 @@ def filters(count: int, repeats: int) -> str:
         "cannot be imported as `kymatio.torch` beside SciPy 1.17, which lacks what its 3-D part asks for (kymatio's\n"
         "issue 1068); the module of its 2-D scattering is imported by itself here, and runs."
     )
-    return section("Filters beside scattering", said, rows, missing)
+    return format_section("Filters beside scattering", said, rows, missing)
 
 
-def stages(text: str) -> Describe:
+def make_stages(text: str) -> Describe:
     """Return featbench's extraction with random filters, images [n, height, width] to [n, maps, rows, columns]."""
     architecture, learner, cpu = Architecture.parse(text), Random(), torch.device("cpu")
     shape = (1, SIDE, SIDE)
@@ -121,7 +121,7 @@ def stages(text: str) -> Describe:
     return lambda images: batches.launch(images.unsqueeze(1))()
 
 
-def kymatio_scattering(order: int) -> Describe:
+def make_kymatio_scattering(order: int) -> Describe:
     """Return kymatio's scattering, images [n, height, width] to [n, paths, rows, columns]."""
     # kymatio.torch has it too, but imports the 3-D one with it, which asks SciPy for what version 1.17 removed.
     from kymatio.scattering2d.frontend.torch_frontend import ScatteringTorch2D
@@ -130,20 +130,20 @@ def kymatio_scattering(order: int) -> Describe:
 
 
 @torch.no_grad()
-def descriptors(count: int, repeats: int, threads: int) -> str:
-    """Time dense SIFT beside kornia's and OpenCV's, and correlate them."""
-    pixels = photographs(count, HEIGHT, WIDTH)
+def compare_descriptors(count: int, repeats: int, threads: int) -> str:
+    """Time dense SIFT against kornia's and OpenCV's, and correlate their descriptors."""
+    pixels = read_photographs(count, HEIGHT, WIDTH)
     rows, missing = [], []
-    for peer, make in (("kornia", kornia_sift), ("OpenCV", partial(opencv_sift, threads=threads))):
+    for peer, make in (("kornia", make_kornia_sift), ("OpenCV", partial(make_opencv_sift, threads=threads))):
         for step in (8, 4):
             try:
                 theirs = make(step)
             except ImportError as reason:
-                missing.append(left_out(peer, reason))
+                missing.append(explain_missing(peer, reason))
                 break
-            here = partial(our_sift, step=step)
-            alike = likeness(here(pixels), in_our_order(theirs(pixels)))
-            found = pair_rows((f"SIFT, {SIZE}×{SIZE} every {step}", here), (peer, theirs), pixels, repeats)
+            here = partial(compute_our_sift, step=step)
+            alike = correlate(here(pixels), reorder(theirs(pixels)))
+            found = time_pair((f"SIFT, {SIZE}×{SIZE} every {step}", here), (peer, theirs), pixels, repeats)
             rows += [[*row, alike] for row in found]
     said = (
         f"Grey images of {WIDTH}×{HEIGHT}, from uint8 pixels to float32 descriptors of 128 numbers at the same\n"
@@ -154,16 +154,16 @@ def descriptors(count: int, repeats: int, threads: int) -> str:
         "outside. Correlation: the mean over descriptors that are not blank. In large batches most of kornia's time\n"
         "goes into fresh memory: where glibc keeps what is freed, it was 1.4 times that of single images, not 4.5."
     )
-    return section("Dense SIFT", said, rows, missing, "correlation")
+    return format_section("Dense SIFT", said, rows, missing, "correlation")
 
 
-def our_sift(pixels: Tensor, step: int) -> Tensor:
+def compute_our_sift(pixels: Tensor, step: int) -> Tensor:
     """Return featbench's descriptors [n, rows, columns, 128] of images [n, height, width]."""
     return dense_sift(pixels.float(), size=SIZE, step=step)
 
 
-def kornia_sift(step: int) -> Describe:
-    """Return kornia's dense SIFT, images [n, height, width] to [n, 128, rows, columns], at our places."""
+def make_kornia_sift(step: int) -> Describe:
+    """Return kornia's dense SIFT, images [n, height, width] to [n, 128, rows, columns], of our patches."""
     from kornia.feature import DenseSIFTDescriptor
 
     sift = DenseSIFTDescriptor(spatial_bin_size=CELL, rootsift=False, stride=step, padding=0).eval()
@@ -172,17 +172,17 @@ def kornia_sift(step: int) -> Describe:
     return lambda pixels: sift(pixels[:, None, top:, left:].float())
 
 
-def opencv_sift(step: int, threads: int) -> Describe:
-    """Return OpenCV's SIFT, images [n, height, width] to [n, patches, 128], at our places."""
+def make_opencv_sift(step: int, threads: int) -> Describe:
+    """Return OpenCV's SIFT, images [n, height, width] to [n, patches, 128], at the positions of our patches."""
     import cv2
-    from sift import opencv_sift as describer
+    from sift import make_opencv_sift as describer
 
     cv2.setNumThreads(threads)
     describe = describer(SIZE, step)
     return lambda pixels: torch.from_numpy(np.stack([describe(grey) for grey in pixels.numpy()]))
 
 
-def in_our_order(found: Tensor) -> Tensor:
+def reorder(found: Tensor) -> Tensor:
     """Return a peer's descriptors as [n, patches, 128] in our order; OpenCV's have it."""
     if found.ndim == 3:
         return found
@@ -191,7 +191,7 @@ def in_our_order(found: Tensor) -> Tensor:
     return turned.permute(0, 4, 5, 2, 3, 1).flatten(3).flatten(1, 2)
 
 
-def likeness(here: Tensor, there: Tensor) -> float:
+def correlate(here: Tensor, there: Tensor) -> float:
     """Return the mean correlation of descriptors [n, ..., 128] of the same patches; blank ones are left out."""
     here, there = here.reshape(-1, 128).double(), there.reshape(-1, 128).double()
     textured = here.any(dim=1) & there.any(dim=1)
@@ -199,14 +199,14 @@ def likeness(here: Tensor, there: Tensor) -> float:
     return float(torch.cosine_similarity(a, b).mean())
 
 
-def pair_rows(ours: Named, theirs: Named, images: Tensor, repeats: int) -> list[list[object]]:
-    """Time two ways of describing images [n, height, width], in turn; a row for each number of images at once."""
+def time_pair(ours: Named, theirs: Named, images: Tensor, repeats: int) -> list[list[object]]:
+    """Time two ways to describe images [n, height, width], in turn; return a row for each batch size."""
     rows: list[list[object]] = []
     for batch in BATCHES:
         parts = images.split(batch)
         # The first call plans and compiles.
         numbers = [describe(parts[0])[0].numel() for _, describe in (ours, theirs)]
-        taken = medians([partial(describe_all, describe, parts) for _, describe in (ours, theirs)], repeats)
+        taken = time_in_turns([partial(describe_all, describe, parts) for _, describe in (ours, theirs)], repeats)
         one, other = (1e3 * seconds / len(images) for seconds in taken)
         rows.append([ours[0], theirs[0], *numbers, batch, one, other, other / one])
     return rows
@@ -218,21 +218,21 @@ def describe_all(describe: Describe, parts: Sequence[Tensor]) -> None:
         describe(part)
 
 
-def medians(works: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Return the median seconds of wall time that each of some works takes, done in turn."""
-    taken = [[timed(work) for work in works] for _ in range(repeats)]
+def time_in_turns(works: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Return the median seconds of wall time of each call; they take turns, so that a drift affects all alike."""
+    taken = [[time_call(work) for work in works] for _ in range(repeats)]
     return [median(column) for column in zip(*taken, strict=True)]
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Return how many seconds of wall time something takes."""
+def time_call(work: Callable[[], object]) -> float:
+    """Return the seconds of wall time that a call takes."""
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
 
 
-def section(title: str, said: str, rows: list[list[object]], missing: list[str], *more: str) -> str:
-    """Return pairs as Markdown."""
+def format_section(title: str, said: str, rows: list[list[object]], missing: list[str], *more: str) -> str:
+    """Return a section of the page: title, explanation, table, and what is missing."""
     header = ["ours", "peer", "our numbers an image", "the peer's", "images at once", "ours, ms an image"]
     header += ["the peer's, ms", "peer / ours", *more]
     formats = ("", "", "", "", "", ".2f", ".2f", ".1f", ".3f")
@@ -240,23 +240,25 @@ def section(title: str, said: str, rows: list[list[object]], missing: list[str],
     return "\n\n".join([f"### {title}", said, *body, *missing])
 
 
-def left_out(peer: str, reason: ImportError) -> str:
+def explain_missing(peer: str, reason: ImportError) -> str:
     """Say why a peer is not measured."""
     return f"{peer} is left out: {reason}."
 
 
-def codes(count: int, repeats: int, threads: int) -> str:
-    """Time sparse solvers beside scikit-learn's on natural patches, and say how far from the optimum they stop."""
+def compare_codes(count: int, repeats: int, threads: int) -> str:
+    """Time sparse solvers against scikit-learn's on natural patches, and measure how far from the optimum they stop."""
     warnings.simplefilter("ignore", ConvergenceWarning)
-    patches = natural_patches(count, 1)
-    dictionary = learn_dictionary(natural_patches(20_000, 0), ATOMS, LAM, updates=100).atoms.numpy()
+    patches = read_natural_patches(count, 1)
+    dictionary = learn_dictionary(read_natural_patches(20_000, 0), ATOMS, LAM, updates=100).atoms.numpy()
     best = feature_sign(patches, dictionary, LAM, tolerance=1e-12).objective.numpy()
-    coders: dict[str, Coder] = {"feature_sign": coder_of(feature_sign), "fista": coder_of(fista)}
+    coders: dict[str, Coder] = {"feature_sign": make_coder(feature_sign), "fista": make_coder(fista)}
     for algorithm in ("lasso_lars", "lasso_cd"):
         coders[f"scikit-learn's sparse_encode, {algorithm}"] = partial(encode, algorithm=algorithm, threads=threads)
     # Coding for the gaps is the first call, too.
-    gaps = [error(code(patches, dictionary, LAM), patches, dictionary, LAM, best)[1] for code in coders.values()]
-    taken = medians([partial(code, patches, dictionary, LAM) for code in coders.values()], repeats)
+    gaps = [
+        compute_error(code(patches, dictionary, LAM), patches, dictionary, LAM, best)[1] for code in coders.values()
+    ]
+    taken = time_in_turns([partial(code, patches, dictionary, LAM) for code in coders.values()], repeats)
     rows = [
         [name, 1e6 * seconds / count, seconds / taken[0], seconds / taken[1], gap]
         for name, seconds, gap in zip(coders, taken, gaps, strict=True)
@@ -278,12 +280,9 @@ def encode(patches: Array, dictionary: Array, lam: float, algorithm: str, thread
     return found
 
 
-def heading(threads: int, repeats: int) -> str:
-    """Return what was measured where."""
-    cpu = "unknown CPU"
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), cpu)
+def format_heading(threads: int, repeats: int) -> str:
+    """Return the title, and what was measured with which versions on which machine."""
+    cpu = describe_run()["cpu"]
     installed = {one.name.lower(): one.version for one in metadata.distributions()}
     versions = ", ".join(f"{name} {installed[name]}" for name in LIBRARIES if name in installed)
     return (

@@ -1,4 +1,4 @@
-"""Measure a step of supervised refinement beside its convolutions alone, and beside plain torch.
+"""Measure a step of supervised refinement against its convolutions alone, and against plain torch.
 
 Run: python benchmarks/refinement.py --output benchmarks/refinement.md
 On a GPU: the same with --device cuda --precision bf16.
@@ -48,17 +48,17 @@ STEPS = 4
 """Steps of training that are timed together."""
 
 TRIALS = 3
-"""Each way to a convolution is tried so often, after once that does not count; the best time decides."""
+"""Trials of each way to compute a convolution, after one that does not count; the best time decides."""
 
 BAR_TIMES, BAR_BYTES = 4.0, 6e9
-"""What is asked for: at most so many times as long as the convolutions alone, in at most so much memory."""
+"""Targets: at most so many times as long as the convolutions alone, in at most so many bytes."""
 
 Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Median milliseconds an image of each contender, and bytes: of the process at its peak, and what a step takes."""
+    """Median milliseconds an image of each contender, and peak bytes of the process and of training alone."""
 
     milliseconds: dict[str, float]
     process_bytes: int
@@ -66,7 +66,7 @@ class Measured:
 
 
 def main() -> None:
-    """Measure, print, and write it with what it was measured on."""
+    """Measure, print the page, and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stages", default=STAGES)
     parser.add_argument("--batch", type=int, default=16)
@@ -80,27 +80,27 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     architecture, device = Architecture.parse(arguments.stages), resolve_device(arguments.device)
     case = Case(architecture, device.type, arguments.precision, arguments.batch, arguments.side)
-    text = page(case, arguments.repeats, measure(case, arguments.repeats))
+    text = format_page(case, arguments.repeats, measure(case, arguments.repeats))
     print(text)
     if arguments.output:
         arguments.output.write_text(text + "\n", "utf-8")
 
 
 def measure(case: Case, repeats: int) -> Measured:
-    """Time all contenders in turns, so that a drift of the machine meets them alike.
+    """Time all contenders in turn, so that a drift of the machine affects all alike.
 
     Memory is that of training by itself: it is read before the others have run.
     """
     training = Training(case)
     training.epoch()
-    before = peak_bytes()
+    before = read_peak_bytes()
     _, step_bytes = measure_peak(training.device, training.epoch)  # which has the peak count from its start
-    process_bytes = max(before, peak_bytes())
-    ways = fastest_ways(training)
+    process_bytes = max(before, read_peak_bytes())
+    ways = find_fastest_ways(training)
     contenders: dict[str, Callable[[], int]] = {
         "featbench": training.epoch,
-        "forward": partial(repeated, [way for way, _ in ways], case.batch),
-        "backward": partial(repeated, [way for _, way in ways], case.batch),
+        "forward": partial(repeat_convolutions, [way for way, _ in ways], case.batch),
+        "backward": partial(repeat_convolutions, [way for _, way in ways], case.batch),
         "plain torch": PlainTorch(training).epoch,
     }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -113,7 +113,7 @@ def measure(case: Case, repeats: int) -> Measured:
     return Measured({name: 1e3 * median(each[1:]) for name, each in seconds.items()}, process_bytes, step_bytes)
 
 
-def peak_bytes() -> int:
+def read_peak_bytes() -> int:
     """Return the largest resident size of this process so far."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
@@ -131,7 +131,7 @@ class Training:
             features = self.network(self.examples.maps[:16]).flatten(1)
         self.layer = ClassifierLayer(features.shape[1], CLASSES)
         self.layer.standardisation.fit(features)
-        # Untrained it is zero, and so is what comes back through it.
+        # An untrained layer is zero, and so would be all gradients that pass through it: nothing would be computed.
         torch.nn.init.normal_(self.layer.linear.weight, generator=generator)
         network = deepcopy(self.network).to(self.device)
         layer = deepcopy(self.layer).to(self.device)
@@ -147,7 +147,7 @@ class Training:
 
 
 class PlainTorch:
-    """The same steps as anyone writes them: modules one after another, autograd, all threads on each operation."""
+    """The same steps in plain torch: modules one after another, autograd, all threads on each operation."""
 
     def __init__(self, training: Training) -> None:
         self.case, self.examples, self.device = training.case, training.examples, training.device
@@ -177,16 +177,16 @@ class PlainTorch:
 # The convolutions alone: no bias, and each output is dropped before the next one is made.
 
 
-def repeated(calls: list[Call], batch: int) -> int:
-    """Do the convolutions of a few batches; return how many images these have."""
+def repeat_convolutions(calls: list[Call], batch: int) -> int:
+    """Compute the convolutions of a few batches; return how many images these have."""
     for _ in range(STEPS):
         for call in calls:
             call()
     return STEPS * batch
 
 
-def fastest_ways(training: Training) -> list[tuple[Call, Call]]:
-    """Return for each layer, there and back, the way that was fastest in a trial."""
+def find_fastest_ways(training: Training) -> list[tuple[Call, Call]]:
+    """Return for each layer, forward and backward, the way that was fastest in a trial."""
     case, device, generator = training.case, training.device, torch.Generator().manual_seed(0)
     dtype = HALF_DTYPES.get(case.precision, torch.float32) if device.type == "cuda" else torch.float32
     count = torch.get_num_threads()
@@ -200,24 +200,24 @@ def fastest_ways(training: Training) -> list[tuple[Call, Call]]:
             ways: list[list[Call]] = [[], []]
             for form in (torch.contiguous_format, torch.channels_last):
                 x, w, g = (tensor.clone(memory_format=form) for tensor in (maps, weight, grad))
-                for at_once in part_sizes(case.batch, count if workers else 1, device):
-                    forward, backward = partial(_forward, layer), partial(_backward, layer, wanted=number > 0)
+                for at_once in choose_part_sizes(case.batch, count if workers else 1, device):
+                    forward, backward = partial(_convolve, layer), partial(_compute_gradients, layer, wanted=number > 0)
                     for kind, convolve in enumerate((forward, backward)):
-                        ways[kind] += _in_parts(convolve, x, w, g, at_once, workers)
-            fastest = [min(each, key=partial(_trial, device=device)) for each in ways]
+                        ways[kind] += _list_ways(convolve, x, w, g, at_once, workers)
+            fastest = [min(each, key=partial(_time_best, device=device)) for each in ways]
             found.append((fastest[0], fastest[1]))
     return found
 
 
-def part_sizes(batch: int, threads: int, device: torch.device) -> list[int]:
-    """Return how many images are tried at once: all, a share for each thread, one."""
+def choose_part_sizes(batch: int, threads: int, device: torch.device) -> list[int]:
+    """Return the sizes of parts that are tried: the batch, a share for each thread, one image."""
     return [batch] if device.type == "cuda" else sorted({batch, -(-batch // threads), 1})
 
 
-def _in_parts(
+def _list_ways(
     convolve: Callable[..., object], maps: Tensor, weight: Tensor, grad: Tensor, at_once: int, workers: Workers | None
 ) -> Iterator[Call]:
-    """Yield the ways with so many images at once: all threads on each operation, or one thread for each part."""
+    """Yield the ways with parts of this size: all threads on each operation, or one thread for each part."""
     parts = list(zip(torch.split(maps, at_once), torch.split(grad, at_once), strict=True))
 
     def one(part: tuple[Tensor, Tensor]) -> object:
@@ -236,17 +236,18 @@ def _in_parts(
         yield partial(side_by_side, workers)
 
 
-def _forward(layer: Convolution, maps: Tensor, weight: Tensor, _grad: Tensor) -> None:
+def _convolve(layer: Convolution, maps: Tensor, weight: Tensor, _grad: Tensor) -> None:
     functional.conv2d(maps, weight, groups=layer.groups)
 
 
-def _backward(layer: Convolution, maps: Tensor, weight: Tensor, grad: Tensor, *, wanted: bool) -> None:
-    """Compute the gradient by the weight, and by the maps where something below is trained."""
-    places = [1, 1], [0, 0], [1, 1], False, [0, 0]
-    torch.ops.aten.convolution_backward(grad, maps, weight, None, *places, layer.groups, [wanted, True, False])
+def _compute_gradients(layer: Convolution, maps: Tensor, weight: Tensor, grad: Tensor, *, wanted: bool) -> None:
+    """Compute the gradient by the weight, and by the maps where a layer below is trained."""
+    stride, padding, dilation, transposed, output_padding = [1, 1], [0, 0], [1, 1], False, [0, 0]
+    geometry = stride, padding, dilation, transposed, output_padding
+    torch.ops.aten.convolution_backward(grad, maps, weight, None, *geometry, layer.groups, [wanted, True, False])
 
 
-def _trial(call: Call, device: torch.device) -> float:
+def _time_best(call: Call, device: torch.device) -> float:
     call()
     seconds = []
     for _ in range(TRIALS):
@@ -256,8 +257,8 @@ def _trial(call: Call, device: torch.device) -> float:
     return min(seconds)
 
 
-def page(case: Case, repeats: int, measured: Measured) -> str:
-    """Return what was measured, on what, and how it stands to what is asked for."""
+def format_page(case: Case, repeats: int, measured: Measured) -> str:
+    """Return the page: what was measured, on which machine, and how it compares with the targets."""
     ours, plain = measured.milliseconds["featbench"], measured.milliseconds["plain torch"]
     alone = measured.milliseconds["forward"] + measured.milliseconds["backward"]
     rows = [

@@ -1,4 +1,4 @@
-"""Which second stage goes best on a learned first one: random filters, PSD of each group apart, PSD of all together?
+"""Which second stage is best on a learned first one: random filters, PSD of each group apart, PSD of all together?
 
 Caltech-101, Rabs-N-PA in both stages, the protocol of Jarrett et al. 2009 but for at most 15 test images per class; PSD
 on Berkeley patches. Run: FEATBENCH_DATA=data python benchmarks/second_stage.py --output benchmarks/second_stage.md
@@ -38,7 +38,7 @@ CPU = torch.device("cpu")
 
 
 class Stacked(FilterLearner):
-    """One learner for the first stage, and another, or the same in another way, for the second."""
+    """One learner for the first stage, and another, or the same with its groups apart, for the second."""
 
     name = "stacked"
     family = "unsupervised"
@@ -47,35 +47,35 @@ class Stacked(FilterLearner):
         self.first, self.second, self.together = first, second, together
 
     def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters | torch.Tensor:
-        """Ask the one whose stage it is: only the first sees one map."""
+        """Ask the learner of the stage: only the first stage has one input map."""
         learner = self.first if bank.fan_in == 1 else self.second
         return learner.filters(bank, patches, seed)  # type: ignore[return-value]
 
     def connected(
         self, bank: Bank, table: IntArray, maps: int, patches: PatchSource | None, seed: int
     ) -> Filters | None:
-        """Let the second learn its groups together, if it is to."""
+        """Let the second learner learn its groups together, if `together`."""
         return self.second.connected(bank, table, maps, patches, seed) if self.together else None
 
 
 @dataclass(frozen=True)
-class Way:
-    """A second stage, and how it is learned."""
+class SecondStage:
+    """One second stage: the learner of its filters, and whether it learns all groups together."""
 
     name: str
     learner: str
     together: bool
 
 
-WAYS = (
-    Way("random", "random", together=False),
-    Way("psd, each group apart", "psd", together=False),
-    Way("psd, all groups together", "psd", together=True),
+SECOND_STAGES = (
+    SecondStage("random", "random", together=False),
+    SecondStage("psd, each group apart", "psd", together=False),
+    SecondStage("psd, all groups together", "psd", together=True),
 )
 
 
 def main() -> None:
-    """Measure all ways on the same draws, print, and write."""
+    """Measure all second stages on the same draws, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="a Markdown file to write")
     parser.add_argument("--draws", type=int, default=2)
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def measure(draws: int, test_per_class: int) -> Iterator[dict[str, str]]:
-    """Yield a row for each way."""
+    """Yield a row for each second stage."""
     bench = Workbench()
     protocol, steps = bench.registry.protocol("caltech101-30"), bench.steps
     architecture = Architecture.parse(protocol.architectures["two:Rabs-N-PA"])
@@ -105,21 +105,23 @@ def measure(draws: int, test_per_class: int) -> Iterator[dict[str, str]]:
     pool = steps.pool("berkeley", protocol.preprocessing)
     psd = bench.registry.learner("psd").create({})
     first: list[StageFilters] | None = None
-    for way in WAYS:
-        learner = Stacked(psd, bench.registry.learner(way.learner).create({}), together=way.together)
+    for second in SECOND_STAGES:
+        learner = Stacked(psd, bench.registry.learner(second.learner).create({}), together=second.together)
         stages = learn_stages(architecture, learner, maps.shape, pool, seed=0, device=CPU)
         first = first or stages[:1]
         assert torch.equal(first[0].filters.weight, stages[0].filters.weight)
         network = assemble(architecture, psd, maps.shape, stages)
-        scores = [score(bench, network, images, maps, protocol, draw, test_per_class) for draw in range(draws)]
+        scores = [
+            compute_accuracy(bench, network, images, maps, protocol, draw, test_per_class) for draw in range(draws)
+        ]
         yield {
-            "second stage": way.name,
+            "second stage": second.name,
             "accuracy %": f"{fmean(scores):.1f} ± {stdev(scores):.1f}" if draws > 1 else f"{scores[0]:.1f}",
             "draws": ", ".join(f"{one:.1f}" for one in scores),
         }
 
 
-def score(
+def compute_accuracy(
     bench: Workbench,
     network: nn.Module,
     images: PreparedImages,

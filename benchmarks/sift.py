@@ -24,6 +24,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from featbench.features.descriptors import dense_hog, dense_sift
+from featbench.store.provenance import describe_run
 
 HEIGHT, WIDTH = 200, 300
 """The size of the images that are measured; many of Caltech-101 have it as they are."""
@@ -44,14 +45,14 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    images = caltech_images(arguments.images)
-    text = "\n\n".join([heading(len(images)), speed(images, arguments.repeats), likeness(images)])
+    images = read_images(arguments.images)
+    text = "\n\n".join([format_heading(len(images)), compare_speed(images, arguments.repeats), compare_values(images)])
     print(text)
     if arguments.output:
         arguments.output.write_text(text + "\n", "utf-8")
 
 
-def caltech_images(count: int) -> list[Grey]:
+def read_images(count: int) -> list[Grey]:
     """Return grey images of one size, drawn from all classes."""
     files = sorted((Path(os.environ["FEATBENCH_DATA"]) / "caltech101").rglob("*/image_*.jpg"))
     fitting = [file for file in files if Image.open(file).size == (WIDTH, HEIGHT)]
@@ -59,31 +60,31 @@ def caltech_images(count: int) -> list[Grey]:
     return [np.array(Image.open(fitting[index]).convert("L")) for index in sorted(chosen)]
 
 
-def grid(side: int, size: int, step: int) -> range:
-    """Return where patches begin along a side: a grid in the middle."""
+def make_grid(side: int, size: int, step: int) -> range:
+    """Return where patches begin along a side, their grid centred."""
     return range((side - size) % step // 2, side - size + 1, step)
 
 
-def opencv_sift(size: int, step: int) -> Callable[[Grey], Descriptors]:
+def make_opencv_sift(size: int, step: int) -> Callable[[Grey], Descriptors]:
     """Return OpenCV's SIFT, upright, of one scale and without blur, at the pixels right below our patches' centres."""
-    places = [
+    keypoints = [
         # A cell is 3/2 of a keypoint's size.
         cv2.KeyPoint(float(left + size // 2), float(top + size // 2), size / 6, 0, 0, 0)
-        for top in grid(HEIGHT, size, step)
-        for left in grid(WIDTH, size, step)
+        for top in make_grid(HEIGHT, size, step)
+        for left in make_grid(WIDTH, size, step)
     ]
-    # One layer an octave is its fastest: every layer is blurred anew, and the first alone is needed.
+    # One layer an octave is its fastest: every layer is blurred, and the first alone is needed.
     sift = cv2.SIFT_create(nOctaveLayers=1, sigma=0.5)
 
     def describe(grey: Grey) -> Descriptors:
-        kept, found = sift.compute(grey, places)
-        assert len(kept) == len(places)
+        kept, found = sift.compute(grey, keypoints)
+        assert len(kept) == len(keypoints)
         return found
 
     return describe
 
 
-def opencv_hog(cell: int, gaussian: float) -> Callable[[Grey], Descriptors]:
+def make_opencv_hog(cell: int, gaussian: float) -> Callable[[Grey], Descriptors]:
     """Return OpenCV's HOG of the pixels that our grid covers, in our order of blocks, cells and orientations."""
     (top, rows), (left, columns) = ((side % cell // 2, side // cell) for side in (HEIGHT, WIDTH))
     sizes = (columns * cell, rows * cell), (2 * cell, 2 * cell), (cell, cell), (cell, cell)
@@ -97,15 +98,15 @@ def opencv_hog(cell: int, gaussian: float) -> Callable[[Grey], Descriptors]:
     return describe
 
 
-def speed(images: Sequence[Grey], repeats: int) -> str:
-    """Time ours, image by image and in batches, beside OpenCV's, in turn."""
+def compare_speed(images: Sequence[Grey], repeats: int) -> str:
+    """Time ours, image by image and in batches, against OpenCV's, in turn."""
     rows = []
     for name, ours, theirs in (
-        ("SIFT, 16×16 every 8", partial(dense_sift, step=8), opencv_sift(16, 8)),
-        ("SIFT, 16×16 every 4", partial(dense_sift, step=4), opencv_sift(16, 4)),
-        ("HOG, 2×2 cells of 8×8", dense_hog, opencv_hog(8, 8)),
+        ("SIFT, 16×16 every 8", partial(dense_sift, step=8), make_opencv_sift(16, 8)),
+        ("SIFT, 16×16 every 4", partial(dense_sift, step=4), make_opencv_sift(16, 4)),
+        ("HOG, 2×2 cells of 8×8", dense_hog, make_opencv_hog(8, 8)),
     ):
-        one, batch, other = times(images, ours, theirs, repeats)
+        one, batch, other = time_all(images, ours, theirs, repeats)
         rows.append((name, len(theirs(images[0])), one, batch, other, other / one, other / batch))
     header = ["descriptors", "an image", "ours, ms", f"ours in batches of {BATCH}, ms", "OpenCV, ms"]
     header += ["OpenCV / ours", "OpenCV / ours in batches"]
@@ -117,7 +118,7 @@ def speed(images: Sequence[Grey], repeats: int) -> str:
     )
 
 
-def times(
+def time_all(
     images: Sequence[Grey], ours: Describe, theirs: Callable[[Grey], Descriptors], repeats: int
 ) -> tuple[float, float, float]:
     """Return the milliseconds an image of ours, of ours in batches, and of OpenCV's."""
@@ -125,36 +126,38 @@ def times(
     for start in range(0, len(images) - BATCH + 1, BATCH):
         greys = images[start : start + BATCH]
         pixels = torch.from_numpy(np.stack(greys))
-        taken = np.array([turn(pixels, greys, ours, theirs) for _ in range(repeats)])
+        taken = np.array([time_turn(pixels, greys, ours, theirs) for _ in range(repeats)])
         batch.append(median(taken[:, 0]) / BATCH)
         one.extend(np.median(taken[:, 1 : BATCH + 1], axis=0))
         other.extend(np.median(taken[:, BATCH + 1 :], axis=0))
     return 1e3 * median(one), 1e3 * median(batch), 1e3 * median(other)
 
 
-def turn(pixels: Tensor, greys: Sequence[Grey], ours: Describe, theirs: Callable[[Grey], Descriptors]) -> list[float]:
+def time_turn(
+    pixels: Tensor, greys: Sequence[Grey], ours: Describe, theirs: Callable[[Grey], Descriptors]
+) -> list[float]:
     """Return the seconds that ours takes for a batch, for each of its images alone, and OpenCV's for each."""
-    together = timed(lambda: ours(pixels.float()))
-    alone = [timed(partial(lambda one: ours(one.float()), one)) for one in pixels.split(1)]
-    return [together, *alone, *(timed(partial(theirs, grey)) for grey in greys)]
+    together = time_call(lambda: ours(pixels.float()))
+    alone = [time_call(partial(lambda one: ours(one.float()), one)) for one in pixels.split(1)]
+    return [together, *alone, *(time_call(partial(theirs, grey)) for grey in greys)]
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Return how many seconds of processor time something takes, of all threads: other work does not count."""
+def time_call(work: Callable[[], object]) -> float:
+    """Return the seconds of processor time that a call takes, in all threads: other processes do not count."""
     begun = time.process_time()
     work()
     return time.process_time() - begun
 
 
-def likeness(images: Sequence[Grey]) -> str:
+def compare_values(images: Sequence[Grey]) -> str:
     """Correlate our descriptors with OpenCV's."""
     rows = []
     for name, ours, theirs in (
-        ("SIFT, 16×16 every 8", partial(dense_sift, step=8), opencv_sift(16, 8)),
-        ("SIFT, 16×16 every 4", partial(dense_sift, step=4), opencv_sift(16, 4)),
-        ("SIFT, 17×17 every 8", partial(dense_sift, size=17, step=8), opencv_sift(17, 8)),
-        ("HOG, 2×2 cells of 8×8; OpenCV's winSigma 8", dense_hog, opencv_hog(8, 8)),
-        ("HOG, 2×2 cells of 8×8; OpenCV's winSigma 4, its default", dense_hog, opencv_hog(8, -1)),
+        ("SIFT, 16×16 every 8", partial(dense_sift, step=8), make_opencv_sift(16, 8)),
+        ("SIFT, 16×16 every 4", partial(dense_sift, step=4), make_opencv_sift(16, 4)),
+        ("SIFT, 17×17 every 8", partial(dense_sift, size=17, step=8), make_opencv_sift(17, 8)),
+        ("HOG, 2×2 cells of 8×8; OpenCV's winSigma 8", dense_hog, make_opencv_hog(8, 8)),
+        ("HOG, 2×2 cells of 8×8; OpenCV's winSigma 4, its default", dense_hog, make_opencv_hog(8, -1)),
     ):
         pixels = torch.from_numpy(np.stack(images)).float()
         here = ours(pixels).flatten(0, 2).double().numpy()
@@ -177,12 +180,9 @@ def likeness(images: Sequence[Grey]) -> str:
     )
 
 
-def heading(count: int) -> str:
-    """Return what was measured where."""
-    cpu = "unknown CPU"
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), cpu)
+def format_heading(count: int) -> str:
+    """Return the title, and what was measured with which versions on which machine."""
+    cpu = describe_run()["cpu"]
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, OpenCV {cv2.__version__}"
     return (
         "# Dense SIFT and HOG, measured\n\n"
