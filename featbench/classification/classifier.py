@@ -15,63 +15,248 @@ from featbench.types import FloatArray, IntArray
 
 
 class Predictor(ABC):
-    """A trained classifier. `report`: chosen parameters, objective, iterations, and whether the solver converged."""
+    """A trained classifier of rows: what `Classifier.fit` returns.
+
+    Attributes
+    ----------
+    report : Mapping[str, Any]
+        What the result records about training, in values that JSON can hold: chosen hyper-parameters, the solver's
+        `objective` and `iterations`, whether it `converged`. A classifier that chose on the validation images gives
+        their accuracy in percent as `validation_accuracy`. It may be empty.
+
+    See Also
+    --------
+    MapPredictor : the same for a classifier of local vectors.
+    """
 
     report: Mapping[str, Any]
 
     @abstractmethod
     def predict(self, features: FloatArray) -> IntArray:
-        """Return the class index of each row of features [m, d]; test images come some at a time."""
+        """Predict the class of each image.
+
+        It is called several times, with some of the test images each: what it predicts for an image must not depend on
+        the others that come with it.
+
+        Parameters
+        ----------
+        features : numpy.ndarray
+            Features [m, d] of m images, float16, float32 or float64: one row for each image, with the columns that the
+            classifier was trained on.
+
+        Returns
+        -------
+        numpy.ndarray
+            Class indices [m], int64.
+
+        Raises
+        ------
+        FeatureError
+            If a feature is not finite.
+        """
+
+    def scores(self, features: FloatArray) -> FloatArray | None:
+        """Score all classes of each image, for metrics that rank them.
+
+        It is called as `predict` is, and agrees with it: the class of the largest score, of equal ones the first, is
+        the predicted one.
+
+        Parameters
+        ----------
+        features : numpy.ndarray
+            Features [m, d] of m images, as in `predict`.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            Scores [m, classes], floating point: the larger, the likelier the class; minus infinity for a class that is
+            never predicted. None unless overridden: cells whose metric needs scores then fail.
+        """
+        return None
 
 
 class MapPredictor(ABC):
-    """A trained classifier of local vectors. `report` as that of a `Predictor`."""
+    """A trained classifier of local vectors: what `MapClassifier.fit` returns.
+
+    Attributes
+    ----------
+    report : Mapping[str, Any]
+        What the result records about training, as the `report` of a `Predictor`.
+    """
 
     report: Mapping[str, Any]
 
     @abstractmethod
     def predict(self, features: LocalVectors) -> IntArray:
-        """Return the class index of each of the images; test images come some at a time."""
+        """Predict the class of each image.
+
+        It is called several times, with some of the test images each: what it predicts for an image must not depend on
+        the others that come with it.
+
+        Parameters
+        ----------
+        features : LocalVectors
+            The local vectors of b images: `vectors` [p, maps], image after image, and `grids` [b, 2], the rows and
+            columns of positions of each image.
+
+        Returns
+        -------
+        numpy.ndarray
+            Class indices [b], int64.
+
+        Raises
+        ------
+        FeatureError
+            If a local vector is not finite.
+        """
+
+    def scores(self, features: LocalVectors) -> FloatArray | None:
+        """Score all classes of each image, for metrics that rank them, as `Predictor.scores`.
+
+        Parameters
+        ----------
+        features : LocalVectors
+            The local vectors of b images, as in `predict`.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            Scores [b, classes]; None unless overridden.
+        """
+        return None
 
 
-class _Trained(Parametrised):
-    """What classifiers of both kinds have: a name, a source, parameters, and a device."""
+class BaseClassifier(Parametrised):
+    """What classifiers of both kinds share: a name, a source, parameters, and a device."""
 
     name: ClassVar[str]
     source: ClassVar[str] = ""
 
     def on(self, device: str) -> Self:
-        """Return the classifier as it computes on `cpu` or `cuda`: itself, unless it knows more than one."""
+        """Choose where the classifier computes.
+
+        Parameters
+        ----------
+        device : str
+            `cpu` or `cuda`.
+
+        Returns
+        -------
+        Self
+            The classifier as it computes there: itself, unless it overrides this. The device is not a parameter, and
+            an override must leave the parameters as they are.
+        """
         return self
 
 
-class Classifier(_Trained, ABC):
-    """A classifier: a dataclass whose fields are its parameters, with defaults, or a class without any.
+class Classifier(BaseClassifier, ABC):
+    """A classifier of features, one row for each image.
 
-    It is given training images alone, so that test labels reach the scorer only.
+    A subclass is a dataclass whose fields are its parameters, each with a default, or a class without parameters. It
+    receives training images alone: test labels reach the scorer and nothing else.
+
+    Attributes
+    ----------
+    name : str
+        What `--classifiers` calls it. A class variable, which every subclass sets.
+    source : str, default ""
+        The paper or the library that it follows. A class variable.
+
+    See Also
+    --------
+    MapClassifier : a classifier of local vectors, for images of several sizes.
+
+    Notes
+    -----
+    `create`, `choice` and `parameters`, inherited from `Parametrised`, read and write `name(parameter=value)`.
+    `__post_init__` may raise `ValueError` for a parameter without sense: a user sees it as a `UsageError`.
     """
 
     @abstractmethod
     def fit(
         self, features: FloatArray, labels: IntArray, validation: NDArray[np.bool_], classes: int, seed: int
     ) -> Predictor:
-        """Train on features [t, d] with labels [t] out of range(classes).
+        """Train on all training images.
 
-        `validation` [t] marks the rows to choose hyper-parameters on; what is chosen is then trained on all rows.
+        Hyper-parameters may be chosen first: by training on the images that `validation` does not mark, and judging on
+        those that it marks. What is chosen is then trained on all images.
+
+        Parameters
+        ----------
+        features : numpy.ndarray
+            Features [t, d] of t training images, float16, float32 or float64. Leave them unchanged.
+        labels : numpy.ndarray
+            Class indices [t], int64, each in `range(classes)`. Some classes may have no image here.
+        validation : numpy.ndarray
+            Marks [t], bool: the images to choose hyper-parameters on.
+        classes : int
+            How many classes the data set has.
+        seed : int
+            The source of all randomness: equal seeds give equal predictors.
+
+        Returns
+        -------
+        Predictor
+            The trained classifier.
+
+        Raises
+        ------
+        FeatureError
+            If the features cannot be used, for instance because one is not finite.
+        LearningError
+            If these images cannot train it, for instance because they are too few.
         """
 
 
-class MapClassifier(_Trained, ABC):
-    """A classifier that is given the maps of the last stage as local vectors, in place of one row for each image.
+class MapClassifier(BaseClassifier, ABC):
+    """A classifier of local vectors: of the maps of the last stage, in place of one row for each image.
 
-    Images may differ in size. All else is as a `Classifier` has it.
+    Images may differ in size. A subclass is a dataclass of parameters, as that of a `Classifier`.
+
+    Attributes
+    ----------
+    name : str
+        What `--classifiers` calls it. A class variable, which every subclass sets.
+    source : str, default ""
+        The paper or the library that it follows. A class variable.
+
+    See Also
+    --------
+    Classifier : a classifier of rows, with the rules that hold for both.
     """
 
     @abstractmethod
     def fit(
         self, features: LocalMaps, labels: IntArray, validation: NDArray[np.bool_], classes: int, seed: int
     ) -> MapPredictor:
-        """Train on the local vectors of t images with labels [t] out of range(classes)."""
+        """Train on the local vectors of all training images.
+
+        Parameters
+        ----------
+        features : LocalMaps
+            The local vectors of t training images, `len(features)` of them. They may exceed the memory:
+            `features.blocks()` yields `LocalVectors`, some images at a time.
+        labels : numpy.ndarray
+            Class indices [t], int64, each in `range(classes)`. Some classes may have no image here.
+        validation : numpy.ndarray
+            Marks [t], bool: the images to choose hyper-parameters on.
+        classes : int
+            How many classes the data set has.
+        seed : int
+            The source of all randomness: equal seeds give equal predictors.
+
+        Returns
+        -------
+        MapPredictor
+            The trained classifier.
+
+        Raises
+        ------
+        FeatureError
+            If the local vectors cannot be used, for instance because one is not finite.
+        LearningError
+            If these images cannot train it, for instance because they are too few.
+        """
 
 
 AnyClassifier = Classifier | MapClassifier

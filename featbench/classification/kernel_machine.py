@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from featbench.classification.parameter_checks import require_one_of, require_positive
+from featbench.classification.predictors import predict_classes
+from featbench.classification.row_space import find_nonfinite
 from featbench.errors import FeatureError, LearningError, UsageError
 from featbench.system.memory import available_memory
 from featbench.types import FloatArray, IntArray
@@ -19,32 +22,33 @@ from featbench.types import FloatArray, IntArray
 Matrix = NDArray[np.float64]
 
 TOLERANCE = 1e-4
-"""Largest violation of the optimality conditions, where margins are 1, at which libsvm stops: a tenth of its default,
-for a tenth more time."""
+"""Largest violation of the optimality conditions at which libsvm stops, in units of the margin: a tenth of its default,
+which takes a tenth more time."""
 
 ITERATIONS = 1_000_000
-"""Steps after which a binary machine is given up; it is then reported as not converged."""
+"""Iterations after which libsvm stops a binary machine, which is then reported as not converged."""
 
 MULTICLASS = ("ovr", "ovo")
 
 _BLOCK = 1024
-"""Rows of a Gram matrix that are checked at once."""
+"""Rows of a Gram matrix that are compared with its columns at once."""
 
 
 @dataclass(frozen=True)
 class KernelMachine(ABC):
-    """A trained machine of t images.
+    """A support vector machine, trained on the kernel values between t images.
 
-    report: objective, the sum over binary machines of the dual Σα - ½ Σ αᵢαⱼyᵢyⱼKᵢⱼ that is maximised; iterations;
-    converged; support_vectors, the training images that any binary machine uses; C; multiclass; tolerance.
+    report: objective, the sum over the binary machines of their dual objective Σα - ½ Σ αᵢαⱼyᵢyⱼKᵢⱼ, which is
+    maximised; iterations; converged; support_vectors, the training images that any binary machine uses; C; multiclass;
+    tolerance.
     """
 
     report: Mapping[str, Any]
 
     def predict(self, gram: FloatArray) -> IntArray:
-        """Return the class of each row of kernel values [m, t] between new images and those of training.
+        """Return the class of each row of kernel values [m, t] between new images and the training images.
 
-        Raises `LearningError` if the shape is another one, `FeatureError` if a value is not finite.
+        Raises `LearningError` if they have another shape, `FeatureError` if a value is not finite.
         """
         if gram.ndim != 2 or gram.shape[1] != self.images:
             raise LearningError(f"kernel values of shape {gram.shape}: give [m, {self.images}], one for each image")
@@ -62,9 +66,10 @@ class KernelMachine(ABC):
 
 @dataclass(frozen=True)
 class OneVsRest(KernelMachine):
-    """One binary machine for each class; the largest decision value wins.
+    """One binary machine for each class against all others; the largest decision value wins.
 
-    coefficients: yα, [t, classes]. intercepts: [classes], -∞ for classes without training images.
+    coefficients: yα [t, classes], where y is 1 for the images of the class and -1 for the others. intercepts:
+    [classes], -∞ for classes without training images.
     """
 
     coefficients: Matrix
@@ -75,19 +80,19 @@ class OneVsRest(KernelMachine):
         """How many images it was trained on."""
         return len(self.coefficients)
 
-    def decisions(self, gram: Matrix) -> Matrix:
-        """Return the decision value of each class, [m, classes], for kernel values [m, t]."""
+    def compute_decisions(self, gram: Matrix) -> Matrix:
+        """Return the decision values Σᵢ yᵢαᵢKᵢ + b of the classes, [m, classes], for kernel values [m, t]."""
         values: Matrix = gram @ self.coefficients + self.intercepts
         return values
 
     def _predict(self, gram: Matrix) -> IntArray:
-        predicted: IntArray = self.decisions(gram).argmax(axis=1).astype(np.int64)
+        predicted: IntArray = self.compute_decisions(gram).argmax(axis=1).astype(np.int64)
         return predicted
 
 
 @dataclass(frozen=True)
 class OneVsOne(KernelMachine):
-    """One binary machine for each pair of classes, which votes; of classes with equal votes the first wins."""
+    """One binary machine for each pair of classes, with a vote each; of classes with equal votes the first wins."""
 
     machine: Any
 
@@ -97,10 +102,7 @@ class OneVsOne(KernelMachine):
         return int(self.machine.shape_fit_[0])
 
     def _predict(self, gram: Matrix) -> IntArray:
-        if not len(gram):
-            return np.zeros(0, dtype=np.int64)  # scikit-learn refuses no images
-        predicted: IntArray = self.machine.predict(gram).astype(np.int64)
-        return predicted
+        return predict_classes(self.machine, gram)
 
 
 def train(
@@ -108,25 +110,34 @@ def train(
     labels: IntArray,
     classes: int,
     *,
-    C: float,  # noqa: N803, as the literature writes it
+    C: float,  # noqa: N803, the literature's symbol
     multiclass: str = "ovr",
 ) -> KernelMachine:
-    """Train on kernel values [t, t] between images with labels [t] out of range(classes).
+    """Train on kernel values [t, t] between images with labels [t] in range(classes).
 
-    C weighs the hinge losses, summed over images, against ½‖w‖². multiclass: `ovr`, one class against the rest, or
-    `ovo`, one against one. Classes without images are never predicted.
+    Each binary machine minimises ½‖w‖² + C Σ max(0, 1 - y (w·φ(x) + b)), the sum over its images. multiclass: `ovr`,
+    each class against the rest, or `ovo`, each against each other. Classes without images are never predicted.
 
     Raises `UsageError` for a wrong C or multiclass, `FeatureError` if a kernel value is not finite, and `LearningError`
     for wrong shapes or labels, a matrix that is not symmetric, and fewer than two classes.
     Source: Chang and Lin 2011, LIBSVM, through scikit-learn's SVC.
     """
-    if not (np.isfinite(C) and C > 0):
-        raise UsageError(f"C must be finite and greater than 0, not {C}")
-    if multiclass not in MULTICLASS:
-        raise UsageError(f"multiclass must be one of {', '.join(MULTICLASS)}, not {multiclass!r}")
-    _check(gram, labels, classes)
+    try:
+        require_machine_parameters(C, multiclass)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    _require_problem(gram, labels, classes)
+    # libsvm reads rows of float64: converted here, the matrix is not copied again for every binary machine.
     kernel = np.ascontiguousarray(gram, dtype=np.float64)
-    return _one_vs_rest(kernel, labels, classes, C) if multiclass == "ovr" else _one_vs_one(kernel, labels, C)
+    if multiclass == "ovr":
+        return _train_one_vs_rest(kernel, labels, classes, C)
+    return _train_one_vs_one(kernel, labels, C)
+
+
+def require_machine_parameters(C: float, multiclass: str) -> None:  # noqa: N803, the literature's symbol
+    """Raise `ValueError` unless `train` can use these parameters."""
+    require_positive("C", C)
+    require_one_of("multiclass", multiclass, MULTICLASS)
 
 
 def require_two_classes(labels: IntArray) -> None:
@@ -139,12 +150,13 @@ def require_two_classes(labels: IntArray) -> None:
 
 
 def require_gram_memory(images: int, length: int = 0) -> None:
-    """Raise `UsageError` unless kernel values between that many images fit into memory, with what training takes.
+    """Raise `UsageError` unless kernel values between that many images fit into memory, and what training needs.
 
-    length: values of a row, where the caller keeps one in single precision for each image.
+    length: how many float32 values the caller stores for each image besides, as a row of features.
     """
     gram, available = 8 * images**2, available_memory(torch.device("cpu"))
-    needed = gram * 5 // 2 + 4 * images * length  # a copy besides, and libsvm's own in single precision
+    # The Gram matrix in float64, a copy of it, and libsvm's cache of it in float32: 1 + 1 + ½ times its size.
+    needed = gram * 5 // 2 + 4 * images * length
     if needed > available:
         raise UsageError(
             f"kernel values between {images} training images take {gram / 1e9:.1f} GB, training with them "
@@ -152,21 +164,23 @@ def require_gram_memory(images: int, length: int = 0) -> None:
         )
 
 
-def _one_vs_rest(gram: Matrix, labels: IntArray, classes: int, cost: float) -> OneVsRest:
+def _train_one_vs_rest(gram: Matrix, labels: IntArray, classes: int, cost: float) -> OneVsRest:
     coefficients, intercepts = np.zeros((len(gram), classes)), np.full(classes, -np.inf)
     machines = []
     for label in np.unique(labels):
-        machine = _libsvm(gram, labels == label, cost)
+        machine = _train_libsvm(gram, labels == label, cost)
         coefficients[machine.support_, label] = machine.dual_coef_[0]
         intercepts[label] = machine.intercept_[0]
         machines.append(machine)
+    # Σα is Σ|yα|: α is never negative.
     objective = np.abs(coefficients).sum() - (coefficients * (gram @ coefficients)).sum() / 2
-    return OneVsRest(_report(machines, float(objective), cost, "ovr"), coefficients, intercepts)
+    return OneVsRest(_make_report(machines, float(objective), cost, "ovr"), coefficients, intercepts)
 
 
-def _one_vs_one(gram: Matrix, labels: IntArray, cost: float) -> OneVsOne:
-    machine = _libsvm(gram, labels, cost)
-    # libsvm keeps k - 1 coefficients for an image: those of its class against each other class, in order.
+def _train_one_vs_one(gram: Matrix, labels: IntArray, cost: float) -> OneVsOne:
+    machine = _train_libsvm(gram, labels, cost)
+    # libsvm stores yα in k - 1 rows for each support vector: against each of the other classes, in their order. Against
+    # class j this is row j - 1 for vectors of an earlier class (their own is left out before it), row j for later ones.
     own = np.searchsorted(machine.classes_, labels[machine.support_])
     objective = 0.0
     for first in range(len(machine.classes_)):
@@ -175,23 +189,24 @@ def _one_vs_one(gram: Matrix, labels: IntArray, cost: float) -> OneVsOne:
             used = np.flatnonzero((own == first) | (own == second))
             pair, images = machine.dual_coef_[row[used], used], machine.support_[used]
             objective += float(np.abs(pair).sum() - pair @ gram[np.ix_(images, images)] @ pair / 2)
-    return OneVsOne(_report([machine], objective, cost, "ovo"), machine)
+    return OneVsOne(_make_report([machine], objective, cost, "ovo"), machine)
 
 
-def _libsvm(gram: Matrix, labels: NDArray[Any], cost: float) -> Any:
+def _train_libsvm(gram: Matrix, labels: NDArray[Any], cost: float) -> Any:
     """Return libsvm's machine for two classes, or its machines for all pairs of more."""
     from sklearn import config_context
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import SVC
 
-    megabytes = max(200.0, 4 * len(gram) ** 2 / 2**20 + 1)  # libsvm keeps kernel values in single precision
+    # A cache for all kernel values, in float32 as libsvm copies them: evicted rows would be copied again and again.
+    megabytes = max(200.0, 4 * len(gram) ** 2 / 2**20 + 1)
     machine = SVC(C=cost, kernel="precomputed", tol=TOLERANCE, max_iter=ITERATIONS, cache_size=megabytes)
-    with warnings.catch_warnings(), config_context(assume_finite=True):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # it stands in the report
+    with warnings.catch_warnings(), config_context(assume_finite=True):  # checked already, in blocks
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the report records it
         return machine.fit(gram, labels)
 
 
-def _report(machines: list[Any], objective: float, cost: float, multiclass: str) -> dict[str, Any]:
+def _make_report(machines: list[Any], objective: float, cost: float, multiclass: str) -> dict[str, Any]:
     used = np.unique(np.concatenate([machine.support_ for machine in machines]))
     return {
         "objective": objective,
@@ -204,7 +219,8 @@ def _report(machines: list[Any], objective: float, cost: float, multiclass: str)
     }
 
 
-def _check(gram: FloatArray, labels: IntArray, classes: int) -> None:
+def _require_problem(gram: FloatArray, labels: IntArray, classes: int) -> None:
+    """Raise an error unless a machine can be trained on these kernel values and labels; `train` says which."""
     if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or labels.shape != (len(gram),):
         raise LearningError(
             f"a Gram matrix of shape {gram.shape} and labels of shape {labels.shape}: give [t, t] and [t], "
@@ -216,6 +232,7 @@ def _check(gram: FloatArray, labels: IntArray, classes: int) -> None:
         raise LearningError(f"labels {labels.min()} to {labels.max()} do not lie within the {classes} classes")
     require_two_classes(labels)
     _require_finite(gram)
+    # In blocks: a transposed copy and the differences of all values at once would double the memory.
     for start in range(0, len(gram), _BLOCK):
         rows, columns = gram[start : start + _BLOCK], gram[:, start : start + _BLOCK].T
         if not np.allclose(rows, columns, rtol=1e-5, atol=1e-5 * float(np.abs(rows).max())):
@@ -223,8 +240,5 @@ def _check(gram: FloatArray, labels: IntArray, classes: int) -> None:
 
 
 def _require_finite(gram: FloatArray) -> None:
-    for start in range(0, len(gram), _BLOCK):
-        finite = np.isfinite(gram[start : start + _BLOCK]).all(axis=1)
-        if not finite.all():
-            row = start + int(np.argmin(finite))
-            raise FeatureError(f"kernel values of image {row} are not finite: check its features and the kernel")
+    if (found := find_nonfinite(gram)) is not None:
+        raise FeatureError(f"kernel values of image {found[0]} are not finite: check its features and the kernel")

@@ -1,4 +1,8 @@
-"""Multinomial logistic regression with few weights: mean log-loss + λ ‖w‖₁, minimised to a certified objective."""
+"""Multinomial logistic regression with few weights: mean log-loss + λ ‖W‖₁, minimised to a certified objective.
+
+Sources: Beck and Teboulle 2009 (proximal gradient steps with backtracking); Andrew and Gao 2007 (steps that leave no
+orthant); Boyd and Vandenberghe, Convex Optimization (2004), chapter 5 (duality gap).
+"""
 
 from __future__ import annotations
 
@@ -7,150 +11,182 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featbench.classification.row_space import Standardiser, column_blocks, product
-from featbench.classification.softmax_regression import SLACK, Classes, Place, Point, Solution, conjugate_gradients
+from featbench.classification.log_loss import ProfiledLoss
+from featbench.classification.row_space import Standardiser, multiply, split_columns
+from featbench.classification.softmax_regression import (
+    SLACK,
+    Iterate,
+    LogisticSolution,
+    PresentClasses,
+    conjugate_gradients,
+)
 from featbench.types import FloatArray, IntArray
 
 TOLERANCE = 1e-7
-"""Gap, relative to the objective, at which `Lasso` stops; it falls with the gradient, not with its square."""
+"""Duality gap, relative to the objective, at which `SoftmaxLasso` stops: larger than that of `SoftmaxRidge`, as this
+gap is proportional to the remaining gradient, not to its square."""
 
 ITERATIONS = 500
-"""Proximal steps on one working set, at most; each comes with a step of Newton's method."""
+"""Proximal steps on one working set, at most; a step of Newton's method follows each."""
 
 FORCING = 0.01
-"""Part of the gradient that conjugate gradients leave of it in such a step. Where they leave more, small weights take
-turns in being zero and not."""
+"""Forcing term of these steps: the residual of the Newton equation, relative to the gradient, at which conjugate
+gradients stop. With a larger one small weights alternate between zero and other values."""
 
-ENTERING = 256
-"""Features that enter the working set together, or as many as it has, if those are more."""
+WORKING_SET_GROWTH = 256
+"""Features that enter the working set at a time: as many as this, or as it has already if those are more."""
 
 
-class Lasso:
-    """Minimises mean log-loss + λ ‖w‖₁ over the chosen rows of features [t, d], for one strength after the other.
+class SoftmaxLasso:
+    """Minimises mean log-loss + λ ‖W‖₁ over the chosen rows of features [t, d], for one strength λ after the other.
 
-    On a working set of features: proximal gradient steps, which find the weights that are not zero, each followed by
-    a step of Newton's method among these. Features enter where the gradient exceeds λ; all are looked at after each
-    round, some columns at a time, until the duality gap over all of them is small.
+    It works on a working set of features. There proximal gradient steps find the weights that are not zero, and after
+    each a step of Newton's method improves these. Features whose gradient exceeds λ enter the working set. After each
+    round all features are examined, some columns at a time, until the duality gap over all of them is small.
+
+    start: another solution, to start from. device: where scores and gradients are computed.
     """
 
     def __init__(
         self,
         features: FloatArray,
-        standardise: Standardiser,
+        standardiser: Standardiser,
         labels: IntArray,
         chosen: NDArray[np.bool_],
         classes: int,
-        start: Solution | None = None,
+        start: LogisticSolution | None = None,
         device: str = "cpu",
     ) -> None:
-        self._features, self._standardise, self._chosen = features, standardise, chosen
-        self._classes = Classes(labels, chosen, classes, torch.device(device))
-        self._weight, self._bias = self._classes.begin(start, features.shape[1])
-        self._bound = 1e-2  # of the curvature; raised where it turns out too small
+        self._features, self._standardiser, self._chosen = features, standardiser, chosen
+        self._classes = PresentClasses(labels, chosen, classes, torch.device(device))
+        self._weight, self._bias = self._classes.make_start(start, features.shape[1])
+        # An estimate of the Lipschitz constant of the gradient, whose inverse is the length of a proximal step. Small
+        # at first, as backtracking doubles it wherever the loss curves more.
+        self._lipschitz = 1e-2
 
-    def strongest(self) -> float:
-        """Return the least strength at which all weights are zero."""
+    def find_largest_strength(self) -> float:
+        """Return the smallest strength at which all weights are zero."""
+        # W = 0 is optimal where -∂ℓ/∂W lies in λ ∂‖0‖₁, the entries between -λ and λ: at max |∂ℓ/∂W| and above.
         scores = torch.zeros((int(self._chosen.sum()), len(self._bias)), dtype=torch.float64, device=self._bias.device)
-        return float(self._gradient(self._classes.loss.at(scores, self._bias).error).abs().max())
+        return float(self._compute_gradient(self._classes.loss.optimise_bias(scores, self._bias).gradient).abs().max())
 
-    def solve(self, strength: float) -> Solution:
-        """Return the optimum; the search starts from the last one."""
-        used, iterations = self._weight.any(dim=1).nonzero().flatten(), 0
+    def solve(self, strength: float) -> LogisticSolution:
+        """Minimise for one strength; the search starts from the solution of the last one."""
+        working_set, iterations = self._weight.any(dim=1).nonzero().flatten(), 0
         while True:
-            everyone = self._columns(used)
-            iterations += self._descend(everyone[torch.from_numpy(self._chosen)], used, strength)
-            scores = product(everyone, self._weight[used])
-            point = self._classes.loss.at(scores[torch.from_numpy(self._chosen)], self._bias)
-            gradient = self._gradient(point.error)
-            objective = _objective(point.loss, self._weight, strength)
-            gap = _gap(point, self._weight, gradient, strength)
-            converged = gap <= TOLERANCE * objective and point.balanced
-            steepest = gradient.abs().amax(dim=1)
-            steepest[used] = 0
-            fresh = min(int((steepest > strength).sum()), max(len(used), ENTERING))
-            if converged or not fresh:
+            x = self._standardise_columns(working_set)
+            iterations += self._optimise(x[torch.from_numpy(self._chosen)], working_set, strength)
+            scores = multiply(x, self._weight[working_set])
+            profiled = self._classes.loss.optimise_bias(scores[torch.from_numpy(self._chosen)], self._bias)
+            gradient = self._compute_gradient(profiled.gradient)
+            objective = _compute_objective(profiled.loss, self._weight, strength)
+            gap = _compute_gap(profiled, self._weight, gradient, strength)
+            converged = gap <= TOLERANCE * objective and profiled.bias_converged
+            # A feature outside the working set has the weight 0, which is optimal as long as |∂ℓ/∂w| ≤ λ.
+            largest = gradient.abs().amax(dim=1)
+            largest[working_set] = 0
+            entering = min(int((largest > strength).sum()), max(len(working_set), WORKING_SET_GROWTH))
+            if converged or not entering:
                 break
-            used = torch.cat([used, steepest.topk(fresh).indices])
+            working_set = torch.cat([working_set, largest.topk(entering).indices])
         about = {"strength": strength, "objective": objective, "gap": gap, "iterations": iterations}
-        return self._classes.solution(self._weight, point.bias, scores, **about, converged=converged)
+        return self._classes.make_solution(self._weight, profiled.bias, scores, **about, converged=converged)
 
-    def _descend(self, x: Tensor, used: Tensor, strength: float) -> int:
-        """Find the optimum on a working set x [n, m]; returns how many steps it took."""
-        weight = self._weight[used]
-        place = Place(weight, self._bias, product(x, weight))
+    def _optimise(self, x: Tensor, working_set: Tensor, strength: float) -> int:
+        """Find the optimum for the columns x [n, m] of a working set; return how many steps that took."""
+        weight = self._weight[working_set]
+        iterate = Iterate(weight, self._bias, multiply(x, weight))
         for iteration in range(ITERATIONS + 1):
-            point = self._classes.loss.at(place.scores, place.bias)
-            gradient = product(x.T, point.error)
-            objective = _objective(point.loss, place.weight, strength)
-            if _gap(point, place.weight, gradient, strength) <= TOLERANCE / 2 * objective or iteration == ITERATIONS:
+            profiled = self._classes.loss.optimise_bias(iterate.scores, iterate.bias)
+            gradient = multiply(x.T, profiled.gradient)
+            objective = _compute_objective(profiled.loss, iterate.weight, strength)
+            gap = _compute_gap(profiled, iterate.weight, gradient, strength)
+            # Half of the tolerance: the gap over all features is larger than that over the working set.
+            if gap <= TOLERANCE / 2 * objective or iteration == ITERATIONS:
                 break
-            place = self._newton(x, self._shrink(x, place, point, gradient, strength), strength)
-        self._weight[used], self._bias = place.weight, point.bias
+            shrunk = self._take_proximal_step(x, iterate, profiled, gradient, strength)
+            iterate = self._take_newton_step(x, shrunk, strength)
+        self._weight[working_set], self._bias = iterate.weight, profiled.bias
         return iteration
 
-    def _shrink(self, x: Tensor, place: Place, point: Point, gradient: Tensor, strength: float) -> Place:
-        """Return the place after a proximal step."""
-        self._bound /= 2
+    def _take_proximal_step(
+        self, x: Tensor, iterate: Iterate, profiled: ProfiledLoss, gradient: Tensor, strength: float
+    ) -> Iterate:
+        """Return the iterate after a proximal gradient step, of a length that backtracking finds."""
+        # Halved first, so that one region of high curvature does not shorten all later steps.
+        self._lipschitz /= 2
         while True:
-            moved = place.weight - gradient / self._bound
-            weight = moved.sign() * (moved.abs() - strength / self._bound).clamp_min(0)
-            step = weight - place.weight
-            scores = place.scores + product(x, step)
-            bound = float((gradient * step).sum()) + self._bound / 2 * float(step.square().sum())
-            # Where rounding decides, the bound need not grow beyond what holds for every loss of this kind.
-            if self._bound > 1 or self._classes.loss(scores + point.bias) <= point.loss * (1 + SLACK) + bound:
-                # Moving all weights of a feature alike moves no probability: the penalty is least about their median.
-                return Place(weight - weight.median(dim=1, keepdim=True).values, point.bias, scores)
-            self._bound *= 2
+            # prox(V) = sign(V) max(|V| - λ/B, 0) at V = W - ∂ℓ/∂W / B minimises the quadratic model of the objective,
+            # ℓ + ⟨∂ℓ/∂W, D⟩ + B/2 ‖D‖² + λ ‖W + D‖₁, over steps D.
+            target = iterate.weight - gradient / self._lipschitz
+            weight = target.sign() * (target.abs() - strength / self._lipschitz).clamp_min(0)
+            step = weight - iterate.weight
+            scores = iterate.scores + multiply(x, step)
+            model = float((gradient * step).sum()) + self._lipschitz / 2 * float(step.square().sum())
+            # The step is accepted where the model bounds the loss from above. The Hessian by W is at most ½ mean ‖xᵢ‖²,
+            # and rows have a mean squared norm of about 1: with B > 1 only rounding can say otherwise.
+            loss = self._classes.loss
+            if self._lipschitz > 1 or loss(scores + profiled.bias) <= profiled.loss * (1 + SLACK) + model:
+                # An equal shift of a feature's weights to all classes shifts all scores of a row alike. That changes
+                # no probability, so the scores need not follow, but the penalty is smallest about the median.
+                return Iterate(weight - weight.median(dim=1, keepdim=True).values, profiled.bias, scores)
+            self._lipschitz *= 2
 
-    def _newton(self, x: Tensor, place: Place, strength: float) -> Place:
-        """Return the place after a step among the weights that are not zero; one that would change its sign is 0."""
-        signs = place.weight.sign()
+    def _take_newton_step(self, x: Tensor, iterate: Iterate, strength: float) -> Iterate:
+        """Return the iterate after a Newton step among the weights that are not zero, or the same if none helps."""
+        # Where no weight changes its sign, ‖W‖₁ = ⟨sign W, W⟩ is linear, and the objective smooth.
+        signs = iterate.weight.sign()
         if not bool(signs.any()):
-            return place
-        point, free, single = self._classes.loss.at(place.scores, place.bias), signs.abs().float(), x.float()
-        gradient = (product(x.T, point.error) + strength * signs) * signs.abs()
+            return iterate
+        profiled = self._classes.loss.optimise_bias(iterate.scores, iterate.bias)
+        free, single = signs.abs().float(), x.float()
+        gradient = (multiply(x.T, profiled.gradient) + strength * signs) * signs.abs()
 
-        def curve(v: Tensor) -> Tensor:
-            return product(single.T, point.curve(product(single, v))) * free
+        def multiply_hessian(v: Tensor) -> Tensor:
+            # ∇²F V = Xᵀ ℓ''(X V), the rows and columns of weights that are zero left out.
+            return multiply(single.T, profiled.multiply_hessian(multiply(single, v))) * free
 
-        step = conjugate_gradients(curve, -gradient, torch.ones_like(gradient), FORCING)
-        objective = _objective(point.loss, place.weight, strength)
+        step = conjugate_gradients(multiply_hessian, -gradient, torch.ones_like(gradient), FORCING)
+        objective = _compute_objective(profiled.loss, iterate.weight, strength)
         for length in (0.5**k for k in range(8)):
-            weight = place.weight + length * step
+            weight = iterate.weight + length * step
+            # Beyond zero the linear penalty no longer holds: a weight that would change its sign stops there.
             weight[weight.sign() != signs] = 0
-            scores = product(x, weight)
-            bias = point.bias + point.follow(scores - place.scores)
-            if _objective(self._classes.loss(scores + bias), weight, strength) < objective:
-                return Place(weight, bias, scores)
-        return place
+            scores = multiply(x, weight)
+            bias = profiled.bias + profiled.differentiate_bias(scores - iterate.scores)
+            if _compute_objective(self._classes.loss(scores + bias), weight, strength) < objective:
+                return Iterate(weight, bias, scores)
+        return iterate
 
-    def _columns(self, columns: Tensor) -> Tensor:
-        x = self._standardise.apply(self._features, columns.cpu().numpy())
+    def _standardise_columns(self, columns: Tensor) -> Tensor:
+        x = self._standardiser.apply(self._features, columns.cpu().numpy())
         return torch.from_numpy(x).to(self._bias.device)
 
-    def _gradient(self, error: Tensor) -> Tensor:
-        """Return the gradient by all weights, [d, k]."""
+    def _compute_gradient(self, score_gradient: Tensor) -> Tensor:
+        """Return the gradient of the loss by all weights, Xᵀ ∂ℓ/∂S [d, k], some columns of X at a time."""
         blocks = []
-        for here in column_blocks(self._features.shape[1]):
-            x = self._standardise.apply(self._features, here)
+        for columns in split_columns(self._features.shape[1]):
+            x = self._standardiser.apply(self._features, columns)
             x = x if self._chosen.all() else x[self._chosen]
-            blocks.append(product(torch.from_numpy(x).to(error.device).T, error))
+            blocks.append(multiply(torch.from_numpy(x).to(score_gradient.device).T, score_gradient))
         return torch.cat(blocks)
 
 
-def _objective(loss: float, weight: Tensor, strength: float) -> float:
+def _compute_objective(loss: float, weight: Tensor, strength: float) -> float:
     return loss + strength * float(weight.abs().sum())
 
 
-def _gap(point: Point, weight: Tensor, gradient: Tensor, strength: float) -> float:
-    """Return the objective minus that of the dual problem.
+def _compute_gap(profiled: ProfiledLoss, weight: Tensor, gradient: Tensor, strength: float) -> float:
+    """Return the duality gap: the objective minus the dual objective of a feasible point.
 
-    Its variables are distributions q over classes, one for each row: the mean entropy is to be largest where no feature
-    has a product with q - y larger than λ. Those at hand, p, moved towards the labels y until this holds, are such.
+    gradient: ∂ℓ/∂W, of the features that the gap is to cover.
     """
+    # The dual problem has a distribution qᵢ over classes for each row:
+    #     maximise -1/n Σᵢ ⟨qᵢ, log qᵢ⟩   where   |Xᵀ (q - y)| / n ≤ λ,   Σᵢ (qᵢ - yᵢ) = 0.
+    # At q = p the gradient ∂ℓ/∂W is what the first condition bounds, and the second holds for optimal biases. Moved
+    # towards the labels, q = p - e (p - y) scales it by 1 - e: with 1 - e = λ / max |∂ℓ/∂W|, q is feasible.
     worst = float(gradient.abs().max()) if gradient.numel() else 0.0
     excess = 1 - strength / worst if worst > strength else 0.0
-    q = (point.probabilities - excess * len(point.error) * point.error).clamp_min(0)
+    q = (profiled.probabilities - excess * len(profiled.gradient) * profiled.gradient).clamp_min(0)
     entropy = -float(torch.xlogy(q, q).sum(dim=1).mean())
-    return _objective(point.loss, weight, strength) - entropy
+    return _compute_objective(profiled.loss, weight, strength) - entropy

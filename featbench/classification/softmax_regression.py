@@ -1,7 +1,13 @@
 """Multinomial logistic regression: mean log-loss and a penalty of the weights, minimised to a certified objective.
 
-`Ridge`: λ/2 ‖w‖², by Newton's method; `softmax_lasso` has λ ‖w‖₁. Biases bear no penalty. They are always at their best
-for the weights at hand, so that the gap to the dual problem, which bounds the error of the objective, costs nothing.
+    minimise over W [r, k] and b [k]:   L(X W + b) + R(W),   with L the mean log-loss (`log_loss`)
+
+`SoftmaxRidge` has R = λ/2 ‖W‖², by Newton's method; `softmax_lasso` has R = λ ‖W‖₁. Biases are not penalised. For all
+weights that the solvers visit, the biases are optimal, which makes the duality gap cheap: the gap bounds how far the
+objective lies above its minimum.
+
+Sources: Nocedal and Wright, Numerical Optimization (2006), algorithm 7.1 (line search Newton-CG) and section 3.1
+(Armijo); Boyd and Vandenberghe, Convex Optimization (2004), section 9.1.2 (strong convexity).
 """
 
 from __future__ import annotations
@@ -15,36 +21,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featbench.classification.row_space import Matrix, product
+from featbench.classification.log_loss import LogLoss, ProfiledLoss
+from featbench.classification.row_space import Matrix, multiply
 from featbench.types import IntArray
 
 TOLERANCE = 1e-9
-"""Gap, relative to the objective, at which `Ridge` stops."""
+"""Duality gap, relative to the objective, at which `SoftmaxRidge` stops."""
 
 ITERATIONS = 100
 """Steps of Newton's method, at most."""
 
-PRODUCTS = 100
-"""Iterations of conjugate gradients in such a step, at most."""
-
-BALANCING = 100
-"""Steps of Newton's method that find the best biases, at most."""
+CG_ITERATIONS = 100
+"""Iterations of conjugate gradients in a step of Newton's method, at most."""
 
 FORCING = 0.1
-"""Part of the gradient that conjugate gradients leave of it in a step of Newton's method."""
+"""Forcing term: the residual of the Newton equation, relative to the gradient, at which conjugate gradients stop."""
 
-BALANCED = 1e-12
-"""Largest difference of a class's share of the rows from its mean probability, where biases are at their best."""
+ARMIJO = 1e-4
+"""Part of the decrease that the slope promises which a step must achieve."""
 
 SLACK = 1e-12
-"""Rounding of an objective, relatively: a step that raises it by no more is not refused."""
+"""Rounding error of an objective, relative to it: a step that raises the objective by no more is accepted."""
 
 
 @dataclass(frozen=True)
-class Solution:
+class LogisticSolution:
     """Weights [r or d, classes] and biases [classes] for `strength`; scores of all rows, [n, classes].
 
-    gap: how far the objective lies above the optimum at most. A class that no row belongs to has a bias of -∞.
+    gap: the objective lies at most this far above its minimum. A class that no row belongs to has a bias of -∞.
     """
 
     weight: Matrix
@@ -58,92 +62,30 @@ class Solution:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Weights [r, k], biases [k] and what the weights give the rows, [n, k]; or a direction, made of the same."""
+class Iterate:
+    """Weights W [r, k], biases [k] and the scores X W [n, k] without biases; or a search direction, made of the same.
+
+    The scores are linear in the weights: carried along, a line search needs no product with the rows.
+    """
 
     weight: Tensor
     bias: Tensor
     scores: Tensor
 
-    def moved(self, length: float, direction: Place) -> Place:
-        """Return the place some way along a direction."""
-        return Place(
+    def move(self, length: float, direction: Iterate) -> Iterate:
+        """Return the iterate after a step of some length along a direction."""
+        return Iterate(
             self.weight + length * direction.weight,
             self.bias + length * direction.bias,
             self.scores + length * direction.scores,
         )
 
 
-@dataclass(frozen=True)
-class Point:
-    """The mean log-loss at some scores [n, k], with the biases [k] that are best for them.
+class PresentClasses:
+    """The classes that the chosen rows belong to, and the loss of these rows.
 
-    error: [n, k], its gradient by the scores. stiffness: [k, k], the inverse of its Hessian by the biases.
+    Classes without rows are left out of the problem: their optimal bias would be -∞. They are never predicted.
     """
-
-    loss: float
-    bias: Tensor
-    probabilities: Tensor
-    error: Tensor
-    stiffness: Tensor
-    balanced: bool
-
-    @property
-    def curvature(self) -> float:
-        """Mean of p (1 - p) over rows and classes."""
-        p = self.probabilities
-        return max(float((p * (1 - p)).mean()), 1e-12)
-
-    def follow(self, moved: Tensor) -> Tensor:
-        """Return how the best biases move with the scores, [k] for [n, k]."""
-        p, stiffness = self.probabilities.to(moved.dtype), self.stiffness.to(moved.dtype)
-        return -stiffness @ _bend(p, moved).mean(dim=0)
-
-    def curve(self, moved: Tensor) -> Tensor:
-        """Return how the error moves with the scores, [n, k], while the biases follow."""
-        p = self.probabilities.to(moved.dtype)
-        return _bend(p, moved + self.follow(moved)) / len(p)
-
-
-class LogLoss:
-    """The mean log-loss of scores [n, k] of rows that belong to `count` classes, none of them empty."""
-
-    def __init__(self, labels: Tensor, count: int) -> None:
-        self._labels, self._rows = labels, torch.arange(len(labels), device=labels.device)
-        self._share = torch.bincount(labels, minlength=count).double() / len(labels)
-
-    def __call__(self, scores: Tensor) -> float:
-        """Return it for scores that hold the biases."""
-        return self._mean(torch.log_softmax(scores, dim=1))
-
-    def at(self, scores: Tensor, bias: Tensor) -> Point:
-        """Find the best biases for scores without them, by Newton's method from some biases on."""
-        for _ in range(BALANCING):
-            logs = torch.log_softmax(scores + bias, dim=1)
-            loss, p = self._mean(logs), logs.exp()
-            pull = p.mean(dim=0) - self._share
-            stiffness = _stiffness(p)
-            balanced = float(pull.abs().max()) <= BALANCED
-            step = -stiffness @ pull
-            if balanced or not (length := self._length(scores + bias, step, loss, float(-pull @ step))):
-                break
-            bias = bias + length * step
-        error = p.clone()
-        error[self._rows, self._labels] -= 1
-        return Point(loss, bias, p, error / len(p), stiffness, balanced)
-
-    def _mean(self, logs: Tensor) -> float:
-        return -float(logs[self._rows, self._labels].mean())
-
-    def _length(self, scores: Tensor, step: Tensor, loss: float, fall: float) -> float:
-        """Return how much of a step of Newton's method to take: all of it where it is too short to judge."""
-        if fall < 1e-8 * loss:
-            return 1.0
-        return next((0.5**k for k in range(30) if self(scores + 0.5**k * step) < loss), 0.0)
-
-
-class Classes:
-    """The classes that the chosen rows belong to: others are left out of the problem, and never predicted."""
 
     def __init__(self, labels: IntArray, chosen: NDArray[np.bool_], classes: int, device: torch.device) -> None:
         self.classes, self.device = classes, device
@@ -151,33 +93,36 @@ class Classes:
         columns = torch.from_numpy(np.searchsorted(self.present, labels[chosen])).to(device)
         self.loss = LogLoss(columns, len(self.present))
 
-    def begin(self, start: Solution | None, size: int) -> tuple[Tensor, Tensor]:
-        """Return weights [size, k] and biases [k] to start from: another solution's, or zeros."""
+    def make_start(self, start: LogisticSolution | None, size: int) -> tuple[Tensor, Tensor]:
+        """Return weights [size, k] and biases [k] to start from: those of another solution, or zeros."""
         weight, bias = np.zeros((size, len(self.present))), np.zeros(len(self.present))
         if start is not None:
             weight, bias = start.weight[:, self.present], start.bias[self.present]
-            bias = np.where(np.isfinite(bias), bias, 0)  # of a class that the other rows lacked
+            bias = np.where(np.isfinite(bias), bias, 0)  # -∞ for a class that the rows of the start lacked
         return torch.from_numpy(weight).to(self.device), torch.from_numpy(bias).to(self.device)
 
-    def solution(self, weight: Tensor, bias: Tensor, scores: Tensor, **about: Any) -> Solution:
-        """Return the solution, given what the weights give all rows."""
+    def make_solution(self, weight: Tensor, bias: Tensor, scores: Tensor, **about: Any) -> LogisticSolution:
+        """Return the solution for all classes; scores: of all rows, without biases; about: the other fields."""
 
         def spread(values: Tensor, absent: float) -> Matrix:
             everyone = np.full((len(values), self.classes), absent, dtype=np.float64)
             everyone[:, self.present] = values.cpu().numpy()
             return everyone
 
-        return Solution(spread(weight, 0), spread(bias[None], -np.inf)[0], spread(scores + bias, -np.inf), **about)
+        return LogisticSolution(
+            spread(weight, 0), spread(bias[None], -np.inf)[0], spread(scores + bias, -np.inf), **about
+        )
 
 
-class Ridge:
-    """Minimises mean log-loss + λ/2 ‖w‖² over the chosen rows, for one strength after the other.
+class SoftmaxRidge:
+    """Minimises mean log-loss + λ/2 ‖W‖² over the chosen rows, for one strength λ after the other.
 
-    rows: [n, r] on the principal axes of their space, where the penalty is the same and the curvature nearly diagonal:
-    h v + λ for an axis along which rows have variance v, with h the mean of p (1 - p). Preconditioned by it, a step of
-    Newton's method takes about ten iterations of conjugate gradients, in single precision; gradients and objectives
-    are in double precision. With biases that follow, the objective is λ-strongly convex in w: ‖gradient‖² / 2λ, which
-    is the duality gap, bounds its error.
+    rows: [n, r], on the principal axes of their space, where the penalty is the same and the Hessian nearly diagonal.
+    variance: mean square of the rows along each axis, [r]. start: another solution, to start from.
+
+    The Newton equation is solved by conjugate gradients in single precision, which takes about ten iterations with a
+    diagonal preconditioner: h v + λ for an axis of variance v, with h the mean of p (1 - p). Gradients and objectives
+    are in double precision.
     """
 
     def __init__(
@@ -187,87 +132,90 @@ class Ridge:
         labels: IntArray,
         chosen: NDArray[np.bool_],
         classes: int,
-        start: Solution | None = None,
+        start: LogisticSolution | None = None,
     ) -> None:
         self._everyone, self._variance = rows, variance
         self._rows = rows if chosen.all() else rows[torch.from_numpy(chosen).to(rows.device)]
+        # Products with the rows are what a step costs, and take half the time in single precision. Its rounding is far
+        # below the forcing term.
         self._single = self._rows.float()
-        self._classes = Classes(labels, chosen, classes, rows.device)
-        self._weight, self._bias = self._classes.begin(start, rows.shape[1])
+        self._classes = PresentClasses(labels, chosen, classes, rows.device)
+        self._weight, self._bias = self._classes.make_start(start, rows.shape[1])
 
-    def solve(self, strength: float) -> Solution:
-        """Return the optimum; the search starts from the last one."""
-        place = Place(self._weight, self._bias, product(self._rows, self._weight))
+    def solve(self, strength: float) -> LogisticSolution:
+        """Minimise for one strength; the search starts from the solution of the last one."""
+        iterate = Iterate(self._weight, self._bias, multiply(self._rows, self._weight))
         for iteration in range(ITERATIONS + 1):
-            point = self._classes.loss.at(place.scores, place.bias)
-            place = replace(place, bias=point.bias)
-            gradient = product(self._rows.T, point.error) + strength * place.weight
-            objective = point.loss + strength / 2 * float(place.weight.square().sum())
+            profiled = self._classes.loss.optimise_bias(iterate.scores, iterate.bias)
+            iterate = replace(iterate, bias=profiled.bias)
+            # F(W) = ℓ(X W) + λ/2 ‖W‖² has the gradient Xᵀ ∂ℓ/∂S + λ W.
+            gradient = multiply(self._rows.T, profiled.gradient) + strength * iterate.weight
+            objective = profiled.loss + strength / 2 * float(iterate.weight.square().sum())
+            # ℓ is convex, so that F is λ-strongly convex: F(W) - F(W*) ≤ ‖∇F(W)‖² / 2λ. This is also the duality gap to
+            # the dual variables p - y, which are feasible because the optimal biases make them sum to 0 over the rows.
             gap = float(gradient.square().sum()) / (2 * strength)
-            converged = gap <= TOLERANCE * objective and point.balanced
+            converged = gap <= TOLERANCE * objective and profiled.bias_converged
             if converged or iteration == ITERATIONS:
                 break
-            further = self._newton(place, point, gradient, objective, strength)
-            if further is None:
+            following = self._take_newton_step(iterate, profiled, gradient, objective, strength)
+            if following is None:
                 break
-            place = further
-        self._weight, self._bias = place.weight, place.bias
+            iterate = following
+        self._weight, self._bias = iterate.weight, iterate.bias
         about = {"strength": strength, "objective": objective, "gap": gap, "iterations": iteration}
-        scores = product(self._everyone, place.weight)
-        return self._classes.solution(place.weight, place.bias, scores, **about, converged=converged)
+        scores = multiply(self._everyone, iterate.weight)
+        return self._classes.make_solution(iterate.weight, iterate.bias, scores, **about, converged=converged)
 
-    def _newton(self, place: Place, point: Point, gradient: Tensor, objective: float, strength: float) -> Place | None:
-        """Return the place after a step of Newton's method, or None if nothing better is to be had."""
+    def _take_newton_step(
+        self, iterate: Iterate, profiled: ProfiledLoss, gradient: Tensor, objective: float, strength: float
+    ) -> Iterate | None:
+        """Return the iterate after a step of Newton's method, or None if no step length lowers the objective."""
 
-        def curve(v: Tensor) -> Tensor:
-            return product(self._single.T, point.curve(product(self._single, v))) + strength * v
+        def multiply_hessian(v: Tensor) -> Tensor:
+            # ∇²F V = Xᵀ ℓ''(X V) + λ V.
+            return multiply(self._single.T, profiled.multiply_hessian(multiply(self._single, v))) + strength * v
 
-        step = conjugate_gradients(curve, -gradient, point.curvature * self._variance[:, None] + strength, FORCING)
-        moved = product(self._rows, step)
-        direction, slope = Place(step, point.follow(moved), moved), float((gradient * step).sum())
+        diagonal = profiled.curvature * self._variance[:, None] + strength
+        step = conjugate_gradients(multiply_hessian, -gradient, diagonal, FORCING)
+        score_step = multiply(self._rows, step)
+        # The biases move along their tangent: close to optimal, they save `optimise_bias` most of its work.
+        direction = Iterate(step, profiled.differentiate_bias(score_step), score_step)
+        slope = float((gradient * step).sum())
         for length in (0.5**k for k in range(20)):
-            trial = place.moved(length, direction)
+            trial = iterate.move(length, direction)
             value = self._classes.loss(trial.scores + trial.bias) + strength / 2 * float(trial.weight.square().sum())
-            if value <= objective * (1 + SLACK) + 1e-4 * length * slope:
+            # Armijo's condition, F(W + tD) ≤ F(W) + c t ⟨∇F, D⟩. The slack lets the last steps through, whose decrease
+            # is smaller than the rounding of F.
+            if value <= objective * (1 + SLACK) + ARMIJO * length * slope:
                 return trial
         return None
 
 
-def conjugate_gradients(curve: Callable[[Tensor], Tensor], target: Tensor, scale: Tensor, forcing: float) -> Tensor:
-    """Solve curve(x) = target, [r, k], but for a part of the target, in single precision.
+def conjugate_gradients(
+    multiply_hessian: Callable[[Tensor], Tensor], target: Tensor, diagonal: Tensor, forcing: float
+) -> Tensor:
+    """Solve H x = b for b = target [r, k], in single precision, until ‖b - H x‖ ≤ forcing ‖b‖.
 
-    scale: about the diagonal of the curve. After `PRODUCTS` iterations what was found by then is returned.
+    multiply_hessian: v -> H v, for float32 [r, k]. diagonal: about that of H, the preconditioner M; [r, k] or [r, 1].
+    After `CG_ITERATIONS` iterations the last x is returned. Source: Nocedal and Wright 2006, algorithm 5.3.
     """
-    size = float(target.norm())
-    left, scale = (target / size).float(), scale.float()
-    x = torch.zeros_like(left)
-    along = left / scale
-    steep = float((left * along).sum())
-    for _ in range(PRODUCTS):
-        bent = curve(along)
-        curvature = float((along * bent).sum())
-        if not curvature > 0:  # rounding
+    # Scaled to a target of norm 1, so that squares of small gradients do not vanish in single precision.
+    norm = float(target.norm())
+    residual, diagonal = (target / norm).float(), diagonal.float()
+    x = torch.zeros_like(residual)
+    direction = residual / diagonal
+    # Residual r, z = M⁻¹ r, direction d, and ρ = ⟨r, z⟩: α = ρ / ⟨d, H d⟩, x += α d, r -= α H d, d = z + (ρ / ρ_old) d.
+    rho = float((residual * direction).sum())
+    for _ in range(CG_ITERATIONS):
+        image = multiply_hessian(direction)
+        curvature = float((direction * image).sum())
+        if not curvature > 0:  # by rounding, as H is positive definite; or NaN, for a target of 0
             break
-        x += steep / curvature * along
-        left -= steep / curvature * bent
-        if float(left.norm()) <= forcing:
+        x += rho / curvature * direction
+        residual -= rho / curvature * image
+        if float(residual.norm()) <= forcing:
             break
-        scaled = left / scale
-        before, steep = steep, float((left * scaled).sum())
-        along = scaled + steep / before * along
-    return x.double() * size
-
-
-def _stiffness(p: Tensor) -> Tensor:
-    """Return the inverse of mean(diag(p) - p pᵀ) over the rows of [n, k], for what sums to 0 over classes."""
-    shared = p.T @ p / len(p)
-    # The diagonal is what makes rows sum to 0: as the difference of p and p² nothing would be left of it near 0 and 1.
-    hessian = torch.diag(shared.sum(dim=1) - shared.diag()) - (shared - torch.diag(shared.diag()))
-    inverse: Tensor = torch.linalg.pinv(hessian + hessian.diag().mean() / len(hessian), hermitian=True)
-    return inverse
-
-
-def _bend(p: Tensor, moved: Tensor) -> Tensor:
-    """Return (diag(p) - p pᵀ) moved for each row of [n, k]."""
-    bent = p * moved
-    return bent - p * bent.sum(dim=1, keepdim=True)
+        preconditioned = residual / diagonal
+        previous, rho = rho, float((residual * preconditioned).sum())
+        direction = preconditioned + rho / previous * direction
+    return x.double() * norm

@@ -1,4 +1,4 @@
-"""A uniform guess: what chance scores."""
+"""A uniform guess, whose score is that of chance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from featbench.hookspecs import hookimpl
 from featbench.types import FloatArray, IntArray
 
 
-class _Guess(Predictor):
+class _GuessPredictor(Predictor):
     def __init__(self, classes: int, seed: int) -> None:
         self.classes, self.seed = classes, seed
         self.report = {}
@@ -22,15 +22,15 @@ class _Guess(Predictor):
 
 
 class Guess(Classifier):
-    """A uniform guess among the classes, whatever the features: the row chance."""
+    """A uniform guess among the classes, whatever the features: the row `chance` of a table."""
 
     name: ClassVar[str] = "guess"
 
     def fit(
         self, features: FloatArray, labels: IntArray, validation: NDArray[np.bool_], classes: int, seed: int
     ) -> Predictor:
-        """Learn nothing."""
-        return _Guess(classes, seed)
+        """Keep the number of classes and the seed; nothing is learned."""
+        return _GuessPredictor(classes, seed)
 
 
 @hookimpl

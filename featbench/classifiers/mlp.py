@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,33 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featbench.classification.classifier import Classifier, Predictor
-from featbench.classification.row_space import Standardiser, require_finite, require_training, standardised
+from featbench.classification.predictors import ModelPredictor
+from featbench.classification.row_space import Standardiser, require_training, standardise_rows
 from featbench.errors import LearningError
 from featbench.hookspecs import hookimpl
 from featbench.types import FloatArray, IntArray
 
-Rows = NDArray[np.float32]
+FloatRows = NDArray[np.float32]
 
 EPOCHS = 100
-"""Most epochs that are tried."""
+"""Epochs that are tried, at most."""
 
 PATIENCE = 10
-"""Epochs after which no more are tried, if neither accuracy nor log-loss on validation images became better."""
+"""Epochs without a better accuracy or log-loss on validation images, after which no more are tried."""
 
 
-class _Network(Predictor):
-    def __init__(self, standardise: Standardiser, network: Any, report: Mapping[str, Any]) -> None:
-        self.standardise, self.network, self.report = standardise, network, report
-
-    def predict(self, features: FloatArray) -> IntArray:
-        require_finite(features)
-        if not len(features):
-            return np.zeros(0, dtype=np.int64)  # scikit-learn refuses no images
-        predicted: IntArray = self.network.predict(standardised(features, self.standardise)).astype(np.int64)
-        return predicted
-
-
-class _OneClass(Predictor):
+class _ConstantPredictor(Predictor):
     def __init__(self, label: int) -> None:
         self.label = label
         self.report = {"epochs": 0, "objective": 0.0, "iterations": 0, "converged": True, "classes_seen": 1}
@@ -51,7 +39,7 @@ class Perceptron(Classifier):
 
     Batches are a tenth of the training images, and 200 at most.
 
-    hidden: units. alpha: α. epochs: passes over the training images, if they are not to be chosen; 0: chosen.
+    hidden: units. alpha: α. epochs: passes over the training images; 0: chosen on validation images.
     """
 
     name: ClassVar[str] = "mlp"
@@ -72,18 +60,18 @@ class Perceptron(Classifier):
     def fit(
         self, features: FloatArray, labels: IntArray, validation: NDArray[np.bool_], classes: int, seed: int
     ) -> Predictor:
-        """Choose the epochs by validation accuracy (ties: by log-loss), then train anew on all rows for as many.
+        """Choose the epochs by validation accuracy (ties: by log-loss), then train a new network that long on all rows.
 
-        The report's `objective` is the mean over the batches of the last epoch, as they were met. `converged`: more
-        epochs would not have been chosen; absent where they are given.
+        The report's `objective` is the mean over the batches of the last epoch, each before its own update.
+        `converged`: validation accuracy and log-loss had stopped improving; absent where the epochs are given.
         """
         require_training(features, labels, validation, classes)
         if len(np.unique(labels)) == 1:
-            return _OneClass(int(labels[0]))
-        standardise = _unit_variance(features)
-        rows = standardised(features, standardise)
-        chosen = {"epochs": self.epochs} if self.epochs else self._choose(rows, labels, validation, seed)
-        network = self._network(len(rows), seed)
+            return _ConstantPredictor(int(labels[0]))
+        standardiser = _fit_unit_variance(features)
+        rows = standardise_rows(features, standardiser)
+        chosen = {"epochs": self.epochs} if self.epochs else self._choose_epochs(rows, labels, validation, seed)
+        network = self._make_network(len(rows), seed)
         for _ in range(chosen["epochs"]):
             network.partial_fit(rows, labels, classes=np.unique(labels))
         report = {
@@ -94,10 +82,12 @@ class Perceptron(Classifier):
             "iterations": chosen["epochs"],
             "classes_seen": len(np.unique(labels)),
         }
-        return _Network(standardise, network, report)
+        return ModelPredictor(standardiser, network, report)
 
-    def _choose(self, rows: Rows, labels: IntArray, validation: NDArray[np.bool_], seed: int) -> dict[str, Any]:
-        """Return the epochs that do best on the validation rows after training on the others."""
+    def _choose_epochs(
+        self, rows: FloatRows, labels: IntArray, validation: NDArray[np.bool_], seed: int
+    ) -> dict[str, Any]:
+        """Report how many epochs do best on the validation rows after training on the others."""
         if not validation.any():
             raise LearningError("epochs are chosen on validation images, and there are none: give them, mlp(epochs=20)")
         train, held_out, present = rows[~validation], rows[validation], np.unique(labels[~validation])
@@ -106,20 +96,21 @@ class Perceptron(Classifier):
                 f"all training images but those for validation are of class {present[0]}, so that epochs cannot be "
                 "chosen: give them, mlp(epochs=20)"
             )
-        network, judged, latest = self._network(len(train), seed), np.empty((0, 2)), 0
-        while len(judged) < EPOCHS and len(judged) - latest < PATIENCE:
+        # Accuracy and log-likelihood after each epoch, [epochs, 2], and the last epoch that improved either of them.
+        measured, latest, network = np.empty((0, 2)), 0, self._make_network(len(train), seed)
+        while len(measured) < EPOCHS and len(measured) - latest < PATIENCE:
             network.partial_fit(train, labels[~validation], classes=present)
-            judged = np.vstack([judged, _judge(network, held_out, labels[validation])])
-            latest = int(judged.argmax(axis=0).max()) + 1
-        best = max(range(len(judged)), key=lambda epoch: tuple(judged[epoch]))
+            measured = np.vstack([measured, _evaluate(network, held_out, labels[validation])])
+            latest = int(measured.argmax(axis=0).max()) + 1
+        best = max(range(len(measured)), key=lambda epoch: tuple(measured[epoch]))
         return {
             "epochs": best + 1,
-            "converged": len(judged) - latest >= PATIENCE,
-            "validation_accuracy": 100 * float(judged[best, 0]),
+            "converged": len(measured) - latest >= PATIENCE,
+            "validation_accuracy": 100 * float(measured[best, 0]),
         }
 
-    def _network(self, images: int, seed: int) -> Any:
-        """Return a network that is not trained: each `partial_fit` is an epoch, shuffled by one stream of numbers."""
+    def _make_network(self, images: int, seed: int) -> Any:
+        """Return an untrained network, each `partial_fit` of which is an epoch; one random stream shuffles them all."""
         from sklearn.neural_network import MLPClassifier
 
         return MLPClassifier(
@@ -127,21 +118,25 @@ class Perceptron(Classifier):
             activation="tanh",
             alpha=self.alpha,
             batch_size=min(200, max(1, images // 10)),
-            random_state=np.random.RandomState(np.random.MT19937(seed)),  # which takes seeds of any size
+            # A RandomState of its own takes seeds below 2³² alone; its bit generator takes any.
+            random_state=np.random.RandomState(np.random.MT19937(seed)),
         )
 
 
-def _judge(network: Any, rows: Rows, labels: IntArray) -> tuple[float, float]:
-    """Return accuracy, and minus the mean log-loss to break ties: larger is better."""
+def _evaluate(network: Any, rows: FloatRows, labels: IntArray) -> tuple[float, float]:
+    """Return accuracy and mean log-likelihood (minus the log-loss): larger is better."""
     probabilities = np.asarray(network.predict_proba(rows), dtype=np.float64)
-    right = labels[:, None] == np.asarray(network.classes_)  # nowhere, for a class that was not trained on
+    # A label of a class that the network was not trained on matches no column: its row counts as wrong.
+    right = labels[:, None] == np.asarray(network.classes_)
     accuracy = float(right[np.arange(len(labels)), probabilities.argmax(axis=1)].mean())
     own = (right * probabilities).sum(axis=1)
+    # Not log 0 for such a row: -∞ for every epoch would leave nothing to compare.
     return accuracy, float(np.log(np.maximum(own, 1e-30)).mean())
 
 
-def _unit_variance(features: FloatArray) -> Standardiser:
-    """Return what gives features unit variance: first weights of usual size suit it."""
+def _fit_unit_variance(features: FloatArray) -> Standardiser:
+    """Return a standardiser to unit variance, which scikit-learn's initial weights are made for."""
+    # `Standardiser.fit` divides by the root of the number of features besides, for rows of unit norm; this undoes it.
     fitted = Standardiser.fit(features)
     return Standardiser(fitted.mean, fitted.scale * np.sqrt(max(int(np.count_nonzero(fitted.scale)), 1)))
 

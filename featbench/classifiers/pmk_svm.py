@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from featbench.classification.classifier import MapClassifier, MapPredictor
 from featbench.classification.intersection_kernel import intersection_gram
 from featbench.classification.kernel_machine import (
-    MULTICLASS,
     KernelMachine,
     require_gram_memory,
+    require_machine_parameters,
     require_two_classes,
     train,
 )
+from featbench.classification.parameter_checks import require_one_of
 from featbench.features.coding import Codebook, Coding
 from featbench.features.rows import LocalMaps, LocalVectors
 from featbench.features.spatial_pyramid import SpatialPyramid, encode_block, encode_images, learn_codebook
@@ -34,10 +35,10 @@ CPU = torch.device("cpu")
 class PmkSvm(MapClassifier):
     """Lazebnik's spatial pyramid of K-means words, histogram intersection, and a support vector machine.
 
-    Local vectors of the last maps are coded over a codebook learned from those of the training images, the codes pooled
-    over 1, 4, 16 … cells, and the levels weighed ¼ ¼ ½ (for L = 2); `features.spatial_pyramid` and `features.coding`
-    say what the parameters mean. kernel: intersection or linear. weighted: false gives all levels the same weight. C:
-    of the SVM. multiclass: ovr or ovo.
+    Local vectors of the last maps are coded over a codebook that is learned from the training images. The codes are
+    pooled over 1, 4, 16 … cells, and the levels weighed ¼ ¼ ½ (for L = 2). `features.spatial_pyramid` and
+    `features.coding` describe the parameters. kernel: intersection or linear. weighted: false gives all levels the
+    same weight. C, multiclass: of the SVM.
     """
 
     name: ClassVar[str] = "pmk-svm"
@@ -61,18 +62,14 @@ class PmkSvm(MapClassifier):
     beta: float = 1e-4
 
     def __post_init__(self) -> None:
-        self.pyramid()
-        if self.kernel not in KERNELS:
-            raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, not {self.kernel!r}")
-        if self.multiclass not in MULTICLASS:
-            raise ValueError(f"multiclass must be one of {', '.join(MULTICLASS)}, not {self.multiclass!r}")
-        if not self.C > 0:
-            raise ValueError(f"C must be positive, not {self.C}")
+        self.make_pyramid()  # refuses wrong parameters of its own
+        require_one_of("kernel", self.kernel, KERNELS)
+        require_machine_parameters(self.C, self.multiclass)
         if self.kernel == "intersection" and self.coding == "llc":
             raise ValueError("codes of llc can be negative, and histograms that intersect cannot: take kernel=linear")
 
-    def pyramid(self) -> SpatialPyramid:
-        """Return how a row is made of local vectors."""
+    def make_pyramid(self) -> SpatialPyramid:
+        """Return the spatial pyramid that turns local vectors into a row."""
         return SpatialPyramid(
             words=self.codebook,
             levels=self.levels,
@@ -87,39 +84,40 @@ class PmkSvm(MapClassifier):
     def fit(
         self, features: LocalMaps, labels: IntArray, validation: NDArray[np.bool_], classes: int, seed: int
     ) -> MapPredictor:
-        """Learn the codebook, then the machine, from all training images."""
+        """Learn the codebook, then train the machine, on all training images."""
         require_two_classes(labels)
-        pyramid = self.pyramid()
+        pyramid = self.make_pyramid()
         require_gram_memory(len(features), pyramid.length)
         codebook = learn_codebook(features, pyramid, derive_seed(seed, "codebook"), CPU)
-        rows = encode_images(features, pyramid, codebook) * self._weights(pyramid)
-        machine = train(self._gram(rows, rows), labels, classes, C=self.C, multiclass=self.multiclass)
-        return _Trained(self, codebook, rows, machine)
+        rows = encode_images(features, pyramid, codebook) * self._make_weights(pyramid)
+        machine = train(self._compute_gram(rows, rows), labels, classes, C=self.C, multiclass=self.multiclass)
+        return _PmkPredictor(self, codebook, rows, machine)
 
-    def kernel_values(self, block: LocalVectors, codebook: Codebook, rows: FloatArray) -> NDArray[np.float64]:
-        """Return the kernel between new images and the weighted rows [t, length] of those of training, [b, t]."""
-        pyramid = self.pyramid()
-        return self._gram(encode_block(block, pyramid, codebook) * self._weights(pyramid), rows)
+    def compute_kernel(self, block: LocalVectors, codebook: Codebook, rows: FloatArray) -> NDArray[np.float64]:
+        """Return the kernel values [b, t] between new images and the weighted rows [t, length] of training images."""
+        pyramid = self.make_pyramid()
+        return self._compute_gram(encode_block(block, pyramid, codebook) * self._make_weights(pyramid), rows)
 
-    def _weights(self, pyramid: SpatialPyramid) -> FloatArray:
-        # min(wa, wb) = w min(a, b), and the linear kernel multiplies two of them.
+    def _make_weights(self, pyramid: SpatialPyramid) -> FloatArray:
+        """Return the factor of each value of a row, [length], that gives its level the right weight in the kernel."""
+        # w min(a, b) = min(w a, w b), but w a b = (√w a) (√w b).
         weights = pyramid.weights() if self.weighted else np.ones(pyramid.length, dtype=np.float32)
         return weights if self.kernel == "intersection" else np.sqrt(weights)
 
-    def _gram(self, a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
+    def _compute_gram(self, a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
         if self.kernel == "intersection":
             return intersection_gram(a, b)
         gram: NDArray[np.float64] = (a @ b.T).astype(np.float64)
         return gram
 
 
-class _Trained(MapPredictor):
+class _PmkPredictor(MapPredictor):
     def __init__(self, svm: PmkSvm, codebook: Codebook, rows: FloatArray, machine: KernelMachine) -> None:
         self.svm, self.codebook, self.rows, self.machine = svm, codebook, rows, machine
         self.report = {**machine.report, "words": len(codebook.words), "bins": rows.shape[1]}
 
     def predict(self, features: LocalVectors) -> IntArray:
-        return self.machine.predict(self.svm.kernel_values(features, self.codebook, self.rows))
+        return self.machine.predict(self.svm.compute_kernel(features, self.codebook, self.rows))
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""The pyramid match in feature space and an SVM: Grauman and Darrell's kernel, which knows no positions."""
+"""The pyramid match in feature space and an SVM: Grauman and Darrell's kernel, which ignores positions in the image."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featbench.classification.classifier import MapClassifier, MapPredictor
-from featbench.classification.kernel_machine import MULTICLASS, KernelMachine, require_gram_memory, train
-from featbench.classification.pyramid_match import FeatureSpace, Histogram, TrainingBins, images_of, sample_vectors
+from featbench.classification.kernel_machine import (
+    KernelMachine,
+    require_gram_memory,
+    require_machine_parameters,
+    train,
+)
+from featbench.classification.pyramid_match import FeatureSpace, Histogram, TrainingBins, sample_vectors, split_images
 from featbench.features.rows import LocalMaps, LocalVectors
 from featbench.hookspecs import hookimpl
 from featbench.system.seeds import derive_seed
@@ -21,8 +26,8 @@ from featbench.types import IntArray
 class PyramidMatchSvm(MapClassifier):
     """The pyramid match kernel on local vectors, wherever in the image they lie, and a support vector machine.
 
-    components: principal components that vectors are reduced to. levels: bins have sides from 1 to 2^(levels + 1), the
-    last of which holds all vectors. samples: local vectors that the components are taken from. C, multiclass: of the
+    components: principal components that vectors are reduced to. levels: bins have sides from 1 to 2^(levels + 1); the
+    last bin holds all vectors. samples: local vectors that the components are computed from. C, multiclass: of the
     SVM.
     """
 
@@ -40,35 +45,32 @@ class PyramidMatchSvm(MapClassifier):
             raise ValueError("components and samples must be at least 1")
         if not 0 <= self.levels <= 12:
             raise ValueError(f"levels must be between 0 and 12, not {self.levels}")
-        if not self.C > 0:
-            raise ValueError(f"C must be positive, not {self.C}")
-        if self.multiclass not in MULTICLASS:
-            raise ValueError(f"multiclass must be one of {', '.join(MULTICLASS)}, not {self.multiclass!r}")
+        require_machine_parameters(self.C, self.multiclass)
 
     def fit(
         self, features: LocalMaps, labels: IntArray, validation: NDArray[np.bool_], classes: int, seed: int
     ) -> MapPredictor:
-        """Find the space of the local vectors, then train the machine, on all training images."""
+        """Fit the space of the local vectors, then train the machine, on all training images."""
         require_gram_memory(len(features))
         sample = sample_vectors(features, self.samples, derive_seed(seed, "sample"))
         space = FeatureSpace.fit(sample, self.components, self.levels, derive_seed(seed, "space"))
-        histograms = [one for block in features.blocks() for one in _histograms(space, block)]
+        histograms = [one for block in features.blocks() for one in _make_histograms(space, block)]
         bins = TrainingBins(histograms)
         machine = train(bins.match(histograms), labels, classes, C=self.C, multiclass=self.multiclass)
-        return _Trained(space, bins, machine)
+        return _PyramidMatchPredictor(space, bins, machine)
 
 
-class _Trained(MapPredictor):
+class _PyramidMatchPredictor(MapPredictor):
     def __init__(self, space: FeatureSpace, bins: TrainingBins, machine: KernelMachine) -> None:
         self.space, self.bins, self.machine = space, bins, machine
         self.report = {**machine.report, "components": len(space.axes), "bins": len(bins.bins)}
 
     def predict(self, features: LocalVectors) -> IntArray:
-        return self.machine.predict(self.bins.match(_histograms(self.space, features)))
+        return self.machine.predict(self.bins.match(_make_histograms(self.space, features)))
 
 
-def _histograms(space: FeatureSpace, block: LocalVectors) -> list[Histogram]:
-    return [space.histogram(vectors) for vectors in images_of(block)]
+def _make_histograms(space: FeatureSpace, block: LocalVectors) -> list[Histogram]:
+    return [space.make_histogram(vectors) for vectors in split_images(block)]
 
 
 @hookimpl

@@ -12,48 +12,51 @@ from numpy.typing import NDArray
 
 from featbench.classification.classifier import Classifier, Predictor
 from featbench.classification.kernel_machine import (
-    MULTICLASS,
     TOLERANCE,
     KernelMachine,
     OneVsRest,
     require_gram_memory,
+    require_machine_parameters,
     require_two_classes,
     train,
 )
+from featbench.classification.parameter_checks import require_one_of, require_positive
+from featbench.classification.predictors import LinearPredictor
 from featbench.classification.row_space import (
+    Matrix,
     Standardiser,
     TrainingRows,
-    column_blocks,
     require_finite,
     require_training,
+    split_columns,
 )
 from featbench.hookspecs import hookimpl
 from featbench.types import FloatArray, IntArray
 
-Matrix = NDArray[np.float64]
-
 LOSSES = ("squared_hinge", "hinge")
 
 MANY = 10_000
-"""Images above which the squared hinge is solved on columns, if those are no more: liblinear needs no kernel values,
-and is slower than libsvm on few images."""
+"""Images above which the squared hinge is solved on columns, unless there are more columns than images.
+
+liblinear needs no kernel values, but is slower than libsvm on few images.
+"""
 
 ITERATIONS = 1000
-"""Newton steps after which liblinear gives up; libsvm's are limited by `kernel_machine`."""
+"""Newton steps after which liblinear stops; `kernel_machine` limits those of libsvm."""
 
 REDUCTION = 1e-6
-"""Part of its first gradient at which liblinear stops; Newton steps make small ones cheap."""
+"""Norm of the gradient, relative to the first, at which liblinear stops: cheap, as Newton's method converges fast."""
 
 INTERCEPT = 100.0
 """liblinear penalises a bias b by ½ (b / this)²: next to nothing, as rows have zero mean and so b is about 1."""
 
 _ROWS = 1024
-"""New images whose kernel values are held at once."""
+"""New images whose kernel values are computed at once."""
 
 
 @dataclass(frozen=True)
-class _Solution:
-    """Weights as combinations [n or d, classes] of the training rows' base, and biases [classes]."""
+class _LinearSolution:
+    """Weights as combinations [n or d, classes] of the base of `TrainingRows`, and biases [classes]."""
 
     combined: Matrix
     bias: Matrix
@@ -62,22 +65,12 @@ class _Solution:
     tolerance: float
 
 
-class _Linear(Predictor):
-    def __init__(self, standardise: Standardiser, weight: Matrix, bias: Matrix, report: Mapping[str, Any]) -> None:
-        self.standardise, self.weight, self.bias, self.report = standardise, weight, bias, report
-
-    def predict(self, features: FloatArray) -> IntArray:
-        require_finite(features)
-        predicted: IntArray = self.standardise.scores(features, self.weight, self.bias).argmax(axis=1).astype(np.int64)
-        return predicted
-
-
 @dataclass(frozen=True)
 class LinearSVM(Classifier):
-    """Linear support vector machine, each class against the rest: ½‖w‖² + C Σ loss, the bias free.
+    """Linear support vector machine, each class against the rest: ½‖w‖² + C Σ loss, with a bias that is not penalised.
 
-    C: weight of the losses, for rows of mean squared norm 1. loss: `squared_hinge` or `hinge`. standardise: give all
-    features unit variance and the rows that norm; without it features are taken as they are.
+    C: weight of the losses, for rows of mean squared norm 1. loss: `squared_hinge` or `hinge`. standardise: whether all
+    features get equal variances, and the rows that norm; otherwise features are used as they are.
     """
 
     name: ClassVar[str] = "linear-svm"
@@ -90,9 +83,8 @@ class LinearSVM(Classifier):
     standardise: bool = True
 
     def __post_init__(self) -> None:
-        _require_positive("C", self.C)
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}")
+        require_positive("C", self.C)
+        require_one_of("loss", self.loss, LOSSES)
 
     def fit(
         self, features: FloatArray, labels: IntArray, validation: NDArray[np.bool_], classes: int, seed: int
@@ -103,100 +95,104 @@ class LinearSVM(Classifier):
         dual = self.loss == "hinge" or len(features) <= max(MANY, features.shape[1] - 1)
         if dual:
             require_gram_memory(len(features))
-        standardise = Standardiser.fit(features, whiten=self.standardise)
+        standardiser = Standardiser.fit(features, unit_variance=self.standardise)
         if not self.standardise:
-            # A free bias makes up for any shift: centring changes nothing but rounding, and constants weigh nothing.
-            standardise = Standardiser(standardise.mean, np.sign(standardise.scale))
-        rows = TrainingRows(features, standardise)
-        solution = (self._dual if dual else self._primal)(rows, labels, classes)
+            # The bias compensates any shift, so that centring changes nothing but the rounding, for the better. A scale
+            # of 1 keeps features as they are; that of constant features stays 0.
+            standardiser = Standardiser(standardiser.mean, np.sign(standardiser.scale))
+        rows = TrainingRows(features, standardiser)
+        solution = (self._solve_dual if dual else self._solve_primal)(rows, labels, classes)
         report = {
             "C": self.C,
             "loss": self.loss,
-            "objective": self._objective(rows, solution, labels),
+            "objective": self._compute_objective(rows, solution, labels),
             "iterations": solution.iterations,
             "converged": solution.converged,
             "tolerance": solution.tolerance,
         }
-        return _Linear(standardise, rows.lift(solution.combined), solution.bias, report)
+        return LinearPredictor(standardiser, rows.lift(solution.combined), solution.bias, report)
 
-    def _dual(self, rows: TrainingRows, labels: IntArray, classes: int) -> _Solution:
-        """Solve on kernel values.
-
-        The squared hinge's dual is the hinge's with 1 / 2C added to the diagonal, and no upper bound: coefficients are
-        2C times the losses' roots, and those sum to no more than n in squares, which w = 0 attains.
-        """
+    def _solve_dual(self, rows: TrainingRows, labels: IntArray, classes: int) -> _LinearSolution:
+        """Solve the dual problem, on kernel values."""
+        # Hinge: maximise Σα - ½ Σ αᵢαⱼyᵢyⱼKᵢⱼ where 0 ≤ α ≤ C. Squared hinge: K has 1 / 2C added to its diagonal, and α
+        # no upper bound. libsvm needs one all the same, which the solution must not touch: at the optimum α = 2C ξ for
+        # slacks ξ = max(0, 1 - ys), and Σξ² ≤ n, as w = 0 has Σξ² = n. Hence α ≤ 2C √n, and 4C √n is out of reach.
         gram, bound = (rows.base if rows.wide else rows.base @ rows.base.T), self.C
         if self.loss == "squared_hinge":
-            gram = gram.copy()
+            gram = gram.copy()  # of the base, which the objective needs as it is
             gram.flat[:: len(gram) + 1] += 1 / (2 * self.C)
             bound = 4 * self.C * float(np.sqrt(len(gram)))
         machine = train(gram, labels, classes, C=bound)
         assert isinstance(machine, OneVsRest)
         combined = machine.coefficients if rows.wide else rows.base.T @ machine.coefficients
         found = machine.report
-        return _Solution(combined, machine.intercepts, found["iterations"], found["converged"], TOLERANCE)
+        return _LinearSolution(combined, machine.intercepts, found["iterations"], found["converged"], TOLERANCE)
 
-    def _primal(self, rows: TrainingRows, labels: IntArray, classes: int) -> _Solution:
-        """Solve on columns, no more than rows."""
+    def _solve_primal(self, rows: TrainingRows, labels: IntArray, classes: int) -> _LinearSolution:
+        """Solve the problem itself, on columns, of which there are no more than rows."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.svm import LinearSVC
 
         solver = LinearSVC(C=self.C, dual=False, tol=REDUCTION, intercept_scaling=INTERCEPT, max_iter=ITERATIONS)
+        # The warning is the only sign of liblinear that it did not converge.
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
             solver.fit(rows.base, labels)
         weight, bias = solver.coef_.T, solver.intercept_
-        if len(solver.classes_) == 2:
+        if len(solver.classes_) == 2:  # scikit-learn solves for the second alone
             weight, bias = np.hstack([-weight, weight]), np.concatenate([-bias, bias])
         combined, biases = np.zeros((len(weight), classes)), np.full(classes, -np.inf)
         combined[:, solver.classes_], biases[solver.classes_] = weight, bias
         converged = not any(issubclass(one.category, ConvergenceWarning) for one in caught)
-        return _Solution(combined, biases, int(solver.n_iter_), converged, REDUCTION)
+        return _LinearSolution(combined, biases, int(solver.n_iter_), converged, REDUCTION)
 
-    def _objective(self, rows: TrainingRows, solution: _Solution, labels: IntArray) -> float:
-        """Return the sum of ½‖w‖² + C Σ loss over the classes there are."""
+    def _compute_objective(self, rows: TrainingRows, solution: _LinearSolution, labels: IntArray) -> float:
+        """Return the sum of ½‖w‖² + C Σ loss over the classes with training images."""
         present = np.unique(labels)
         combined = solution.combined[:, present]
         products = rows.base @ combined
         signs = np.where(labels[:, None] == present, 1.0, -1.0)
         losses = np.maximum(0, 1 - signs * (products + solution.bias[present]))
+        # For w = xᵀa of combinations a, ‖w‖² = aᵀ x xᵀ a = aᵀ K a: w itself is not needed.
         squares = combined * products if rows.wide else combined**2
         return float(squares.sum() / 2 + self.C * (losses ** (2 if self.loss == "squared_hinge" else 1)).sum())
 
 
-class _Gaussian(Predictor):
-    def __init__(self, kernel: _Kernel, machine: KernelMachine, report: Mapping[str, Any]) -> None:
+class _GaussianPredictor(Predictor):
+    def __init__(self, kernel: _GaussianKernel, machine: KernelMachine, report: Mapping[str, Any]) -> None:
         self.kernel, self.machine, self.report = kernel, machine, report
 
     def predict(self, features: FloatArray) -> IntArray:
         require_finite(features)
-        starts = range(0, max(len(features), 1), _ROWS)
-        return np.concatenate(
-            [self.machine.predict(self.kernel.values(features[start : start + _ROWS])) for start in starts]
-        )
+        starts = range(0, max(len(features), 1), _ROWS)  # a block even for no rows: numpy cannot join no blocks
+        blocks = (features[start : start + _ROWS] for start in starts)
+        return np.concatenate([self.machine.predict(self.kernel.compute_values(block)) for block in blocks])
 
 
 @dataclass(frozen=True)
-class _Kernel:
-    """exp(-γ ‖x - x'‖²) between rows and the standardised training features [t, d]."""
+class _GaussianKernel:
+    """exp(-γ ‖x - x'‖²) between rows and the training features [t, d], both standardised."""
 
     features: FloatArray
-    standardise: Standardiser
+    standardiser: Standardiser
     gamma: float
 
-    def values(self, features: FloatArray) -> Matrix:
-        """Return the kernel values [m, t] of rows [m, d], of which some columns at a time are made double."""
+    def compute_values(self, features: FloatArray) -> Matrix:
+        """Return the kernel values [m, t] of rows [m, d]; some columns at a time are converted to float64."""
+        # ‖x - y‖² = ‖x‖² + ‖y‖² - 2⟨x, y⟩, whose products are one matrix product. Kernel values may fill most of the
+        # memory: every operation on them is in place.
         values = np.zeros((len(features), len(self.features)))
-        own, others = np.zeros(len(features)), np.zeros(len(self.features))
-        for here in column_blocks(features.shape[1]):
-            x, y = (self.standardise.apply(rows, here) for rows in (features, self.features))
+        norms, training_norms = np.zeros(len(features)), np.zeros(len(self.features))
+        for columns in split_columns(features.shape[1]):
+            x, y = (self.standardiser.apply(rows, columns) for rows in (features, self.features))
             values += x @ y.T
-            own += (x**2).sum(axis=1)
-            others += (y**2).sum(axis=1)
+            norms += (x**2).sum(axis=1)
+            training_norms += (y**2).sum(axis=1)
         values *= 2
-        values -= own[:, None]
-        values -= others
+        values -= norms[:, None]
+        values -= training_norms
         values *= self.gamma
+        # Between equal rows rounding can leave a distance below 0, and a kernel value above 1.
         return np.exp(np.minimum(values, 0, out=values), out=values)
 
 
@@ -216,10 +212,8 @@ class GaussianSVM(Classifier):
     multiclass: str = "ovo"
 
     def __post_init__(self) -> None:
-        _require_positive("C", self.C)
-        _require_positive("gamma", self.gamma)
-        if self.multiclass not in MULTICLASS:
-            raise ValueError(f"multiclass must be one of {', '.join(MULTICLASS)}, not {self.multiclass!r}")
+        require_positive("gamma", self.gamma)
+        require_machine_parameters(self.C, self.multiclass)
 
     def fit(
         self, features: FloatArray, labels: IntArray, validation: NDArray[np.bool_], classes: int, seed: int
@@ -227,14 +221,9 @@ class GaussianSVM(Classifier):
         """Train on all rows; nothing is chosen."""
         require_training(features, labels, validation, classes)
         require_gram_memory(len(features))
-        kernel = _Kernel(features, Standardiser.fit(features), self.gamma)
-        machine = train(kernel.values(features), labels, classes, C=self.C, multiclass=self.multiclass)
-        return _Gaussian(kernel, machine, {**machine.report, "gamma": self.gamma})
-
-
-def _require_positive(name: str, value: float) -> None:
-    if not (np.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be finite and greater than 0, not {value}")
+        kernel = _GaussianKernel(features, Standardiser.fit(features), self.gamma)
+        machine = train(kernel.compute_values(features), labels, classes, C=self.C, multiclass=self.multiclass)
+        return _GaussianPredictor(kernel, machine, {**machine.report, "gamma": self.gamma})
 
 
 @hookimpl

@@ -41,7 +41,7 @@ def test_one_vs_rest_is_that_of_scikit_learn_on_the_features(kind, c):
     reference = OneVsRestClassifier(SVC(kernel=kind, C=c, gamma=0.1, tol=1e-6)).fit(x, labels)
     machine = train(kernel(kind, x, x), labels, 4, C=c)
     np.testing.assert_allclose(
-        machine.decisions(kernel(kind, new, x)), reference.decision_function(new), atol=2e-3 * max(c, 1)
+        machine.compute_decisions(kernel(kind, new, x)), reference.decision_function(new), atol=2e-3 * max(c, 1)
     )
     predicted = machine.predict(kernel(kind, new, x))
     assert predicted.dtype == np.int64
@@ -110,7 +110,7 @@ def test_solution_fulfils_the_optimality_conditions():
     x, labels = toy(spread=1.5)
     gram = kernel("rbf", x, x)
     machine = train(gram, labels, 4, C=2.0)
-    decisions = machine.decisions(gram)
+    decisions = machine.compute_decisions(gram)
     for k in range(4):
         y = np.where(labels == k, 1, -1)
         alpha, margin = y * machine.coefficients[:, k], y * decisions[:, k]

@@ -15,9 +15,9 @@ def match_by_hand(space, x, y):
     """New matches N_i = I_i - I_{i-1} at bins of side 2^i count 1/2^i (Grauman, Darrell 2005, equations 2 to 5)."""
 
     def cells(vectors, level):
-        place = ((vectors - space.mean) @ space.axes.T - space.low) * space.scale
-        place = np.clip(place, 0, 2**space.levels * (1 - 1e-12)) + space.shift
-        return [tuple(cell) for cell in np.floor(place / 2**level).astype(int)]
+        points = ((vectors - space.mean) @ space.axes.T - space.low) * space.scale
+        points = np.clip(points, 0, 2**space.levels * (1 - 1e-12)) + space.shift
+        return [tuple(cell) for cell in np.floor(points / 2**level).astype(int)]
 
     kernel, before = 0.0, 0
     for level in range(space.levels + 2):
@@ -34,7 +34,7 @@ def test_the_kernel_is_the_sum_of_new_matches(components):
     generator = np.random.default_rng(0)
     images = [generator.normal(size=(generator.integers(1, 30), 3)) for _ in range(8)]
     space = space_of(np.concatenate(images), components)
-    histograms = [space.histogram(image) for image in images]
+    histograms = [space.make_histogram(image) for image in images]
     gram = TrainingBins(histograms[:5]).match(histograms)
     for i, x in enumerate(images):
         for j, y in enumerate(images[:5]):
@@ -43,12 +43,12 @@ def test_the_kernel_is_the_sum_of_new_matches(components):
     assert np.diag(gram[:5]) == pytest.approx(np.ones(5), rel=1e-5)
 
 
-def test_the_order_and_the_place_of_vectors_do_not_matter():
+def test_the_order_of_vectors_does_not_matter():
     generator = np.random.default_rng(1)
     image = generator.normal(size=(20, 3))
     space = space_of(image)
-    bins, weights = space.histogram(image)
-    again, same = space.histogram(generator.permutation(image))
+    bins, weights = space.make_histogram(image)
+    again, same = space.make_histogram(generator.permutation(image))
     assert np.array_equal(bins, again) and np.allclose(weights, same)
 
 

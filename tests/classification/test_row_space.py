@@ -3,7 +3,14 @@ import pytest
 import torch
 
 from featbench.classification import row_space
-from featbench.classification.row_space import Standardiser, TrainingRows, product, require_finite, require_training
+from featbench.classification.row_space import (
+    Standardiser,
+    TrainingRows,
+    find_nonfinite,
+    multiply,
+    require_finite,
+    require_training,
+)
 from featbench.errors import FeatureError, LearningError
 
 
@@ -27,10 +34,10 @@ def test_standardised_rows_have_a_mean_squared_norm_of_one(dtype):
 
 def test_some_columns_are_standardised_as_among_all():
     x = features(30, 20)
-    standardise = Standardiser.fit(x)
-    whole = standardise.apply(x)
-    assert np.array_equal(standardise.apply(x, slice(3, 11)), whole[:, 3:11])
-    assert np.array_equal(standardise.apply(x, np.array([7, 2, 19])), whole[:, [7, 2, 19]])
+    standardiser = Standardiser.fit(x)
+    whole = standardiser.apply(x)
+    assert np.array_equal(standardiser.apply(x, slice(3, 11)), whole[:, 3:11])
+    assert np.array_equal(standardiser.apply(x, np.array([7, 2, 19])), whole[:, [7, 2, 19]])
 
 
 def test_rows_are_wide_only_where_there_are_more_columns():
@@ -45,7 +52,7 @@ def test_axes_are_the_principal_axes_of_the_chosen_rows(shape, part):
     x = features(*shape)
     chosen = np.arange(len(x)) % 3 != 0 if part else np.ones(len(x), dtype=bool)
     rows = TrainingRows(x, Standardiser.fit(x))
-    axes, variance = rows.axes(chosen)
+    axes, variance = rows.find_principal_axes(chosen)
     z = by_hand(x)
     expected = np.linalg.svd(z[chosen], compute_uv=False) ** 2 / chosen.sum()
     expected = expected[expected > 1e-12 * expected[0]]
@@ -63,11 +70,11 @@ def test_the_gram_matrix_is_made_some_columns_at_a_time_to_the_same(monkeypatch)
     np.testing.assert_allclose(TrainingRows(x, Standardiser.fit(x)).base, z @ z.T, atol=1e-9)
 
 
-def test_product_is_that_of_matrices():
+def test_multiply_is_the_product_of_matrices():
     a, b = torch.randn(5, 7, dtype=torch.float64), torch.randn(7, 3, dtype=torch.float64)
-    torch.testing.assert_close(product(a, b), torch.einsum("ij,jk->ik", a, b))
-    torch.testing.assert_close(product(a, a.T), torch.einsum("ij,kj->ik", a, a))
-    assert product(a[:, :0], b[:0]).tolist() == [[0.0] * 3] * 5
+    torch.testing.assert_close(multiply(a, b), torch.einsum("ij,jk->ik", a, b))
+    torch.testing.assert_close(multiply(a, a.T), torch.einsum("ij,kj->ik", a, a))
+    assert multiply(a[:, :0], b[:0]).tolist() == [[0.0] * 3] * 5
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -80,6 +87,17 @@ def test_a_value_that_is_not_finite_is_named(value, dtype, values, monkeypatch):
     x[6, 2] = value
     with pytest.raises(FeatureError, match=rf"feature 2 of row 6 is {value}"):
         require_finite(x)
+
+
+@pytest.mark.parametrize("values", [1, 8, 2**24])
+def test_the_first_value_that_is_not_finite_is_found_in_any_blocks(values, monkeypatch):
+    monkeypatch.setattr(row_space, "VALUES", values)
+    x = np.ones((9, 5))
+    assert find_nonfinite(x) is None
+    x[6, 2] = x[6, 4] = x[8, 0] = np.nan
+    assert find_nonfinite(x) == (6, 2)
+    assert find_nonfinite(np.empty((0, 3))) is None
+    assert find_nonfinite(np.empty((3, 0))) is None
 
 
 def training(n=12, d=3, classes=4):

@@ -3,11 +3,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
 from featbench.classification import softmax_regression
-from featbench.classification.softmax_regression import TOLERANCE, LogLoss, Ridge, conjugate_gradients
+from featbench.classification.softmax_regression import TOLERANCE, SoftmaxRidge, conjugate_gradients
 
 
 def problem(n=120, r=8, classes=4, spread=1.5, seed=0):
@@ -43,7 +42,7 @@ def scikit_learn(x, labels, strength):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_objectives_are_scikit_learns_at_a_tight_tolerance(shape, strength, seed):
     rows, variance, labels = problem(*shape, seed=seed)
-    found = Ridge(rows, variance, labels, everyone(labels), 4).solve(strength)
+    found = SoftmaxRidge(rows, variance, labels, everyone(labels), 4).solve(strength)
     expected = scikit_learn(rows.numpy(), labels, strength)
     assert found.converged
     assert found.objective == pytest.approx(expected, rel=1e-6)
@@ -54,9 +53,9 @@ def test_objectives_are_scikit_learns_at_a_tight_tolerance(shape, strength, seed
 @pytest.mark.parametrize("steps", [0, 1, 2, 3])
 def test_the_gap_bounds_the_error_of_an_unfinished_search(steps, monkeypatch):
     rows, variance, labels = problem(60, 59)
-    best = Ridge(rows, variance, labels, everyone(labels), 4).solve(1e-4)
+    best = SoftmaxRidge(rows, variance, labels, everyone(labels), 4).solve(1e-4)
     monkeypatch.setattr(softmax_regression, "ITERATIONS", steps)
-    stopped = Ridge(rows, variance, labels, everyone(labels), 4).solve(1e-4)
+    stopped = SoftmaxRidge(rows, variance, labels, everyone(labels), 4).solve(1e-4)
     assert not stopped.converged
     assert stopped.iterations == steps
     assert 0 < stopped.objective - best.objective <= stopped.gap
@@ -65,7 +64,7 @@ def test_the_gap_bounds_the_error_of_an_unfinished_search(steps, monkeypatch):
 def test_a_gap_within_the_tolerance_is_what_converged_means():
     rows, variance, labels = problem(60, 59)
     for strength in 10.0 ** -np.arange(1, 9):
-        found = Ridge(rows, variance, labels, everyone(labels), 4).solve(strength)
+        found = SoftmaxRidge(rows, variance, labels, everyone(labels), 4).solve(strength)
         assert found.converged == (found.gap <= TOLERANCE * found.objective)
         assert found.converged
 
@@ -73,9 +72,9 @@ def test_a_gap_within_the_tolerance_is_what_converged_means():
 @pytest.mark.parametrize("shape", [(120, 8), (60, 59)])
 def test_a_path_gives_what_fresh_solvers_give(shape):
     rows, variance, labels = problem(*shape)
-    path = Ridge(rows, variance, labels, everyone(labels), 4)
+    path = SoftmaxRidge(rows, variance, labels, everyone(labels), 4)
     for strength in 10.0 ** -np.arange(1, 7):
-        fresh = Ridge(rows, variance, labels, everyone(labels), 4).solve(strength)
+        fresh = SoftmaxRidge(rows, variance, labels, everyone(labels), 4).solve(strength)
         assert path.solve(strength).objective == pytest.approx(fresh.objective, rel=2 * TOLERANCE)
 
 
@@ -83,32 +82,34 @@ def test_a_path_gives_what_fresh_solvers_give(shape):
 def test_a_warm_start_leads_to_the_same_optimum(shape):
     rows, variance, labels = problem(*shape)
     chosen = np.arange(len(labels)) % 5 != 0
-    start = Ridge(rows, variance, labels, chosen, 4).solve(1e-3)
-    cold, warm = (Ridge(rows, variance, labels, everyone(labels), 4, begin).solve(1e-3) for begin in (None, start))
+    start = SoftmaxRidge(rows, variance, labels, chosen, 4).solve(1e-3)
+    cold, warm = (
+        SoftmaxRidge(rows, variance, labels, everyone(labels), 4, begin).solve(1e-3) for begin in (None, start)
+    )
     assert cold.converged
     assert warm.converged
     assert warm.objective == pytest.approx(cold.objective, rel=2 * TOLERANCE)
     np.testing.assert_allclose(warm.weight, cold.weight, atol=1e-3 * np.abs(cold.weight).max())
-    assert Ridge(rows, variance, labels, everyone(labels), 4, cold).solve(1e-3).iterations == 0
+    assert SoftmaxRidge(rows, variance, labels, everyone(labels), 4, cold).solve(1e-3).iterations == 0
 
 
 def test_a_warm_start_may_lack_a_class():
     rows, variance, labels = problem()
-    start = Ridge(rows, variance, labels, labels != 2, 4).solve(1e-3)
+    start = SoftmaxRidge(rows, variance, labels, labels != 2, 4).solve(1e-3)
     assert np.isneginf(start.bias[2])
     assert np.isneginf(start.scores[:, 2]).all()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warm = Ridge(rows, variance, labels, everyone(labels), 4, start).solve(1e-3)
-    cold = Ridge(rows, variance, labels, everyone(labels), 4).solve(1e-3)
+        warm = SoftmaxRidge(rows, variance, labels, everyone(labels), 4, start).solve(1e-3)
+    cold = SoftmaxRidge(rows, variance, labels, everyone(labels), 4).solve(1e-3)
     assert warm.objective == pytest.approx(cold.objective, rel=2 * TOLERANCE)
 
 
 def test_rows_that_are_not_chosen_play_no_part_and_are_scored():
     rows, variance, labels = problem()
     chosen = np.arange(len(labels)) < 80
-    found = Ridge(rows, variance, labels, chosen, 4).solve(1e-3)
-    alone = Ridge(rows[:80], rows[:80].square().mean(dim=0), labels[:80], everyone(labels[:80]), 4).solve(1e-3)
+    found = SoftmaxRidge(rows, variance, labels, chosen, 4).solve(1e-3)
+    alone = SoftmaxRidge(rows[:80], rows[:80].square().mean(dim=0), labels[:80], everyone(labels[:80]), 4).solve(1e-3)
     assert found.objective == pytest.approx(alone.objective, rel=2 * TOLERANCE)
     assert found.scores.shape == (120, 4)
     assert found.objective == pytest.approx(
@@ -118,7 +119,7 @@ def test_rows_that_are_not_chosen_play_no_part_and_are_scored():
 
 def test_one_class_is_certain():
     rows, variance, labels = problem()
-    found = Ridge(rows, variance, labels * 0 + 2, everyone(labels), 4).solve(1e-3)
+    found = SoftmaxRidge(rows, variance, labels * 0 + 2, everyone(labels), 4).solve(1e-3)
     assert found.objective == 0
     assert found.converged
     assert set(found.scores.argmax(axis=1)) == {2}
@@ -127,38 +128,9 @@ def test_one_class_is_certain():
 def test_rows_without_any_feature_leave_the_classes_shares():
     labels = np.array([0, 0, 0, 1, 2, 2])
     nothing = torch.zeros((6, 0), dtype=torch.float64)
-    found = Ridge(nothing, nothing.sum(dim=0), labels, everyone(labels), 3).solve(1e-3)
+    found = SoftmaxRidge(nothing, nothing.sum(dim=0), labels, everyone(labels), 3).solve(1e-3)
     np.testing.assert_allclose(np.exp(found.bias) / np.exp(found.bias).sum(), [3 / 6, 1 / 6, 2 / 6], rtol=1e-9)
     assert found.converged
-
-
-@pytest.mark.parametrize("scale", [1.0, 30.0])
-def test_biases_are_at_their_best(scale):
-    generator = torch.Generator().manual_seed(0)
-    scores = scale * torch.randn((50, 3), generator=generator, dtype=torch.float64)
-    labels = torch.arange(50) % 3
-    loss = LogLoss(labels, 3)
-    point = loss.at(scores, torch.zeros(3, dtype=torch.float64))
-    reference = minimize(
-        lambda bias: loss(scores + torch.from_numpy(bias)), np.zeros(3), method="Nelder-Mead", options={"fatol": 1e-12}
-    )
-    assert point.balanced
-    assert point.loss <= reference.fun + 1e-12
-    assert point.loss == pytest.approx(loss(scores + point.bias))
-    assert point.error.sum(dim=0).abs().max() < 1e-11
-
-
-def test_the_curve_is_how_the_error_changes():
-    generator = torch.Generator().manual_seed(1)
-    scores, moved = (torch.randn((40, 4), generator=generator, dtype=torch.float64) for _ in range(2))
-    loss = LogLoss(torch.arange(40) % 4, 4)
-    point, step = loss.at(scores, torch.zeros(4, dtype=torch.float64)), 1e-5
-    ahead, behind = (loss.at(scores + sign * step * moved, point.bias) for sign in (1, -1))
-    torch.testing.assert_close(point.curve(moved), (ahead.error - behind.error) / (2 * step), rtol=1e-6, atol=1e-9)
-    follow = (ahead.bias - behind.bias) / (2 * step)
-    torch.testing.assert_close(
-        point.follow(moved), follow - follow.mean() + point.follow(moved).mean(), atol=1e-6, rtol=0
-    )
 
 
 @pytest.mark.parametrize("forcing", [0.1, 1e-3])

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from featbench.classification.classifier import Classifier, MapClassifier, MapPredictor, Predictor
-from featbench.classification.training import HELD_OUT, Classified, Training, train, validation_accuracy
+from featbench.classification.training import (
+    HELD_OUT,
+    TrainedClassifier,
+    TrainingData,
+    compute_validation_accuracy,
+    train,
+)
 from featbench.errors import FeatureError, PluginError, SplitError
 from featbench.evaluation.split import hold_out
 from featbench.features.rows import LocalMaps, PackedMaps, Rows
@@ -23,7 +29,7 @@ def rows():
 
 
 def training(labels=LABELS, features=None, seed=5):
-    return Training(rows() if features is None else features, labels, VALIDATION, CLASSES, seed)
+    return TrainingData(rows() if features is None else features, labels, VALIDATION, CLASSES, seed)
 
 
 @dataclass
@@ -143,7 +149,7 @@ def test_the_choice_is_made_again_with_the_same_seed():
 
 def test_a_class_of_which_one_image_is_left_to_train_on_is_named():
     labels, validation = np.array([0, 0, 0, 1, 1]), np.array([True, False, False, True, False])
-    few = Training(rows().select(np.arange(5)), labels, validation, 2, 0)
+    few = TrainingData(rows().select(np.arange(5)), labels, validation, 2, 0)
     with pytest.raises(SplitError, match="class 1 has a single training image"):
         train(alternatives(0, 9), few)
     assert train(alternatives(0), few).name == "partly(below=0)"
@@ -159,10 +165,10 @@ def test_a_single_classifier_is_trained_once_on_everything():
     assert fit.seen == list(range(24))
 
 
-def test_a_rate_that_is_asked_for_is_come_by_as_a_choice_would():
+def test_a_rate_that_is_asked_for_is_measured_as_for_a_choice():
     found = train(alternatives(9), training(), rate=True)
     assert found.report == {"below": 9, "validation_accuracy": pytest.approx(accuracy(9))}
-    assert validation_accuracy("one", Partly(9), training()) == found.report["validation_accuracy"]
+    assert compute_validation_accuracy("one", Partly(9), training()) == found.report["validation_accuracy"]
     assert Partly.fits[0][1].seen == list(range(24))
     assert Partly.fits[1][1].seen == np.flatnonzero(~VALIDATION).tolist()
 
@@ -174,7 +180,7 @@ def test_a_rate_that_the_classifier_knows_is_taken_from_it():
 
 
 @pytest.mark.parametrize("rate", [False, True])
-def test_rates_of_alternatives_are_all_come_by_in_the_same_way(rate):
+def test_rates_of_alternatives_are_all_measured_in_the_same_way(rate):
     classifiers = {**alternatives(9, reports=True), **alternatives(24)}
     found = train(classifiers, training(), rate=rate)
     assert found.name == "partly(below=24)"
@@ -194,7 +200,9 @@ def test_the_chosen_parameters_of_a_built_in_classifier_are_what_scikit_learn_fi
     validation = hold_out(labels, 1 / 3, 0)
     features = Rows(values, np.arange(60), (5, 1, 1))
     names = [f"knn(k={k},standardise=False)" for k in (1, 3, 9)]
-    found = train({name: Registry().classifier(name) for name in names}, Training(features, labels, validation, 3, 0))
+    found = train(
+        {name: Registry().classifier(name) for name in names}, TrainingData(features, labels, validation, 3, 0)
+    )
     scores = {}
     for name, k in zip(names, (1, 3, 9), strict=True):
         reference = KNeighborsClassifier(k).fit(values[~validation], labels[~validation])
@@ -248,7 +256,7 @@ def test_rows_are_local_vectors_to_a_classifier_of_those():
     assert found.predict(features.select(np.arange(4))).tolist() == [5] * 4
 
 
-REFUSAL = "images of several sizes have features of several lengths, of which partly can make nothing: take a "
+REFUSAL = "images of several sizes have features of several lengths, which partly cannot take: take a "
 
 
 def test_a_classifier_of_rows_refuses_images_of_several_sizes():
@@ -307,9 +315,9 @@ def test_predictions_of_another_shape_are_the_classifiers_fault(gives, shape):
     message = f"classifier odd gave predictions of shape {shape} for 24 images"
     for predictor, features in ((_Giving(gives), rows()), (_GivingOfMaps(gives), several_sizes())):
         with pytest.raises(PluginError, match=message):
-            Classified("odd", predictor, {}).predict(features)
+            TrainedClassifier("odd", predictor, {}).predict(features)
 
 
 def test_a_list_of_predictions_is_as_good_as_an_array():
-    found = Classified("listing", _Giving(lambda n: [1] * n), {}).predict(rows())
+    found = TrainedClassifier("listing", _Giving(lambda n: [1] * n), {}).predict(rows())
     assert found.tolist() == [1] * 24

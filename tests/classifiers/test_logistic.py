@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from featbench.classification import row_space, softmax_regression
 from featbench.classification.row_space import Standardiser, TrainingRows
-from featbench.classification.softmax_regression import Ridge
+from featbench.classification.softmax_regression import SoftmaxRidge
 from featbench.classifiers import logistic
 from featbench.classifiers.logistic import STRENGTHS, Logistic
 from featbench.registry import Registry
@@ -125,13 +125,13 @@ def test_statistics_are_taken_once_over_all_training_rows(monkeypatch):
 def test_labels_of_validation_rows_judge_but_do_not_train_what_they_judge(monkeypatch):
     x, labels, validation = toy()
     chosen = []
-    original = Ridge.__init__
+    original = SoftmaxRidge.__init__
 
     def watched(self, rows, variance, labels, chosen_rows, *rest):
         chosen.append(chosen_rows.copy())
         original(self, rows, variance, labels, chosen_rows, *rest)
 
-    monkeypatch.setattr(Ridge, "__init__", watched)
+    monkeypatch.setattr(SoftmaxRidge, "__init__", watched)
     fit(x, labels, validation)
     assert [rows.tolist() for rows in chosen] == [(~validation).tolist(), [True] * len(x)]
 
@@ -229,7 +229,7 @@ def test_wide_and_narrow_paths_agree(standardise, block, monkeypatch):
     def watched(self, features, scale, device):
         original(self, features, scale, device)
         if made:
-            self.wide, self.base = True, self._gram()
+            self.wide, self.base = True, self._compute_gram()
         made.append(self.wide)
 
     monkeypatch.setattr(TrainingRows, "__init__", watched)
@@ -250,20 +250,20 @@ def test_columns_are_standardised_some_at_a_time_to_the_same(monkeypatch):
     blocks = fit(x, labels, validation)
     assert blocks.report["strength"] == whole.report["strength"]
     assert blocks.report["objective"] == pytest.approx(whole.report["objective"], rel=1e-9)
-    np.testing.assert_allclose(blocks.standardise.mean, x.astype(np.float64).mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(blocks.standardiser.mean, x.astype(np.float64).mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(blocks.weight, whole.weight, atol=1e-4 * np.abs(whole.weight).max())
 
 
 def test_the_last_fit_starts_from_the_choice(monkeypatch):
     x, labels, validation = toy()
     starts = []
-    original = Ridge.__init__
+    original = SoftmaxRidge.__init__
 
     def watched(self, *arguments):
         starts.append(arguments[-1])
         original(self, *arguments)
 
-    monkeypatch.setattr(Ridge, "__init__", watched)
+    monkeypatch.setattr(SoftmaxRidge, "__init__", watched)
     report = fit(x, labels, validation).report
     assert starts[0] is None
     assert starts[1].strength == report["strength"]
@@ -290,7 +290,7 @@ def test_without_standardisation_features_keep_their_own_variances(shape):
     predictor = Logistic(strength=1e-3, standardise=False).fit(x, labels, validation, 4, seed=0)
     centred = x.astype(np.float64) - x.astype(np.float64).mean(axis=0)
     z = centred / np.sqrt((centred**2).sum(axis=1).mean())
-    np.testing.assert_allclose(predictor.standardise.apply(x), z, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(predictor.standardiser.apply(x), z, rtol=1e-9, atol=1e-12)
     rotation = np.linalg.svd(z, full_matrices=False)[2].T
     reference = independent_fit(z @ rotation, labels, 1e-3)
     expected = written_objective(reference.coef_ @ rotation.T, reference.intercept_, z, labels, 1e-3)
@@ -315,8 +315,10 @@ def test_predictions_of_some_rows_are_those_of_all(dtype):
     predictor = fit(x, labels, validation)
     whole = predictor.predict(x)
     assert np.array_equal(np.concatenate([predictor.predict(rows) for rows in np.array_split(x, 7)]), whole)
-    scores = predictor.standardise.apply(x) @ predictor.weight + predictor.bias
-    np.testing.assert_allclose(predictor.standardise.scores(x, predictor.weight, predictor.bias), scores, atol=1e-8)
+    scores = predictor.standardiser.apply(x) @ predictor.weight + predictor.bias
+    np.testing.assert_allclose(
+        predictor.standardiser.compute_scores(x, predictor.weight, predictor.bias), scores, atol=1e-8
+    )
 
 
 def test_two_classes_have_weights_each():

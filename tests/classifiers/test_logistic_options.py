@@ -24,8 +24,8 @@ def fit(x, labels, validation, classes=4, **parameters):
 
 def judged(x, labels, validation, strength):
     """Accuracy and log-loss on validation rows at one strength of L1, trained on the other rows."""
-    standardise = row_space.Standardiser.fit(x)
-    solution = softmax_lasso.Lasso(x, standardise, labels, ~validation, 4).solve(strength)
+    standardiser = row_space.Standardiser.fit(x)
+    solution = softmax_lasso.SoftmaxLasso(x, standardiser, labels, ~validation, 4).solve(strength)
     scores = solution.scores[validation]
     logs = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
     truth = labels[validation]
@@ -36,8 +36,10 @@ def judged(x, labels, validation, strength):
 def test_the_strength_of_l1_is_the_best_on_validation_rows(spread, seed):
     x, labels, validation = toy(spread=spread, seed=seed)
     report = fit(x, labels, validation, penalty="l1").report
-    strongest = softmax_lasso.Lasso(x, row_space.Standardiser.fit(x), labels, ~validation, 4).strongest()
-    best = max(judged(x, labels, validation, fraction * strongest) for fraction in FRACTIONS)
+    largest = softmax_lasso.SoftmaxLasso(
+        x, row_space.Standardiser.fit(x), labels, ~validation, 4
+    ).find_largest_strength()
+    best = max(judged(x, labels, validation, fraction * largest) for fraction in FRACTIONS)
     assert report["strength"] == pytest.approx(best[2])
     assert report["validation_accuracy"] == pytest.approx(100 * best[0])
 
@@ -58,7 +60,7 @@ def test_l1_leaves_weights_out_and_counts_those_it_keeps():
 def test_predictions_are_those_of_the_weights_in_any_blocks(penalty, d):
     x, labels, validation = toy(d=d)
     predictor = fit(x, labels, validation, penalty=penalty)
-    expected = (predictor.standardise.apply(x) @ predictor.weight + predictor.bias).argmax(axis=1)
+    expected = (predictor.standardiser.apply(x) @ predictor.weight + predictor.bias).argmax(axis=1)
     assert np.array_equal(predictor.predict(x), expected)
     assert np.array_equal(np.concatenate([predictor.predict(rows) for rows in np.array_split(x, 7)]), expected)
     assert (expected == labels).mean() > 0.8
@@ -108,7 +110,7 @@ def test_rows_are_multiplied_on_the_device(d, monkeypatch):
         seen.append((a.device, b.device))
         raise InterruptedError
 
-    monkeypatch.setattr(row_space, "product", watched)
+    monkeypatch.setattr(row_space, "multiply", watched)
     x, labels, validation = toy(d=d)
     with pytest.raises(InterruptedError):
         Logistic(strength=1e-3).on("meta").fit(x, labels, validation, 4, 0)
@@ -175,14 +177,14 @@ def test_constant_features_have_no_weight(penalty):
 
 def test_a_path_that_did_not_converge_is_said(monkeypatch):
     x, labels, validation = toy()
-    original = softmax_regression.Ridge.solve
+    original = softmax_regression.SoftmaxRidge.solve
 
     def stopped(self, strength):
         solution = original(self, strength)
         object.__setattr__(solution, "converged", strength != 1e-5)
         return solution
 
-    monkeypatch.setattr(softmax_regression.Ridge, "solve", stopped)
+    monkeypatch.setattr(softmax_regression.SoftmaxRidge, "solve", stopped)
     report = fit(x, labels, validation).report
     assert report["strength"] != 1e-5
     assert report["converged"] is False

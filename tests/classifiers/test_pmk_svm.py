@@ -96,9 +96,9 @@ def test_machines_are_those_of_scikit_learn(kernel, multiclass):
     classifier = PmkSvm(codebook=6, levels=1, kernel=kernel, multiclass=multiclass, C=3.0)
     (maps, labels), (new, _) = blurred(60), blurred(80, seed=1)
     predictor = fit(classifier, maps, labels, seed=5)
-    codebook = learn_codebook(maps, classifier.pyramid(), derive_seed(5, "codebook"), torch.device("cpu"))
+    codebook = learn_codebook(maps, classifier.make_pyramid(), derive_seed(5, "codebook"), torch.device("cpu"))
     weights = np.repeat([0.5, 0.5], [6, 24])
-    a, b = (encode_images(some, classifier.pyramid(), codebook).astype(np.float64) for some in (maps, new))
+    a, b = (encode_images(some, classifier.make_pyramid(), codebook).astype(np.float64) for some in (maps, new))
 
     def gram(x, y):
         if kernel == "linear":
@@ -202,7 +202,7 @@ def test_what_cannot_be_learned_from_is_refused(monkeypatch):
         ({"normalise": "l3"}, "normalise must be one of count, l1, l2, none"),
         ({"kernel": "rbf"}, "kernel must be one of intersection, linear, not 'rbf'"),
         ({"multiclass": "all"}, "multiclass must be one of ovr, ovo, not 'all'"),
-        ({"C": 0.0}, "C must be positive, not 0.0"),
+        ({"C": 0.0}, "C must be finite and greater than 0, not 0.0"),
         ({"coding": "llc"}, "codes of llc can be negative"),
         ({"lam": 0.0}, "lam, softness and beta must be positive"),
         ({"neighbours": 0}, "neighbours must be at least 1"),

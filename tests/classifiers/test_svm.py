@@ -122,7 +122,7 @@ def test_kernel_values_and_columns_lead_to_one_solution(loss):
 def test_raw_features_are_taken_as_they_are():
     x, labels = toy(*WIDE)
     machine = fit(LinearSVM(C=0.02, loss="hinge", standardise=False), x, labels)
-    assert np.array_equal(machine.standardise.scale, np.ones(300))
+    assert np.array_equal(machine.standardiser.scale, np.ones(300))
     # Twice the features are a quarter of the C; a shift is the bias's.
     changed = fit(LinearSVM(C=0.005, loss="hinge", standardise=False), 2 * x + 5, labels)
     assert machine.report["objective"] == pytest.approx(4 * changed.report["objective"], rel=1e-3)
