@@ -36,7 +36,7 @@ ROOMS = {
     "evaluation": "errors types system data",
     "learning": "errors types parameters system stages data devices sparse evaluation",
     "features": "errors types system stages data operations cuda devices sparse learning",
-    "refinement": "errors types parameters system stages operations devices",
+    "refinement": "errors types parameters system stages operations devices learning",
     "classification": "errors types parameters system evaluation features",
     "built_in": "",
     "hookspecs": "built_in data evaluation learning classification",
@@ -71,7 +71,7 @@ HEAVY = ("torch", "numpy", "mlflow", "sklearn", "pandas", "scipy", "PIL")
 
 NO_NUMBERS = (
     *("__init__.py", "built_in.py", "errors.py", "hookspecs.py", "registry.py", "types.py"),
-    *("data/__init__.py", "data/dataset.py", "experiment/__init__.py", "experiment/cell.py"),
+    *("data/__init__.py", "data/dataset.py", "data/folder.py", "experiment/__init__.py", "experiment/cell.py"),
     *(f"evaluation/{name}.py" for name in ("__init__", "protocol", "published", "regimes")),
     *(f"system/{name}.py" for name in ("__init__", "clock", "files", "hashing", "source_files")),
 )

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from featbench.data.maps import JoinedMaps, Maps
-from featbench.learning.learner import FilterLearner, NetworkLearner, fill_table
+from featbench.learning.banks import fill_table
+from featbench.learning.learner import FilterLearner, NetworkLearner
 from featbench.learning.patches import MapSource, PatchSource
-from featbench.stages.architecture import Architecture, Shape, StageSpec
+from featbench.stages.architecture import Architecture
 from featbench.stages.connection_table import draw_connection_table, make_full_table
 from featbench.stages.filters import Bank, Filters
+from featbench.stages.specs import Shape, StageSpec
 from featbench.stages.stage import MultiStage, Stage, build_operations
 from featbench.system.seeds import derive_seed, seeded
 from featbench.types import IntArray
@@ -27,7 +29,7 @@ class StageFilters:
     table: IntArray
 
 
-def stage_bank(spec: StageSpec, shape: Shape, seed: int) -> tuple[Bank, IntArray]:
+def make_stage_bank(spec: StageSpec, shape: Shape, seed: int) -> tuple[Bank, IntArray]:
     """Return the bank that a learner fills for each group of this stage's connection table, and the table."""
     maps = spec.bank_input(shape)[0]
     fan_in = spec.bank.fan_in
@@ -35,11 +37,15 @@ def stage_bank(spec: StageSpec, shape: Shape, seed: int) -> tuple[Bank, IntArray
     return Bank(spec.bank.filters // len(table), spec.bank.size, table.shape[1]), table
 
 
-def refusal(architecture: Architecture, learner: FilterLearner, shape: Shape) -> str | None:
-    """Say which stage the learner cannot fill, and why, or None; raises if the architecture does not fit `shape`."""
+def find_refusal(architecture: Architecture, learner: FilterLearner, shape: Shape) -> str | None:
+    """Return which stage the learner cannot fill, and why, or None.
+
+    shape: (maps, height, width) of the smallest image. Raises `ArchitectureError` if the architecture does not fit it.
+    """
     inputs = [shape, *architecture.shapes(shape)]
-    for number, (spec, came_in) in enumerate(zip(architecture.stages, inputs, strict=False), start=1):
-        bank = stage_bank(spec, came_in, seed=0)[0]
+    for number, (spec, input_shape) in enumerate(zip(architecture.stages, inputs, strict=False), start=1):
+        # Any seed will do: it decides which maps each filter sees, and a bank only has how many there are.
+        bank = make_stage_bank(spec, input_shape, seed=0)[0]
         reason = learner.refusal(bank)
         if not reason and not spec.bank.encoder and learner.units(bank) != bank.filters:
             reason = (
@@ -59,51 +65,52 @@ def learn_stages(
     seed: int,
     device: torch.device,
 ) -> list[StageFilters]:
-    """Get the filters of every stage, each learned on the outputs of those below it.
+    """Return the filters of every stage, each learned on the outputs of the stages below it.
 
-    `images` are what a learner that looks at images may see, [n, *shape] or `Maps`; others are not given any. `seed`
-    decides connection tables and filters.
+    images: what a learner that looks at images may see, [n, *shape] or `Maps`; others are not given any. seed: decides
+    connection tables and filters. device: where images pass through the stages. Raises `PluginError` if the learner
+    breaks its contract, and what the learner raises.
     """
+    # Plugins may draw from the global generators, which are seeded here and given back as they were.
     with seeded(derive_seed(seed, "learn")):
         learned: list[StageFilters] = []
         below: list[nn.Module] = []
         inputs = [shape, *architecture.shapes(shape)]
-        for number, (spec, came_in) in enumerate(zip(architecture.stages, inputs, strict=False), start=1):
-            bank, table = stage_bank(spec, came_in, derive_seed(seed, "table", number))
+        for number, (spec, input_shape) in enumerate(zip(architecture.stages, inputs, strict=False), start=1):
+            bank, table = make_stage_bank(spec, input_shape, derive_seed(seed, "table", number))
             patches = None
             if learner.looks() and images is not None:
-                before = build_operations(spec.around_bank()[0], came_in[0])
-                entering = nn.Sequential(*below, before).to(device)
-                patches = PatchSource(
-                    MapSource(images, entering, device), bank.size, derive_seed(seed, "patches", number)
-                )
-            maps = spec.bank_input(came_in)[0]
+                # Patches are cut from the maps that enter the filter bank: operations of the stage may stand before it.
+                before_bank = build_operations(spec.around_bank()[0], input_shape[0])
+                source = MapSource(images, nn.Sequential(*below, before_bank).to(device), device)
+                patches = PatchSource(source, bank.size, derive_seed(seed, "patches", number))
+            maps = spec.bank_input(input_shape)[0]
             filters = fill_table(learner, bank, table, maps, patches, seed, "filters", number)
             learned.append(StageFilters(filters, table))
-            below.append(Stage(spec, came_in[0], learned[-1].filters, table, learner.encoder))
+            below.append(Stage(spec, input_shape[0], learned[-1].filters, table, learner.encoder))
         return learned
 
 
 def assemble(
     architecture: Architecture, learner: FilterLearner, shape: Shape, stages: Sequence[StageFilters]
 ) -> nn.Sequential:
-    """Build the network from its stages' filters: [n, *shape] to the maps of the last stage.
+    """Return the network of these stages: maps [n, *shape] to the maps of the last stage.
 
-    Where the architecture keeps other stages too, it gives one row [n, d] of the maps of all these.
+    Where the architecture keeps other stages too, it gives one row [n, d] of the maps of all of them.
     """
     inputs = [shape, *architecture.shapes(shape)]
     built = [
-        Stage(spec, came_in[0], stage.filters, stage.table, learner.encoder)
-        for spec, came_in, stage in zip(architecture.stages, inputs, stages, strict=False)
+        Stage(spec, input_shape[0], stage.filters, stage.table, learner.encoder)
+        for spec, input_shape, stage in zip(architecture.stages, inputs, stages, strict=False)
     ]
     return MultiStage(built, architecture.kept) if architecture.kept else nn.Sequential(*built)
 
 
-def network_of(
+def learn_network(
     learner: NetworkLearner, shape: Shape, images: Tensor | Maps | JoinedMaps | None, *, seed: int, device: torch.device
 ) -> nn.Module:
-    """Get the network of a learner that gives the whole extractor; only one that looks at images is given any."""
-    seen = MapSource(images, nn.Identity(), device) if learner.looks() and images is not None else None
-    own_seed = derive_seed(seed, "network")
-    with seeded(own_seed):
-        return learner.network(shape, seen, own_seed)
+    """Return the network of a learner that gives the whole extractor; only one that looks at images is given any."""
+    maps = MapSource(images, nn.Identity(), device) if learner.looks() and images is not None else None
+    network_seed = derive_seed(seed, "network")
+    with seeded(network_seed):
+        return learner.network(shape, maps, network_seed)

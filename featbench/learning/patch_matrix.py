@@ -1,4 +1,4 @@
-"""Patches as the rows of a matrix, centred, of unit scale, white: what most unsupervised learners start from."""
+"""Patches as the rows of a matrix, centred, scaled and whitened: what most unsupervised learners start from."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from featbench.learning.patches import PatchSource
 from featbench.stages.filters import Bank
 
 ROUNDING = 1e-6
-"""Patches whose centred values are below this part of the values themselves hold rounding errors, no signal."""
+"""Patches whose centred values are below this part of the values themselves hold rounding errors instead of signal."""
 
 RANK = 1e-5
 """Principal components of less than this part of the largest variance are rounding errors."""
 
 BLOCK = 4096
-"""Rows that are summed in single precision; sums of blocks are added in double."""
+"""Rows that are summed in single precision; sums of blocks are added in double: fast, and exact enough for RANK."""
 
 
 @dataclass(frozen=True)
 class PatchMatrix:
-    """Patches as rows [n, d] of unit root mean square, and what was taken out of them.
+    """Patches as rows [n, d] of unit root mean square, and how they were normalised.
 
     rows = (patches - mean of each, if `centred`) / scale, float32, where the patches are; d = fan_in × size × size.
     """
@@ -39,7 +39,7 @@ class PatchMatrix:
     ) -> PatchMatrix:
         """Sample `count` patches for `bank`; `learner` is what messages call the learner.
 
-        The mean of each patch over all its maps is taken out if `centre`, save from patches of a single value.
+        With `centre` the mean of each patch over all its maps is subtracted, but for patches of a single value.
         Raises `LearningError` if there are none, or fewer than filters, or if they hold no signal.
         """
         if patches is None:
@@ -61,7 +61,7 @@ class PatchMatrix:
         return cls(rows / scale, scale, centred)
 
     def fold(self, weight: Tensor) -> Tensor:
-        """Return the weight on patches as they come, [k, d], that does what `weight` [k, d] does on the rows.
+        """Return the weight [k, d] that gives on patches as they come what `weight` [k, d] gives on the rows.
 
         weight · (x - mean of x) / scale = (weight - mean of each of its rows) · x / scale.
         """
@@ -84,7 +84,7 @@ class PrincipalComponents:
     def of(cls, rows: Tensor, most: int | None = None) -> PrincipalComponents:
         """Find the components of rows [n, d], at most `most` of them.
 
-        Of the two signs of a component, that in which the first entry of more than half the largest is positive.
+        The sign of a component is that in which the first entry of more than half the largest magnitude is positive.
         """
         mean = rows.mean(dim=0)
         covariance = rows.new_zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
@@ -96,20 +96,22 @@ class PrincipalComponents:
         rank = int((variances > RANK * variances[0]).sum())
         kept = rank if most is None else min(rank, most)
         variances, components = variances[:kept], components[:kept]
-        sizes = components.abs()
-        leading = (sizes > 0.5 * sizes.amax(dim=1, keepdim=True)).int().argmax(dim=1, keepdim=True)
+        # An eigenvector's sign is arbitrary, and differs between versions of LAPACK. Not the sign of the largest entry:
+        # two of almost the same size would let rounding decide.
+        magnitudes = components.abs()
+        leading = (magnitudes > 0.5 * magnitudes.amax(dim=1, keepdim=True)).int().argmax(dim=1, keepdim=True)
         components = components * components.gather(1, leading).sign()
         return cls(mean, components.to(rows.dtype), variances.to(rows.dtype))
 
-    def whitener(self, epsilon: float = 0.0) -> Tensor:
-        """Return the matrix [r, d] that gives rows less their mean unit variance: (variances + ε)^-½ components."""
+    def compute_whitener(self, epsilon: float = 0.0) -> Tensor:
+        """Return W = (variances + ε)^-½ components, [r, d]: it gives centred rows unit variance (whitens them)."""
         return self.components / (self.variances + epsilon).sqrt().unsqueeze(1)
 
-    def unwhitener(self, epsilon: float = 0.0) -> Tensor:
-        """Return the matrix [r, d] of what whitened values stand for: (variances + ε)^½ components."""
+    def compute_unwhitener(self, epsilon: float = 0.0) -> Tensor:
+        """Return (variances + ε)^½ components, [r, d]: whitened values times it are the centred rows again."""
         return self.components * (self.variances + epsilon).sqrt().unsqueeze(1)
 
 
 def _root_mean_square(values: Tensor) -> float:
-    # Squares of small single-precision numbers would be lost in single precision.
+    # In double: squares of small single-precision numbers would underflow.
     return float(torch.linalg.vector_norm(values, dtype=torch.float64)) / math.sqrt(values.numel())

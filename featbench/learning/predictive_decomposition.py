@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,29 +11,29 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from featbench.errors import LearningError
-from featbench.sparse.memory import require_memory
-from featbench.sparse.steps import largest_eigenvalue
+from featbench.learning.schedules import cosine_decay
+from featbench.sparse.memory import require_coding_memory
+from featbench.sparse.steps import compute_largest_eigenvalue
 from featbench.stages.encoders import NONLINEARITIES
 from featbench.stages.filters import Bank, Filters
 from featbench.types import IntArray
 
 SHARPNESS = 10.0
-"""What β of the smooth shrinkage starts from."""
-
+"""First value of β of the smooth shrinkage."""
 
 ATOMS_RATE = 0.5
-"""Part of the way to the minimum of the batch that atoms go at first."""
+"""Part of the way to the minimum of the batch that atoms move at first."""
 
-MEMORY = 0.9
-"""How much of the curvature of atoms is kept from batch to batch."""
+CURVATURE_MEMORY = 0.9
+"""Part of the running mean of the atoms' curvatures that is kept from batch to batch."""
 
-RARE = 0.1
+LEAST_CURVATURE = 0.1
 """Least curvature of an atom, relative to the mean of all."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How decoder and encoder descend: Adam, whose rate falls along half a cosine."""
+    """How decoder and encoder are trained: updates, samples in each, Adam's first rate (it falls by half a cosine)."""
 
     updates: int
     batch: int
@@ -42,7 +41,7 @@ class Schedule:
 
 
 class Wiring:
-    """Which of all maps each filter sees, by a connection table [groups, fan_in] of equal groups of filters."""
+    """Which of all maps each filter sees: a connection table [groups, fan_in], its groups of equally many filters."""
 
     def __init__(self, bank: Bank, table: IntArray, maps: int) -> None:
         self.rows = torch.from_numpy(table).repeat_interleave(bank.filters // len(table), dim=0)
@@ -56,15 +55,15 @@ class Wiring:
         return spread
 
     def gather(self, weight: Tensor) -> Tensor:
-        """Undo `spread`."""
+        """Undo `spread`: return the weight [filters, fan_in, size, size] on the maps that each filter sees."""
         return weight.view(self.shape)[torch.arange(len(self.rows))[:, None], self.rows]
 
 
-class Predictor(nn.Module):
-    """The encoder F(y) = f(W y + b), on patches in rows or, as a convolution, on windows.
+class PredictiveEncoder(nn.Module):
+    """The encoder F(y) = f(W y + b), which predicts codes: on patches in rows or, as a convolution, on windows.
 
-    weight [filters, maps, size, size]: where it is zero throughout a map, a filter does not see the map. centred: W is
-    kept blind to the mean of what it sees. threshold: what θ of the shrinkage encoders starts from.
+    weight: first W, [filters, maps, size, size]; a filter does not see the maps in which it is zero throughout.
+    centred: each filter of W has mean zero over what it sees. threshold: first θ of the shrinkage encoders.
     """
 
     support: Tensor
@@ -73,7 +72,8 @@ class Predictor(nn.Module):
         super().__init__()
         self.free = nn.Parameter(weight.clone())
         self.centred = centred
-        self.register_buffer("support", support_of(weight), persistent=False)
+        # Not in the state_dict: it follows from the weight.
+        self.register_buffer("support", find_support(weight), persistent=False)
         self.bias = nn.Parameter(weight.new_zeros(len(weight)))
         start = {"threshold": torch.full_like(self.bias, threshold), "sharpness": torch.full_like(self.bias, SHARPNESS)}
         self.nonlinearity = NONLINEARITIES[nonlinearity](Filters(weight, extras=start))
@@ -81,6 +81,7 @@ class Predictor(nn.Module):
     @property
     def weight(self) -> Tensor:
         """W [filters, maps, size, size]."""
+        # Projected at each use: Adam moves `free` anywhere, and W keeps its support and its mean.
         weight = self.free * self.support
         if not self.centred:
             return weight
@@ -97,7 +98,7 @@ class Predictor(nn.Module):
         return predicted
 
     def filters(self, scale: float, atoms: Tensor, wiring: Wiring) -> Filters:
-        """Return the encoder of maps divided by `scale` as filters on maps as they are; atoms as `decoder`."""
+        """Return the encoder of maps divided by `scale` as filters for maps as they are; the atoms as `decoder`."""
         tensors = {name: parameter.detach() for name, parameter in self.nonlinearity.named_parameters()}
         gain = tensors.pop("gain", torch.empty(0))
         extras = {"decoder": wiring.gather(atoms), **tensors}
@@ -105,19 +106,19 @@ class Predictor(nn.Module):
 
 
 class Decoder(ABC):
-    """What codes [n, filters, ...] are decoded with: atoms [filters, maps, size, size] of unit norm.
+    """The dictionary that decodes codes [n, filters, ...]: atoms [filters, maps, size, size] of unit norm.
 
-    Where an atom is zero throughout a map it remains so.
+    An atom stays zero in the maps in which it is zero throughout.
     """
 
     def __init__(self, atoms: Tensor) -> None:
-        self.atoms, self.support = unit_norm(atoms), support_of(atoms)
+        self.atoms, self.support = normalise_atoms(atoms), find_support(atoms)
         self._curvature = atoms.new_zeros(len(atoms))
         self._weight = 0.0
 
     @abstractmethod
     def infer(self, y: Tensor, prediction: Tensor) -> Tensor:
-        """Minimise the energy over the codes, from the prediction and towards it."""
+        """Return codes that minimise the energy, from the prediction and towards it."""
 
     @abstractmethod
     def gradient(self, y: Tensor, codes: Tensor) -> Tensor:
@@ -126,18 +127,19 @@ class Decoder(ABC):
     def step(self, y: Tensor, codes: Tensor, rate: float) -> None:
         """Move the atoms down the gradient, each divided by a bound of its curvature, and back to unit norm.
 
-        The curvature in all atoms is the second moment of their codes; the sums of the magnitudes in its rows bound it
-        (Gershgorin), so that a rate below 1 is stable however much the codes go together.
+        The Hessian of the energy in the atoms is the second moment of their codes, E[z zᵀ]. The sums of the magnitudes
+        in its rows bound its eigenvalues (Gershgorin), so that a rate below 1 is stable however correlated the codes.
         """
         flat = codes.transpose(0, 1).flatten(1)
         bound = (flat @ flat.T).abs().sum(dim=1) / len(codes)
-        self._curvature = torch.lerp(bound, self._curvature, MEMORY)
-        self._weight = MEMORY * self._weight + 1 - MEMORY
+        self._curvature = torch.lerp(bound, self._curvature, CURVATURE_MEMORY)
+        # The running mean starts from 0: divided by the sum of its weights it is unbiased, as Adam's moments are.
+        self._weight = CURVATURE_MEMORY * self._weight + 1 - CURVATURE_MEMORY
         curvature = self._curvature / self._weight
-        # Atoms that are seldom used do not leap at what little they see.
-        curvature = curvature.clamp_min(RARE * float(curvature.mean()))
+        # Without a least curvature, an atom that is seldom used would take a huge step on the few patches that use it.
+        curvature = curvature.clamp_min(LEAST_CURVATURE * float(curvature.mean()))
         descent = self.gradient(y, codes) / curvature.clamp_min(1e-12).view(-1, 1, 1, 1)
-        self.atoms = unit_norm(self.atoms - rate * descent * self.support)
+        self.atoms = normalise_atoms(self.atoms - rate * descent * self.support)
 
 
 Inference = Callable[[Tensor, Tensor, float, Tensor], Tensor]
@@ -158,9 +160,9 @@ class PatchDecoder(Decoder):
         """Return codes [n, filters]."""
         atoms = self.atoms.flatten(1)
         gram = atoms @ atoms.T
-        # Both products have the same eigenvalues but for zeros.
+        # BBᵀ and BᵀB have the same eigenvalues but for zeros: those of the smaller one cost less.
         smaller = gram if atoms.shape[0] <= atoms.shape[1] else atoms.T @ atoms
-        largest = largest_eigenvalue(smaller) + self.alpha
+        largest = compute_largest_eigenvalue(smaller) + self.alpha
         gram.diagonal().add_(self.alpha)
         return self.inference(gram, y @ atoms.T + self.alpha * prediction, largest, prediction)
 
@@ -170,45 +172,46 @@ class PatchDecoder(Decoder):
         return (codes.T @ residual / len(y)).view_as(self.atoms)
 
 
-def learn_predictive(
-    samples: Tensor, decoder: Decoder, predictor: Predictor, alpha: float, schedule: Schedule, seed: int
+def learn_predictive_decomposition(
+    samples: Tensor, decoder: Decoder, encoder: PredictiveEncoder, alpha: float, schedule: Schedule, seed: int
 ) -> None:
-    """Learn decoder and predictor in place, by block coordinate descent on samples [n, ...].
+    """Learn decoder and encoder in place, by block coordinate descent on samples [n, ...].
 
     For each batch the codes are inferred with all else fixed; then atoms and encoder take one step with the codes fixed
     (Kavukcuoglu, Ranzato, LeCun 2008, section 2.1). Raises `LearningError` if that diverges.
     """
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(predictor.parameters(), lr=schedule.rate, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(encoder.parameters(), lr=schedule.rate, betas=(0.9, 0.99))
     for update in range(schedule.updates):
-        falling = 0.5 * (1 + math.cos(math.pi * update / schedule.updates))
-        optimizer.param_groups[0]["lr"] = schedule.rate * falling
+        decay = cosine_decay(update, schedule.updates)
+        optimizer.param_groups[0]["lr"] = schedule.rate * decay
         y = samples[torch.randint(len(samples), (schedule.batch,), generator=generator).to(samples.device)]
-        prediction = predictor(y)
+        prediction = encoder(y)
         codes = decoder.infer(y, prediction.detach())
         optimizer.zero_grad(set_to_none=True)
-        # Without α the encoder is a regressor trained apart: its own gradient does not vanish with it.
+        # With α = 0 the encoder is a regressor trained beside the decoder, and its gradient must not vanish too.
         loss = 0.5 * (alpha or 1.0) * (codes - prediction).square().sum() / len(y)
         loss.backward()
         optimizer.step()
-        decoder.step(y, codes, ATOMS_RATE * falling)
+        decoder.step(y, codes, ATOMS_RATE * decay)
         if not bool(torch.isfinite(decoder.atoms).all()):
             break
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in (decoder.atoms, *predictor.parameters())):
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in (decoder.atoms, *encoder.parameters())):
         raise LearningError("learning diverged: the dictionary or its encoder is not finite; lower the rate")
 
 
-def random_atoms(bank: Bank, seed: int, batch: int) -> Tensor:
+def draw_random_atoms(bank: Bank, seed: int, batch: int) -> Tensor:
     """Draw atoms [filters, fan_in, size, size] of unit norm; a `UsageError` if they are too many for the memory."""
-    require_memory(batch, bank.filters, bank.fan_in * bank.size**2, torch.float32.itemsize, torch.device("cpu"))
-    return unit_norm(torch.randn(bank.shape, generator=torch.Generator().manual_seed(seed ^ 1)))
+    require_coding_memory(batch, bank.filters, bank.fan_in * bank.size**2, torch.float32.itemsize, torch.device("cpu"))
+    # Another stream of random numbers than that of the batches, which begin from `seed` itself.
+    return normalise_atoms(torch.randn(bank.shape, generator=torch.Generator().manual_seed(seed ^ 1)))
 
 
-def support_of(weight: Tensor) -> Tensor:
+def find_support(weight: Tensor) -> Tensor:
     """Return 1 for the maps that each filter of weight [filters, maps, size, size] sees, 0 for those it does not."""
     return (weight != 0).any(dim=3, keepdim=True).any(dim=2, keepdim=True).to(weight.dtype).expand_as(weight)
 
 
-def unit_norm(atoms: Tensor) -> Tensor:
+def normalise_atoms(atoms: Tensor) -> Tensor:
     """Scale each of the atoms [filters, maps, size, size] to norm 1."""
     return functional.normalize(atoms.flatten(1), dim=1).view_as(atoms)

@@ -5,50 +5,57 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from featbench.devices.selection import select_operations
 from featbench.errors import LearningError
-from featbench.sparse.steps import largest_eigenvalue
+from featbench.learning.schedules import cosine_decay
+from featbench.sparse.steps import compute_largest_eigenvalue
 
 
 class Unrolled(nn.Module):
     """Codes f(B) from B = W_e x, by `steps` repetitions of a step with shared S and θ (Gregor, LeCun 2010).
 
-    mixing S [groups, m, m] and threshold θ [groups × m]: each of equal groups of units has a problem of its own.
-    zeros_stay: what is zero in S at the start is not trained.
+    mixing: S [groups, m, m]; threshold: θ [groups × m]. Each of equal groups of units has a problem of its own.
+    zeros_stay: entries of S that are zero at the start are not trained.
     """
 
-    kept: Tensor
+    # Nothing of a call is kept on the module, so several threads may run it at once.
+    reentrant: ClassVar[bool] = True
+
+    support: Tensor
 
     def __init__(self, mixing: Tensor, threshold: Tensor, steps: int, *, zeros_stay: bool = False) -> None:
         super().__init__()
         self.free = nn.Parameter(mixing.clone())
         self.threshold = nn.Parameter(threshold.clone())
         self.steps = steps
-        kept = (mixing != 0).to(mixing.dtype) if zeros_stay else torch.ones_like(mixing)
-        self.register_buffer("kept", kept, persistent=False)
+        support = (mixing != 0).to(mixing.dtype) if zeros_stay else torch.ones_like(mixing)
+        # Not in the state_dict: it follows from the matrix that the network is built with.
+        self.register_buffer("support", support, persistent=False)
 
     @property
     def mixing(self) -> Tensor:
         """S [groups, m, m]."""
-        return self.free * self.kept
+        # A product rather than a mask on the optimiser: entries outside the support get no gradient, whoever trains.
+        return self.free * self.support
 
     def forward(self, x: Tensor) -> Tensor:
         """Return codes for x = B [n, units, ...], of the same shape."""
-        groups, units = self.kept.shape[:2]
-        last = x.movedim(1, -1)
-        codes = self.code(last.reshape(-1, groups, units))
-        return codes.reshape(last.shape).movedim(-1, 1)
+        groups, units = self.support.shape[:2]
+        units_last = x.movedim(1, -1)
+        codes = self.compute_codes(units_last.reshape(-1, groups, units))
+        return codes.reshape(units_last.shape).movedim(-1, 1)
 
     @abstractmethod
-    def code(self, b: Tensor) -> Tensor:
+    def compute_codes(self, b: Tensor) -> Tensor:
         """Return codes [r, groups, m] for rows of B [r, groups, m]."""
 
     def shrink(self, values: Tensor) -> Tensor:
-        """Return h_θ(values), values [r, groups, m]."""
+        """Return h_θ(values) = sign(values) max(|values| - θ, 0), values [r, groups, m]."""
         threshold = self.threshold.view(values.shape[1:])
         return values.sign() * (values.abs() - threshold).clamp_min(0)
 
@@ -56,8 +63,8 @@ class Unrolled(nn.Module):
 class Lista(Unrolled):
     """LISTA (algorithm 3): z(0) = h_θ(B), then z ← h_θ(B + S z)."""
 
-    def code(self, b: Tensor) -> Tensor:
-        """Take `steps` steps; none is the plain shrinkage encoder."""
+    def compute_codes(self, b: Tensor) -> Tensor:
+        """Take `steps` steps; with 0 it is the plain shrinkage encoder."""
         mixing, threshold = self.mixing.transpose(1, 2), self.threshold.view(b.shape[1:])
         operations = select_operations(b.device)
         codes = self.shrink(b)
@@ -69,11 +76,12 @@ class Lista(Unrolled):
 class Lcod(Unrolled):
     """LCoD (algorithm 5): the coefficient that would change most moves, `steps` times; at last z = h_θ(B).
 
-    Which coefficient that is counts as a constant for the gradient.
+    A step: z̄ = h_θ(B), k = argmax |z̄ - z|, B ← B + S_{·k} (z̄_k - z_k), z_k ← z̄_k. The gradient takes k as a constant.
     """
 
-    def code(self, b: Tensor) -> Tensor:
+    def compute_codes(self, b: Tensor) -> Tensor:
         """Take `steps` coordinate steps in every group."""
+        # Column k of S is row k of its transpose, which `columns[group, k]` picks for each group.
         columns = self.mixing.transpose(1, 2)
         group = torch.arange(b.shape[1], device=b.device)
         codes = torch.zeros_like(b)
@@ -88,42 +96,50 @@ class Lcod(Unrolled):
 
 
 @dataclass(frozen=True)
-class Start:
-    """What an unrolled network begins with: W_e [m, d], S [m, m] and θ [m]."""
+class InitialWeights:
+    """Weights of an unrolled network before it is trained: W_e [m, d], S [m, m] and θ [m]."""
 
     encoder: Tensor
     mixing: Tensor
     threshold: Tensor
 
 
-def ista_start(atoms: Tensor, lam: float) -> Start:
-    """Return what makes LISTA T steps of ISTA: Dᵀ/L, I - DᵀD/L, λ/L for atoms D [d, m] of unit norm."""
+def make_ista_weights(atoms: Tensor, lam: float) -> InitialWeights:
+    """Return the weights with which LISTA takes steps of ISTA, for atoms D [d, m] of unit norm.
+
+    They are W_e = Dᵀ/L, S = I - DᵀD/L and θ = λ/L, L the largest eigenvalue of DᵀD (Gregor, LeCun 2010, algorithm 1).
+    """
     gram = atoms.T @ atoms
-    lipschitz = largest_eigenvalue(gram if len(gram) <= len(atoms) else atoms @ atoms.T)
+    lipschitz = compute_largest_eigenvalue(gram if len(gram) <= len(atoms) else atoms @ atoms.T)
     identity = torch.eye(len(gram), dtype=atoms.dtype, device=atoms.device)
-    return Start(atoms.T / lipschitz, identity - gram / lipschitz, atoms.new_full((len(gram),), lam / lipschitz))
+    return InitialWeights(
+        atoms.T / lipschitz, identity - gram / lipschitz, atoms.new_full((len(gram),), lam / lipschitz)
+    )
 
 
-def descent_start(atoms: Tensor, lam: float) -> Start:
-    """Return what makes LCoD T steps of coordinate descent: Dᵀ, I - DᵀD, λ for atoms D [d, m] of unit norm."""
+def make_descent_weights(atoms: Tensor, lam: float) -> InitialWeights:
+    """Return the weights with which LCoD takes steps of coordinate descent, for atoms D [d, m] of unit norm.
+
+    They are W_e = Dᵀ, S = I - DᵀD and θ = λ (Gregor, LeCun 2010, algorithm 2).
+    """
     gram = atoms.T @ atoms
     identity = torch.eye(len(gram), dtype=atoms.dtype, device=atoms.device)
-    return Start(atoms.T.clone(), identity - gram, atoms.new_full((len(gram),), lam))
+    return InitialWeights(atoms.T.clone(), identity - gram, atoms.new_full((len(gram),), lam))
 
 
-def random_start(atoms: Tensor, lam: float, seed: int) -> Start:
-    """Return encoder and mixing of random rows, for atoms D [d, m]: of norm 1 and of norm ½."""
+def draw_random_weights(atoms: Tensor, lam: float, seed: int) -> InitialWeights:
+    """Return random weights for atoms D [d, m]: rows of W_e of norm about 1, rows of S of norm about ½, and θ = λ."""
     inputs, units = atoms.shape
     generator = torch.Generator().manual_seed(seed)
     encoder = torch.randn(units, inputs, generator=generator) / math.sqrt(inputs)
     mixing = torch.randn(units, units, generator=generator) / (2 * math.sqrt(units))
-    return Start(encoder.to(atoms), mixing.to(atoms), atoms.new_full((units,), lam))
+    return InitialWeights(encoder.to(atoms), mixing.to(atoms), atoms.new_full((units,), lam))
 
 
 def keep_largest(mixing: Tensor, interaction: Tensor, part: float) -> Tensor:
-    """Return S [m, m] with all but a part of its entries zero: those where |interaction| [m, m] is smallest go.
+    """Return S [m, m] with all but a part of its entries set to zero: those where |interaction| [m, m] is smallest.
 
-    The paper removes by |I - DᵀD| (section 4.3, figure 4).
+    The paper takes |I - DᵀD| for the interaction (section 4.3, figure 4).
     """
     count = max(1, round(part * mixing.numel()))
     if count >= mixing.numel():
@@ -134,22 +150,26 @@ def keep_largest(mixing: Tensor, interaction: Tensor, part: float) -> Tensor:
     return mixing * kept.view_as(mixing)
 
 
-def of_rank(mixing: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+def factorise_to_rank(mixing: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Return U, V [m, rank] with U Vᵀ the best approximation of S [m, m] of that rank."""
+    # Eckart and Young: the leading singular triplets; each factor gets the root of the singular values.
     left, values, right = torch.linalg.svd(mixing)
     root = values[:rank].sqrt()
     return left[:, :rank] * root, right[:rank].T * root
 
 
 class LowRank(nn.Module):
-    """S = U Vᵀ [groups, m, m], as a parametrisation of an unrolled network's `free`; trains U and V."""
+    """S = U Vᵀ [1, m, m], as a parametrisation of an unrolled network's `free`; trains U and V."""
+
+    # A product of parameters: nothing of a call is kept.
+    reentrant: ClassVar[bool] = True
 
     def __init__(self, left: Tensor, right: Tensor) -> None:
         super().__init__()
         self.left, self.right = nn.Parameter(left.clone()), nn.Parameter(right.clone())
 
     def forward(self, _whole: Tensor) -> Tensor:
-        """Return the product, whatever the matrix in its place was."""
+        """Return U Vᵀ; the matrix that it parametrises is not looked at."""
         return (self.left @ self.right.T).unsqueeze(0)
 
 
@@ -170,9 +190,10 @@ def train_unrolled(
     generator = torch.Generator().manual_seed(seed)
     parameters = [*encoder.parameters(), *unrolled.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.99))
+    # Learners may be called with gradients switched off.
     with torch.enable_grad():
         for update in range(updates):
-            optimizer.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * update / updates))
+            optimizer.param_groups[0]["lr"] = rate * cosine_decay(update, updates)
             chosen = torch.randint(len(patches), (batch,), generator=generator).to(patches.device)
             loss = 0.5 * (codes[chosen] - unrolled(encoder(patches[chosen]))).square().sum() / batch
             optimizer.zero_grad(set_to_none=True)

@@ -17,6 +17,7 @@ from featbench.hookspecs import hookimpl
 from featbench.learning.learner import FeatureLearner, FilterLearner
 from featbench.learning.patch_matrix import PatchMatrix
 from featbench.learning.patches import PatchSource
+from featbench.learning.schedules import cosine_decay
 from featbench.stages.encoders import FilterBank, build_tanh_encoder
 from featbench.stages.filters import Bank, Filters
 
@@ -83,7 +84,7 @@ class Autoencoder(FilterLearner):
         generator = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.Adam(model.parameters(), lr=self.rate)
         for update in range(self.updates):
-            optimizer.param_groups[0]["lr"] = self.rate * 0.5 * (1 + math.cos(math.pi * update / self.updates))
+            optimizer.param_groups[0]["lr"] = self.rate * cosine_decay(update, self.updates)
             batch = rows[torch.randint(len(rows), (self.batch,), generator=generator).to(rows.device)]
             seen = corrupt(batch, self.noise, generator) if self.kind == "denoising" else batch
             optimizer.zero_grad()

@@ -19,11 +19,11 @@ from featbench.learning.learner import FeatureLearner, FilterLearner
 from featbench.learning.patches import PatchSource
 from featbench.learning.predictive_decomposition import (
     Decoder,
-    Predictor,
+    PredictiveEncoder,
     Schedule,
     Wiring,
-    learn_predictive,
-    random_atoms,
+    draw_random_atoms,
+    learn_predictive_decomposition,
 )
 from featbench.stages.connection_table import make_full_table
 from featbench.stages.encoders import NONLINEARITIES, build_encoder
@@ -74,11 +74,11 @@ class ConvPsd(FilterLearner):
         scale = float(x.double().square().mean().sqrt())
         if not math.isfinite(scale) or scale == 0:
             raise LearningError(f"the windows hold no signal for {self.name}: all of them are zero, or not finite")
-        kernels = random_atoms(bank, seed, self.batch).to(x.device)
-        predictor = Predictor(kernels, self.nonlinearity, threshold=self.lam / 2)
+        kernels = draw_random_atoms(bank, seed, self.batch).to(x.device)
+        predictor = PredictiveEncoder(kernels, self.nonlinearity, threshold=self.lam / 2)
         decoder = WindowDecoder(kernels, self.lam, self.alpha, self.iterations, self.positions)
         schedule = Schedule(self.updates, self.batch, self.rate)
-        learn_predictive(x / scale, decoder, predictor, self.alpha, schedule, seed)
+        learn_predictive_decomposition(x / scale, decoder, predictor, self.alpha, schedule, seed)
         wiring = Wiring(bank, make_full_table(bank.fan_in), bank.fan_in)
         return predictor.filters(scale, decoder.atoms, wiring)
 

@@ -73,15 +73,15 @@ class Ica(FilterLearner):
         """Learn the filters; what they stand for in a patch comes along as `decoder`, [filters, fan_in, size, size]."""
         matrix = PatchMatrix.sample("ICA", bank, patches, self.patches, centre=self.centre)
         found = PrincipalComponents.of(matrix.rows, bank.filters)
-        white = (matrix.rows - found.mean) @ found.whitener().T
+        white = (matrix.rows - found.mean) @ found.compute_whitener().T
         if self.method == "rica":
             unmixing = rica(white, bank.filters, self.lam, self.iterations, seed)
         else:
             unmixing = _fastica(white, bank.filters, self.iterations, seed)
         if not bool(torch.isfinite(unmixing).all()):
             raise LearningError("ICA went astray: its filters are not finite; a smaller lam may help")
-        weight = unmixing @ found.whitener()
-        decoder = (unmixing @ found.unwhitener()).view(bank.shape)
+        weight = unmixing @ found.compute_whitener()
+        decoder = (unmixing @ found.compute_unwhitener()).view(bank.shape)
         return Filters(matrix.fold(weight).view(bank.shape), bias=-weight @ found.mean, extras={"decoder": decoder})
 
 
@@ -93,16 +93,16 @@ def rica(white: Tensor, filters: int, lam: float, iterations: int, seed: int) ->
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        cost = rica_cost(unit_rows(unmixing), white, lam)
+        cost = rica_cost(normalise_rows(unmixing), white, lam)
         cost.backward()  # type: ignore[no-untyped-call]
         return cost
 
     with torch.enable_grad():
         optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return unit_rows(unmixing.detach())
+    return normalise_rows(unmixing.detach())
 
 
-def unit_rows(unmixing: Tensor) -> Tensor:
+def normalise_rows(unmixing: Tensor) -> Tensor:
     """Divide each row by its norm: without that, rows beyond the number of dimensions shrink to nothing."""
     normalised: Tensor = unmixing / unmixing.norm(dim=1, keepdim=True)
     return normalised

@@ -19,11 +19,11 @@ from featbench.learning.patch_matrix import PatchMatrix
 from featbench.learning.patches import PatchSource
 from featbench.learning.predictive_decomposition import (
     PatchDecoder,
-    Predictor,
+    PredictiveEncoder,
     Schedule,
     Wiring,
-    learn_predictive,
-    random_atoms,
+    draw_random_atoms,
+    learn_predictive_decomposition,
 )
 from featbench.stages.connection_table import make_full_table
 from featbench.stages.encoders import build_tanh_encoder
@@ -90,8 +90,8 @@ class Ipsd(FilterLearner):
         """Learn the filters of all units, row by row of the map; the dictionary comes along as `decoder`."""
         whole = replace(bank, filters=self.units(bank))
         matrix = PatchMatrix.sample(self.name, whole, patches, self.patches, centre=self.centre)
-        atoms = random_atoms(whole, seed, self.batch).to(matrix.rows.device)
-        predictor = Predictor(atoms, "tanh", threshold=0, centred=matrix.centred)
+        atoms = draw_random_atoms(whole, seed, self.batch).to(matrix.rows.device)
+        predictor = PredictiveEncoder(atoms, "tanh", threshold=0, centred=matrix.centred)
         pools = self.pools(bank).to(matrix.rows)
 
         def infer(gram: Tensor, correlations: Tensor, lipschitz: float, start: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class Ipsd(FilterLearner):
 
         schedule = Schedule(self.updates, self.batch, self.rate)
         decoder = PatchDecoder(atoms, self.alpha, infer)
-        learn_predictive(matrix.rows, decoder, predictor, self.alpha, schedule, seed)
+        learn_predictive_decomposition(matrix.rows, decoder, predictor, self.alpha, schedule, seed)
         return predictor.filters(matrix.scale, decoder.atoms, Wiring(whole, make_full_table(bank.fan_in), bank.fan_in))
 
     def encoder(self, filters: Filters, table: NDArray[np.int64]) -> nn.Module:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from featbench.evaluation.regimes import Family
 from featbench.hookspecs import hookimpl
-from featbench.learning.kmeans import lloyd
+from featbench.learning.kmeans import learn_centroids
 from featbench.learning.learner import FeatureLearner, FilterLearner
 from featbench.learning.patch_matrix import PatchMatrix, PrincipalComponents
 from featbench.learning.patches import PatchSource
@@ -68,14 +68,14 @@ class KMeans(FilterLearner):
         rows = matrix.rows / (matrix.rows.square().mean(dim=1, keepdim=True) + self.contrast).sqrt()
         extras = {"scale": rows.new_tensor([matrix.scale])}
         if not self.whiten:
-            centroids = lloyd(rows, bank.filters, self.iterations, seed)
+            centroids = learn_centroids(rows, bank.filters, self.iterations, seed)
             weight, decoder, offset = centroids, centroids, rows.new_zeros(bank.filters)
         else:
             found = PrincipalComponents.of(rows, self.components)
-            whitener = found.whitener(self.epsilon)
-            centroids = lloyd((rows - found.mean) @ whitener.T, bank.filters, self.iterations, seed)
+            whitener = found.compute_whitener(self.epsilon)
+            centroids = learn_centroids((rows - found.mean) @ whitener.T, bank.filters, self.iterations, seed)
             weight, offset = centroids @ whitener, -centroids @ (whitener @ found.mean)
-            decoder = centroids @ found.unwhitener(self.epsilon) + found.mean
+            decoder = centroids @ found.compute_unwhitener(self.epsilon) + found.mean
             # The groups of a connection table need matrices of one size, whatever the rank of what they see.
             padded = functional.pad(whitener, (0, 0, 0, min(self.components, rows.shape[1]) - len(whitener)))
             extras["whitener"] = padded.view(-1, *bank.shape[1:])

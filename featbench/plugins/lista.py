@@ -18,16 +18,16 @@ from featbench.learning.learner import FeatureLearner, FilterLearner
 from featbench.learning.patch_matrix import PatchMatrix
 from featbench.learning.patches import PatchSource
 from featbench.learning.unrolled import (
+    InitialWeights,
     Lcod,
     Lista,
     LowRank,
-    Start,
     Unrolled,
-    descent_start,
-    ista_start,
+    draw_random_weights,
+    factorise_to_rank,
     keep_largest,
-    of_rank,
-    random_start,
+    make_descent_weights,
+    make_ista_weights,
     train_unrolled,
 )
 from featbench.sparse import feature_sign, learn_dictionary
@@ -92,11 +92,11 @@ class UnrolledLearner(FilterLearner):
 
     def network(self, atoms: Tensor, seed: int) -> tuple[nn.Linear, Unrolled]:
         """Build the network before it is trained, for atoms [d, m]: W_e on patches in rows, and the steps on W_e x."""
-        start = self.begin(atoms) if self.start == "solver" else random_start(atoms, self.lam, seed)
-        mixing = keep_largest(start.mixing, descent_start(atoms, self.lam).mixing, self.keep)
+        start = self.begin(atoms) if self.start == "solver" else draw_random_weights(atoms, self.lam, seed)
+        mixing = keep_largest(start.mixing, make_descent_weights(atoms, self.lam).mixing, self.keep)
         unrolled = self.unroll(mixing.unsqueeze(0), start.threshold)
         if self.rank:
-            parametrize.register_parametrization(unrolled, "free", LowRank(*of_rank(mixing, self.rank)))
+            parametrize.register_parametrization(unrolled, "free", LowRank(*factorise_to_rank(mixing, self.rank)))
         inputs, units = atoms.shape
         encoder = nn.Linear(inputs, units, bias=False, device=atoms.device, dtype=atoms.dtype)
         with torch.no_grad():
@@ -109,7 +109,7 @@ class UnrolledLearner(FilterLearner):
         return nn.Sequential(FilterBank(filters, table), self.unroll(mixing, filters.extras["threshold"]))
 
     @abstractmethod
-    def begin(self, atoms: Tensor) -> Start:
+    def begin(self, atoms: Tensor) -> InitialWeights:
         """Return the matrices with which the network takes steps of its solver."""
 
     @abstractmethod
@@ -133,9 +133,9 @@ class ListaLearner(UnrolledLearner):
 
     name: ClassVar[str] = "lista"
 
-    def begin(self, atoms: Tensor) -> Start:
+    def begin(self, atoms: Tensor) -> InitialWeights:
         """Begin as ISTA."""
-        return ista_start(atoms, self.lam)
+        return make_ista_weights(atoms, self.lam)
 
     def unroll(self, mixing: Tensor, threshold: Tensor) -> Unrolled:
         """Build LISTA's steps."""
@@ -154,9 +154,9 @@ class LcodLearner(UnrolledLearner):
 
     steps: int = 10
 
-    def begin(self, atoms: Tensor) -> Start:
+    def begin(self, atoms: Tensor) -> InitialWeights:
         """Begin as coordinate descent."""
-        return descent_start(atoms, self.lam)
+        return make_descent_weights(atoms, self.lam)
 
     def unroll(self, mixing: Tensor, threshold: Tensor) -> Unrolled:
         """Build LCoD's steps."""

@@ -16,13 +16,13 @@ from featbench.learning.patch_matrix import PatchMatrix
 from featbench.learning.patches import PatchSource
 from featbench.learning.predictive_decomposition import (
     PatchDecoder,
-    Predictor,
+    PredictiveEncoder,
     Schedule,
     Wiring,
-    learn_predictive,
-    random_atoms,
+    draw_random_atoms,
+    learn_predictive_decomposition,
 )
-from featbench.sparse.steps import fista_steps, soft_threshold
+from featbench.sparse.steps import make_soft_threshold, take_fista_steps
 from featbench.stages.connection_table import make_full_table
 from featbench.stages.encoders import NONLINEARITIES, build_encoder
 from featbench.stages.filters import Bank, Filters
@@ -78,11 +78,11 @@ class Psd(FilterLearner):
         centre = self.centre and bank.fan_in * bank.size**2 > 1
         matrix = PatchMatrix.sample(self.name, bank, patches, self.patches, centre=centre)
         wiring = Wiring(bank, table, maps)
-        atoms = wiring.spread(random_atoms(bank, seed, self.batch)).to(matrix.rows.device)
-        predictor = Predictor(atoms, self.nonlinearity, threshold=self.lam / 2, centred=matrix.centred)
+        atoms = wiring.spread(draw_random_atoms(bank, seed, self.batch)).to(matrix.rows.device)
+        predictor = PredictiveEncoder(atoms, self.nonlinearity, threshold=self.lam / 2, centred=matrix.centred)
         decoder = PatchDecoder(atoms, self.alpha, self._infer)
         schedule = Schedule(self.updates, self.batch, self.rate)
-        learn_predictive(matrix.rows, decoder, predictor, self.alpha, schedule, seed)
+        learn_predictive_decomposition(matrix.rows, decoder, predictor, self.alpha, schedule, seed)
         return predictor.filters(matrix.scale, decoder.atoms, wiring)
 
     def encoder(self, filters: Filters, table: NDArray[np.int64]) -> nn.Module:
@@ -90,7 +90,7 @@ class Psd(FilterLearner):
         return build_encoder(self.nonlinearity, filters, table)
 
     def _infer(self, gram: Tensor, correlations: Tensor, lipschitz: float, start: Tensor) -> Tensor:
-        return fista_steps(gram, correlations, start, soft_threshold(self.lam), self.iterations, lipschitz)
+        return take_fista_steps(gram, correlations, start, make_soft_threshold(self.lam), self.iterations, lipschitz)
 
 
 @hookimpl

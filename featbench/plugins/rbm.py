@@ -18,6 +18,7 @@ from featbench.hookspecs import hookimpl
 from featbench.learning.learner import FeatureLearner, FilterLearner
 from featbench.learning.patch_matrix import PatchMatrix, PrincipalComponents
 from featbench.learning.patches import PatchSource
+from featbench.learning.schedules import cosine_decay
 from featbench.stages.encoders import FilterBank
 from featbench.stages.filters import Bank, Filters
 
@@ -73,14 +74,17 @@ class Rbm(FilterLearner):
         """Learn W and c; what W stands for in a patch comes along as `decoder`, [filters, fan_in, size, size]."""
         matrix = PatchMatrix.sample("RBM", bank, patches, self.patches, centre=self.centre)
         found = PrincipalComponents.of(matrix.rows, self.components) if self.whiten else None
-        rows = matrix.rows if found is None else (matrix.rows - found.mean) @ found.whitener(self.epsilon).T
+        rows = matrix.rows if found is None else (matrix.rows - found.mean) @ found.compute_whitener(self.epsilon).T
         machine = Machine(bank.filters, rows.shape[1], seed, rows.device)
         self._learn(machine, rows / self.sigma, seed)
         if not all(bool(torch.isfinite(parameter).all()) for parameter in machine.parameters()):
             raise LearningError(f"the RBM diverged: a rate smaller than {self.rate} is needed")
         weight, decoder, bias = machine.weight / self.sigma, machine.weight * self.sigma, machine.hidden
         if found is not None:
-            weight, decoder = weight @ found.whitener(self.epsilon), decoder @ found.unwhitener(self.epsilon)
+            weight, decoder = (
+                weight @ found.compute_whitener(self.epsilon),
+                decoder @ found.compute_unwhitener(self.epsilon),
+            )
             bias = bias - weight @ found.mean
         return Filters(matrix.fold(weight).view(bank.shape), bias=bias, extras={"decoder": decoder.view(bank.shape)})
 
@@ -94,7 +98,7 @@ class Rbm(FilterLearner):
         target = min(self.active / len(machine.hidden), 0.5)
         chains: Tensor | None = None
         for update in range(self.updates):
-            rate = self.rate * 0.5 * (1 + math.cos(math.pi * update / self.updates))
+            rate = self.rate * cosine_decay(update, self.updates)
             data = rows[torch.randint(len(rows), (self.batch,), generator=generator).to(rows.device)]
             start = chains if self.persistent and chains is not None else data
             chains = machine.gibbs(start, self.steps, generator)

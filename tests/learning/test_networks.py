@@ -11,7 +11,14 @@ from torch import nn
 from featbench.devices.selection import resolve_device
 from featbench.errors import ArchitectureError, DeviceError, LearningError
 from featbench.learning.learner import FilterLearner, NetworkLearner
-from featbench.learning.networks import StageFilters, assemble, learn_stages, network_of, refusal, stage_bank
+from featbench.learning.networks import (
+    StageFilters,
+    assemble,
+    find_refusal,
+    learn_network,
+    learn_stages,
+    make_stage_bank,
+)
 from featbench.plugins.gabor import Gabor
 from featbench.plugins.random import Random
 from featbench.stages.architecture import Architecture
@@ -102,13 +109,13 @@ def test_predicted_shapes_of_the_papers_architectures(text, shape):
 
 
 def test_bank_without_a_table_sees_every_map_at_once():
-    bank, table = stage_bank(Architecture.parse("PFA2/2-20F5").stages[0], (6, 9, 9), seed=0)
+    bank, table = make_stage_bank(Architecture.parse("PFA2/2-20F5").stages[0], (6, 9, 9), seed=0)
     assert bank == Bank(filters=20, size=5, fan_in=3)
     assert table.tolist() == [[0, 1, 2]]
 
 
 def test_bank_with_a_table_is_one_group_of_it():
-    bank, table = stage_bank(Architecture.parse("256F9:16").stages[0], (64, 26, 26), seed=0)
+    bank, table = make_stage_bank(Architecture.parse("256F9:16").stages[0], (64, 26, 26), seed=0)
     assert bank == Bank(filters=16, size=9, fan_in=16)
     assert table.shape == (16, 16)
 
@@ -218,12 +225,12 @@ class WholeSupervised(Whole):
 def test_learner_of_a_whole_network_sees_images_only_if_it_is_unsupervised():
     images = sample(7, 1, 8, 8)
     for learner, seen in ((Whole(), images), (Whole(), None), (WholeSupervised(), images)):
-        network_of(learner, (1, 8, 8), seen, seed=0, device=CPU)
+        learn_network(learner, (1, 8, 8), seen, seed=0, device=CPU)
     assert [(shape, count) for shape, count, _ in Whole.asked] == [((1, 8, 8), 7), ((1, 8, 8), None), ((1, 8, 8), None)]
 
 
 def test_seed_decides_a_whole_network():
-    one, same, other = (network_of(Whole(), (1, 8, 8), None, seed=seed, device=CPU) for seed in (1, 1, 2))
+    one, same, other = (learn_network(Whole(), (1, 8, 8), None, seed=seed, device=CPU) for seed in (1, 1, 2))
     assert torch.equal(one.weight, same.weight)
     assert not torch.equal(one.weight, other.weight)
     assert Whole.asked[0][2] == Whole.asked[1][2] != Whole.asked[2][2]
@@ -242,15 +249,15 @@ def test_network_is_its_stages_one_after_another():
 
 def test_refusal_names_learner_stage_and_reason():
     text = "8F3 > 8F3"
-    reason = refusal(Architecture.parse(text), Gabor(), (1, 12, 12))
+    reason = find_refusal(Architecture.parse(text), Gabor(), (1, 12, 12))
     assert reason is not None
     assert reason.startswith("gabor in stage 2: ")
-    assert refusal(Architecture.parse(text), Random(), (1, 12, 12)) is None
+    assert find_refusal(Architecture.parse(text), Random(), (1, 12, 12)) is None
 
 
 def test_refusal_of_a_misfit_is_its_error():
     with pytest.raises(ArchitectureError, match="5×5 came in"):
-        refusal(Architecture.parse("8F9"), Random(), (1, 5, 5))
+        find_refusal(Architecture.parse("8F9"), Random(), (1, 5, 5))
 
 
 def test_device_is_cuda_only_where_there_is_one(monkeypatch):

@@ -129,7 +129,7 @@ def test_first_large_entry_of_a_component_is_positive():
 def test_whitening(epsilon):
     rows = correlated()
     found = PrincipalComponents.of(rows)
-    white = (rows - found.mean) @ found.whitener(epsilon).T
+    white = (rows - found.mean) @ found.compute_whitener(epsilon).T
     expected = np.diag(found.variances / (found.variances + epsilon))
     np.testing.assert_allclose(white.T @ white / len(rows), expected, atol=1e-4)
-    torch.testing.assert_close(white @ found.unwhitener(epsilon), rows - found.mean, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(white @ found.compute_unwhitener(epsilon), rows - found.mean, atol=1e-4, rtol=1e-4)

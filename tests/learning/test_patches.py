@@ -116,13 +116,13 @@ def test_groups_share_the_work_of_cutting():
 def test_patches_are_gathered_after_the_flat_ones_are_known(monkeypatch):
     # Four positions are tried for each patch, and all of them together would not fit into memory.
     cut = []
-    original = PatchSource._patches
+    original = PatchSource._cut_patches
 
-    def watched(self, owners, places, size):
-        cut.append(len(owners))
-        return original(self, owners, places, size)
+    def watched(self, images, positions, size):
+        cut.append(len(images))
+        return original(self, images, positions, size)
 
-    monkeypatch.setattr(PatchSource, "_patches", watched)
+    monkeypatch.setattr(PatchSource, "_cut_patches", watched)
     assert len(source(numbered(10, 1, 40, 40), 3).sample(100)) == 100
     assert cut == [module.TRIES * 100, 100]
 

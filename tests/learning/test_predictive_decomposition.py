@@ -9,15 +9,15 @@ from featbench.errors import LearningError
 from featbench.learning.predictive_decomposition import (
     Decoder,
     PatchDecoder,
-    Predictor,
+    PredictiveEncoder,
     Schedule,
     Wiring,
-    learn_predictive,
-    random_atoms,
-    support_of,
-    unit_norm,
+    draw_random_atoms,
+    find_support,
+    learn_predictive_decomposition,
+    normalise_atoms,
 )
-from featbench.sparse.steps import fista_steps, soft_threshold
+from featbench.sparse.steps import make_soft_threshold, take_fista_steps
 from featbench.stages.connection_table import draw_connection_table, make_full_table
 from featbench.stages.encoders import build_encoder
 from featbench.stages.filters import Bank
@@ -33,7 +33,9 @@ def decoder_of(atoms, lam=0.3, alpha=1.0, steps=3000):
     """A decoder that minimises the energy of the lasso by FISTA; atoms [filters, d] or [filters, maps, size, size]."""
     atoms = atoms if atoms.ndim == 4 else atoms[:, None, None]
     return PatchDecoder(
-        atoms, alpha, lambda gram, c, largest, start: fista_steps(gram, c, start, soft_threshold(lam), steps, largest)
+        atoms,
+        alpha,
+        lambda gram, c, largest, start: take_fista_steps(gram, c, start, make_soft_threshold(lam), steps, largest),
     )
 
 
@@ -235,7 +237,7 @@ def test_spreading_puts_each_filter_on_its_maps_and_gathering_undoes_it(bank, ta
 def test_a_filter_sees_the_maps_where_its_weight_is_not_all_zero():
     weight = torch.zeros(2, 3, 2, 2)
     weight[0, 1, 0, 0], weight[1, 2] = 1.0, -1.0
-    support = support_of(weight)
+    support = find_support(weight)
     assert support[:, :, 0, 0].tolist() == [[0, 1, 0], [0, 0, 1]]
     assert torch.equal(support, support[:, :, :1, :1].expand(2, 3, 2, 2))
 
@@ -243,7 +245,7 @@ def test_a_filter_sees_the_maps_where_its_weight_is_not_all_zero():
 def test_atoms_stay_zero_outside_their_maps():
     bank, table, maps = TABLES[0]
     wiring = Wiring(bank, table, maps)
-    decoder = decoder_of(wiring.spread(random_atoms(bank, 0, 1).double()))
+    decoder = decoder_of(wiring.spread(draw_random_atoms(bank, 0, 1).double()))
     outside = wiring.spread(torch.ones(bank.shape)) == 0
     for seed in range(5):
         decoder.step(sample(30, maps * 9, seed=seed), sample(30, bank.filters, seed=9 + seed), 0.5)
@@ -274,7 +276,7 @@ def written_codes(name, inner, predictor):
 
 def trained(name, weight, centred=False, seed=5):
     """A predictor whose parameters are none of those it starts from."""
-    predictor = Predictor(weight, name, 0.3, centred=centred)
+    predictor = PredictiveEncoder(weight, name, 0.3, centred=centred)
     with torch.no_grad():
         for number, parameter in enumerate(predictor.parameters()):
             parameter += 0.1 * sample(*parameter.shape, seed=seed + number).to(parameter)
@@ -306,7 +308,7 @@ def test_windows_are_predicted_as_the_patches_in_them(name):
 def test_encoders_start_from_the_weight_and_from_their_parameters():
     weight = sample(4, 1, 3, 3)
     for name in ENCODERS:
-        predictor = Predictor(weight, name, 0.3)
+        predictor = PredictiveEncoder(weight, name, 0.3)
         assert torch.equal(predictor.weight, weight)
         assert not predictor.bias.any()
         own = {key: value.tolist() for key, value in predictor.nonlinearity.named_parameters()}
@@ -319,7 +321,7 @@ def test_encoders_start_from_the_weight_and_from_their_parameters():
 def test_weights_stay_zero_outside_their_maps_and_blind_to_the_mean_of_what_they_see(centred):
     bank, table, maps = TABLES[0]
     wiring = Wiring(bank, table, maps)
-    predictor = Predictor(wiring.spread(sample(*bank.shape)), "tanh", 0, centred=centred)
+    predictor = PredictiveEncoder(wiring.spread(sample(*bank.shape)), "tanh", 0, centred=centred)
     optimizer = torch.optim.Adam(predictor.parameters(), lr=0.1)
     for seed in range(5):
         optimizer.zero_grad()
@@ -371,7 +373,7 @@ def test_the_first_update_moves_the_encoder_down_the_written_energy(alpha):
     start = {name: parameter.detach().clone() for name, parameter in predictor.named_parameters()}
     decoder = Fixed(atoms, codes)
     reference = {name: tensor.clone().requires_grad_() for name, tensor in start.items()}
-    learn_predictive(y, decoder, predictor, alpha, Schedule(updates=1, batch=8, rate=0.01), seed=0)
+    learn_predictive_decomposition(y, decoder, predictor, alpha, Schedule(updates=1, batch=8, rate=0.01), seed=0)
     batch, told = decoder.seen[0]
     assert all(any(torch.equal(row, other) for other in y) for row in batch)
     inner = batch @ reference["free"].flatten(1).T + reference["bias"]
@@ -396,7 +398,9 @@ def test_the_atoms_move_with_the_codes_fixed_at_a_falling_rate():
             rates.append(rate)
 
     decoder = Watched(sample(4, 1, 3, 3), sample(5, 4))
-    learn_predictive(sample(9, 9), decoder, Predictor(decoder.atoms, "tanh", 0), 1.0, Schedule(4, 5, 0.01), 0)
+    learn_predictive_decomposition(
+        sample(9, 9), decoder, PredictiveEncoder(decoder.atoms, "tanh", 0), 1.0, Schedule(4, 5, 0.01), 0
+    )
     assert rates == pytest.approx([0.5 * 0.5 * (1 + math.cos(math.pi * k / 4)) for k in range(4)])
 
 
@@ -404,7 +408,9 @@ def test_seed_decides_the_batches_and_nothing_else_does():
     def batches(seed, other=0):
         torch.manual_seed(other)
         decoder = Fixed(sample(4, 1, 3, 3), torch.zeros(6, 4, dtype=torch.float64))
-        learn_predictive(sample(50, 9), decoder, Predictor(decoder.atoms, "tanh", 0), 1.0, Schedule(2, 6, 0.01), seed)
+        learn_predictive_decomposition(
+            sample(50, 9), decoder, PredictiveEncoder(decoder.atoms, "tanh", 0), 1.0, Schedule(2, 6, 0.01), seed
+        )
         return torch.stack([y for y, _ in decoder.seen])
 
     assert torch.equal(batches(1), batches(1, other=5))
@@ -415,14 +421,16 @@ def test_seed_decides_the_batches_and_nothing_else_does():
 def test_learning_that_diverges_is_said(value):
     decoder = Fixed(sample(4, 1, 3, 3), torch.full((6, 4), value, dtype=torch.float64))
     with pytest.raises(LearningError, match=r"learning diverged.*lower the rate"):
-        learn_predictive(sample(50, 9), decoder, Predictor(decoder.atoms, "tanh", 0), 1.0, Schedule(2, 6, 0.01), 0)
+        learn_predictive_decomposition(
+            sample(50, 9), decoder, PredictiveEncoder(decoder.atoms, "tanh", 0), 1.0, Schedule(2, 6, 0.01), 0
+        )
 
 
 def test_random_atoms_have_unit_norm_and_come_from_their_seed():
     bank = Bank(7, 4, 3)
-    atoms = random_atoms(bank, 3, 9)
+    atoms = draw_random_atoms(bank, 3, 9)
     assert atoms.shape == bank.shape
     torch.testing.assert_close(atoms.flatten(1).norm(dim=1), torch.ones(7))
-    assert torch.equal(atoms, random_atoms(bank, 3, 9))
-    assert not torch.equal(atoms, random_atoms(bank, 4, 9))
-    assert torch.isfinite(unit_norm(torch.zeros(2, 1, 2, 2))).all()
+    assert torch.equal(atoms, draw_random_atoms(bank, 3, 9))
+    assert not torch.equal(atoms, draw_random_atoms(bank, 4, 9))
+    assert torch.isfinite(normalise_atoms(torch.zeros(2, 1, 2, 2))).all()

@@ -13,11 +13,11 @@ from featbench.learning.unrolled import (
     Lcod,
     Lista,
     LowRank,
-    descent_start,
-    ista_start,
+    draw_random_weights,
+    factorise_to_rank,
     keep_largest,
-    of_rank,
-    random_start,
+    make_descent_weights,
+    make_ista_weights,
     train_unrolled,
 )
 from featbench.sparse import feature_sign
@@ -50,7 +50,7 @@ def build(network, start, steps):
 @pytest.mark.parametrize("steps", [0, 1, 4, 30])
 def test_lista_begins_as_one_step_more_of_ista(inputs, units, steps):
     atoms, x = unit_atoms(inputs, units), sample(7, inputs, seed=1)
-    start = ista_start(atoms, LAM)
+    start = make_ista_weights(atoms, LAM)
     found = build(Lista, start, steps)(x @ start.encoder.T)
     d, lipschitz, expected = atoms.numpy(), np.linalg.norm(atoms.numpy(), 2) ** 2, np.zeros((7, units))
     for _ in range(steps + 1):
@@ -76,7 +76,7 @@ def written_descent(x, encoder, mixing, threshold, steps):
 @pytest.mark.parametrize("steps", [0, 1, 5, 40])
 def test_lcod_takes_the_written_steps(steps, trained):
     atoms, x = unit_atoms(8, 12), sample(4, 8, seed=1)
-    start = descent_start(atoms, LAM)
+    start = make_descent_weights(atoms, LAM)
     encoder, mixing, threshold = start.encoder, start.mixing, start.threshold
     if trained:
         # Not symmetric, and with thresholds of their own: what training may lead to.
@@ -87,7 +87,9 @@ def test_lcod_takes_the_written_steps(steps, trained):
         np.testing.assert_allclose(row, expected, atol=1e-10)
 
 
-@pytest.mark.parametrize(("network", "begin", "steps"), [(Lista, ista_start, 3000), (Lcod, descent_start, 2500)])
+@pytest.mark.parametrize(
+    ("network", "begin", "steps"), [(Lista, make_ista_weights, 3000), (Lcod, make_descent_weights, 2500)]
+)
 def test_many_steps_give_the_optimal_codes(network, begin, steps):
     atoms, x = unit_atoms(10, 15), sample(6, 10, seed=1)
     start = begin(atoms, LAM)
@@ -98,7 +100,7 @@ def test_many_steps_give_the_optimal_codes(network, begin, steps):
 def test_starts_are_the_matrices_of_the_paper():
     atoms = unit_atoms(9, 14)
     d, lipschitz = atoms.numpy(), np.linalg.norm(atoms.numpy(), 2) ** 2
-    ista, descent = ista_start(atoms, LAM), descent_start(atoms, LAM)
+    ista, descent = make_ista_weights(atoms, LAM), make_descent_weights(atoms, LAM)
     np.testing.assert_allclose(ista.encoder, d.T / lipschitz, atol=1e-12)
     np.testing.assert_allclose(ista.mixing, np.eye(14) - d.T @ d / lipschitz, atol=1e-12)
     np.testing.assert_allclose(ista.threshold, np.full(14, LAM / lipschitz), atol=1e-12)
@@ -106,7 +108,7 @@ def test_starts_are_the_matrices_of_the_paper():
     np.testing.assert_allclose(descent.mixing, np.eye(14) - d.T @ d, atol=1e-12)
     np.testing.assert_allclose(np.diag(descent.mixing), 0, atol=1e-12)
     np.testing.assert_allclose(descent.threshold, np.full(14, LAM), atol=1e-12)
-    one, same, other = (random_start(atoms, LAM, seed) for seed in (0, 0, 1))
+    one, same, other = (draw_random_weights(atoms, LAM, seed) for seed in (0, 0, 1))
     assert torch.equal(one.mixing, same.mixing)
     assert torch.equal(one.encoder, same.encoder)
     assert not torch.equal(one.mixing, other.mixing)
@@ -146,7 +148,7 @@ def test_maps_are_coded_position_by_position(network, groups):
 @pytest.mark.parametrize("part", [0.01, 0.1, 0.37, 0.5, 0.999, 1.0])
 def test_what_is_kept_is_what_interacts_most(part):
     atoms = unit_atoms(8, 15)
-    mixing, interaction = ista_start(atoms, LAM).mixing, descent_start(atoms, LAM).mixing
+    mixing, interaction = make_ista_weights(atoms, LAM).mixing, make_descent_weights(atoms, LAM).mixing
     kept = keep_largest(mixing, interaction, part)
     count = max(1, round(part * 225))
     present = kept != 0
@@ -165,7 +167,7 @@ def test_at_least_one_entry_is_kept():
 @pytest.mark.parametrize("rank", [1, 3, 12])
 def test_low_rank_is_the_best_approximation(rank):
     mixing = sample(12, 12)
-    left, right = of_rank(mixing, rank)
+    left, right = factorise_to_rank(mixing, rank)
     assert left.shape == right.shape == (12, rank)
     values = np.linalg.svd(mixing.numpy(), compute_uv=False)
     # Eckart, Young: what remains are the singular values that were left out.
@@ -189,7 +191,7 @@ def test_gradients_are_those_of_finite_differences(network):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_gradients_with_a_low_rank_are_those_of_finite_differences(network):
-    low_rank = LowRank(*of_rank(0.3 * sample(4, 4), 2))
+    low_rank = LowRank(*factorise_to_rank(0.3 * sample(4, 4), 2))
     threshold, x = 0.05 + 0.1 * sample(4, seed=1).abs(), 2 * sample(4, 4, seed=2)
 
     def run(left, right):
@@ -211,7 +213,9 @@ def planted(count, seed=0, inputs=10, units=16):
     return patches, feature_sign(patches, atoms.float(), LAM).codes, atoms.float()
 
 
-def trained(network, steps, begin=ista_start, updates=300, seed=0, change=lambda start, unrolled: unrolled, rate=0.003):
+def trained(
+    network, steps, begin=make_ista_weights, updates=300, seed=0, change=lambda start, unrolled: unrolled, rate=0.003
+):
     """Train on planted patches; returns encoder and network, and the mean error of held-out codes."""
     patches, codes, atoms = planted(1500)
     start = begin(atoms, LAM)
@@ -225,7 +229,9 @@ def trained(network, steps, begin=ista_start, updates=300, seed=0, change=lambda
         return encoder, unrolled, float((unrolled(encoder(held_out)) - wanted).square().sum(dim=1).mean())
 
 
-@pytest.mark.parametrize(("network", "begin", "steps"), [(Lista, ista_start, 2), (Lcod, descent_start, 6)])
+@pytest.mark.parametrize(
+    ("network", "begin", "steps"), [(Lista, make_ista_weights, 2), (Lcod, make_descent_weights, 6)]
+)
 def test_training_lowers_the_error_of_held_out_codes(network, begin, steps):
     before, after = (trained(network, steps, begin, updates)[2] for updates in (0, 300))
     assert after < 0.7 * before
@@ -239,7 +245,7 @@ def test_more_steps_of_lista_predict_better():
 @pytest.mark.parametrize("network", NETWORKS)
 def test_more_steps_from_a_random_start_train_too(network):
     def begin(atoms, lam):
-        return random_start(atoms, lam, 0)
+        return draw_random_weights(atoms, lam, 0)
 
     before, after = (trained(network, 3, begin, updates)[2] for updates in (0, 300))
     assert after < 0.7 * before
@@ -253,7 +259,7 @@ def test_entries_of_s_that_are_removed_stay_removed(network):
 
     _, unrolled, _ = trained(network, 3, updates=20, change=remove)
     mixing = unrolled.mixing.detach()[0]
-    start = ista_start(planted(10)[2], LAM).mixing
+    start = make_ista_weights(planted(10)[2], LAM).mixing
     kept = keep_largest(start, start, 0.3) != 0
     assert torch.equal(mixing != 0, kept)
     assert not torch.allclose(mixing[kept], start[kept], atol=1e-3)
@@ -261,14 +267,14 @@ def test_entries_of_s_that_are_removed_stay_removed(network):
 
 def test_s_of_low_rank_stays_of_low_rank_and_is_trained():
     def reduce(start, unrolled):
-        parametrize.register_parametrization(unrolled, "free", LowRank(*of_rank(start.mixing, 3)))
+        parametrize.register_parametrization(unrolled, "free", LowRank(*factorise_to_rank(start.mixing, 3)))
         return unrolled
 
     _, unrolled, _ = trained(Lista, 2, updates=50, change=reduce)
     values = np.linalg.svd(unrolled.mixing.detach()[0].numpy(), compute_uv=False)
     assert values[3] < 1e-5 * values[0]
     assert values[2] > 1e-3 * values[0]
-    left, right = of_rank(ista_start(planted(10)[2], LAM).mixing, 3)
+    left, right = factorise_to_rank(make_ista_weights(planted(10)[2], LAM).mixing, 3)
     assert not torch.allclose(unrolled.mixing.detach()[0], left @ right.T, atol=1e-3)
     errors = [trained(Lista, 2, updates=updates, change=reduce)[2] for updates in (0, 200)]
     assert errors[1] < 0.7 * errors[0]

@@ -5,7 +5,7 @@ from torch import nn
 
 import featbench
 from featbench.errors import LearningError, UsageError
-from featbench.learning.learner import fill_bank
+from featbench.learning.banks import fill_bank
 from featbench.learning.patch_matrix import PatchMatrix
 from featbench.learning.patches import MapSource, PatchSource
 from featbench.plugins.autoencoder import ACTIVATIONS, KINDS, Autoencoder, Model, corrupt

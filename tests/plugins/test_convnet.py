@@ -14,7 +14,7 @@ import featbench
 from featbench.errors import FeatbenchError
 from featbench.evaluation.regimes import REGIMES
 from featbench.features.extraction import extract
-from featbench.learning.learner import fill_bank
+from featbench.learning.banks import fill_bank
 from featbench.learning.networks import assemble, learn_stages
 from featbench.plugins.convnet import ConvNet, MapDropout
 from featbench.refinement.random_numbers import drawing_from

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from featbench.comparison import Workbench
-from featbench.data.maps import Preprocessing, maps_of
+from featbench.data.maps import Preprocessing, make_maps
 from featbench.experiment.request import Request
-from featbench.learning.learner import fill_bank
+from featbench.learning.banks import fill_bank
 from featbench.learning.networks import assemble, learn_stages
 from featbench.learning.patches import MapSource, PatchSource
 from featbench.plugins.gabor import Gabor, GaborTemplates
@@ -151,7 +151,7 @@ STAGES = Architecture.parse("16F5-Rabs-N5-PA2/2 > 12F3:4-Rabs-PA2/2")
 @pytest.fixture(scope="module")
 def pictures():
     """Maps of noise images."""
-    return maps_of(np.random.default_rng(0).integers(0, 256, (20, 24, 24), dtype=np.uint8), Preprocessing())
+    return make_maps(np.random.default_rng(0).integers(0, 256, (20, 24, 24), dtype=np.uint8), Preprocessing())
 
 
 def learn(images, seed=0, stages=STAGES, **parameters):
@@ -254,7 +254,7 @@ def test_templates_belong_to_their_draw_and_gabors_serve_all_of_them(tiny, compa
     request = Request("tiny", features=["gabor", "gabor-templates"], regimes=["fixed"], device="cpu", draws=2)
     bench = Workbench(plugins=[tiny])
     cells = [cell for cell in bench.plan(request) if cell.learner.name.startswith("gabor")]
-    keys = {str(cell): bench.steps.keys.network(cell) for cell in cells}
+    keys = {str(cell): bench.keys.for_cell(cell).network.hash for cell in cells}
     assert keys["gabor fixed nearest draw 0"] == keys["gabor fixed nearest draw 1"]
     assert keys["gabor-templates fixed nearest draw 0"] != keys["gabor-templates fixed nearest draw 1"]
 

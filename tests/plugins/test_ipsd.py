@@ -9,12 +9,12 @@ from torch import nn
 import featbench
 from featbench.errors import LearningError, UsageError
 from featbench.features.extraction import extract
-from featbench.learning.learner import fill_bank
-from featbench.learning.networks import assemble, learn_stages, refusal
+from featbench.learning.banks import fill_bank
+from featbench.learning.networks import assemble, find_refusal, learn_stages
 from featbench.learning.patches import MapSource, PatchSource
 from featbench.plugins.ipsd import FLOOR, GroupPooling, Ipsd, infer_groups
 from featbench.registry import Registry
-from featbench.sparse.steps import largest_eigenvalue
+from featbench.sparse.steps import compute_largest_eigenvalue
 from featbench.stages.architecture import Architecture
 from featbench.stages.filters import Bank
 
@@ -90,11 +90,11 @@ def test_a_map_smaller_than_a_pool_is_refused(filters, pool, grid):
 
 def test_a_bare_filter_bank_is_refused():
     shape = (1, 12, 12)
-    assert refusal(Architecture.parse("16F5-PA2"), Ipsd(pool=4), shape) is None
-    reason = refusal(Architecture.parse("16C5-Rabs"), Ipsd(pool=4), shape)
+    assert find_refusal(Architecture.parse("16F5-PA2"), Ipsd(pool=4), shape) is None
+    reason = find_refusal(Architecture.parse("16C5-Rabs"), Ipsd(pool=4), shape)
     assert "ipsd in stage 1: its encoder pools over filters, so that a bare filter bank (C)" in reason
-    assert "ipsd in stage 2" in refusal(Architecture.parse("16F3 > 16C3"), Ipsd(pool=4), shape)
-    assert refusal(Architecture.parse("16C5-Rabs"), Ipsd(pool=4, stride=1), shape) is None
+    assert "ipsd in stage 2" in find_refusal(Architecture.parse("16F3 > 16C3"), Ipsd(pool=4), shape)
+    assert find_refusal(Architecture.parse("16C5-Rabs"), Ipsd(pool=4, stride=1), shape) is None
 
 
 # Codes.
@@ -107,7 +107,12 @@ def problem(units=16, pools=4, seed=0, n=5, dtype=torch.float64):
     gram = atoms.T @ atoms + torch.eye(units, dtype=torch.float64)
     correlations, start = sample(n, 12, seed=seed + 1) @ atoms, sample(n, units, seed=seed + 2)
     weights = Ipsd(pool=3).pools(Bank(pools, 5, 1))
-    return [part.to(dtype) for part in (gram, correlations + start)], largest_eigenvalue(gram), start, weights.to(dtype)
+    return (
+        [part.to(dtype) for part in (gram, correlations + start)],
+        compute_largest_eigenvalue(gram),
+        start,
+        weights.to(dtype),
+    )
 
 
 def smoothed_energy(z, gram, correlations, weights, lam):
@@ -254,7 +259,9 @@ def test_energy_falls_as_it_learns():
         weight, atoms = filters.weight.flatten(1).double(), filters.extras["decoder"].flatten(1).double()
         prediction = filters.gain.double() * torch.tanh(patches @ weight.T + filters.bias.double())
         gram = atoms @ atoms.T + torch.eye(16, dtype=torch.float64)
-        codes = infer_groups(gram, y @ atoms.T + prediction, largest_eigenvalue(gram), prediction, pools, 1.0, 200)
+        codes = infer_groups(
+            gram, y @ atoms.T + prediction, compute_largest_eigenvalue(gram), prediction, pools, 1.0, 200
+        )
         parts = 0.5 * (y - codes @ atoms).square(), (codes.square() @ pools.T).sqrt(), 0.5 * (codes - prediction) ** 2
         values.append(sum(float(part.sum()) for part in parts) / len(y))
     assert values[1] < 0.97 * values[0]

@@ -5,8 +5,8 @@ from torch import nn
 
 import featbench
 from featbench.errors import LearningError, UsageError
-from featbench.learning.kmeans import lloyd, nearest_centroids, spread
-from featbench.learning.learner import fill_bank
+from featbench.learning.banks import fill_bank
+from featbench.learning.kmeans import draw_first_centroids, find_nearest_centroids, learn_centroids
 from featbench.learning.patches import MapSource, PatchSource
 from featbench.plugins.kmeans import KMeans, KMeansHard
 from featbench.registry import Registry
@@ -156,17 +156,19 @@ def clusters(count=300, seed=0):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_clusters_are_found(seed):
-    found = lloyd(clusters(), 5, 50, seed)
+    found = learn_centroids(clusters(), 5, 50, seed)
     assert sorted(found.argmax(dim=1).tolist()) == [0, 1, 2, 3, 4]
     np.testing.assert_allclose(found.amax(dim=1), 10, atol=0.1)
 
 
 def test_lloyds_updates_lower_the_distances_to_a_fixed_point():
     rows = torch.from_numpy(np.random.default_rng(0).standard_normal((5000, 3)))
-    costs = [float(nearest_centroids(rows, lloyd(rows, 10, steps, 0))[0].sum()) for steps in (1, 3, 10, 300)]
+    costs = [
+        float(find_nearest_centroids(rows, learn_centroids(rows, 10, steps, 0))[0].sum()) for steps in (1, 3, 10, 300)
+    ]
     assert costs == sorted(costs, reverse=True)
-    centroids = lloyd(rows, 10, 300, 0)
-    sides = nearest_centroids(rows, centroids)[1]
+    centroids = learn_centroids(rows, 10, 300, 0)
+    sides = find_nearest_centroids(rows, centroids)[1]
     for k in range(10):
         torch.testing.assert_close(centroids[k], rows[sides == k].mean(dim=0))
 
@@ -175,7 +177,7 @@ def test_distances_to_the_nearest_centroid_are_exact():
     generator = np.random.default_rng(0)
     rows, centroids = generator.standard_normal((5000, 4)), generator.standard_normal((7, 4))
     expected = ((rows[:, None] - centroids) ** 2).sum(axis=2)
-    distances, sides = nearest_centroids(torch.from_numpy(rows), torch.from_numpy(centroids))
+    distances, sides = find_nearest_centroids(torch.from_numpy(rows), torch.from_numpy(centroids))
     np.testing.assert_allclose(distances, expected.min(axis=1), atol=1e-10)
     np.testing.assert_array_equal(sides, expected.argmin(axis=1))
 
@@ -184,19 +186,19 @@ def test_empty_clusters_start_again(monkeypatch):
     rows = clusters()
     # Four of five centroids start so far away that no patch is theirs.
     start = torch.full((5, 5), 1e3, dtype=torch.float64) * torch.arange(5.0)[:, None]
-    monkeypatch.setattr("featbench.learning.kmeans.spread", lambda *_: start.clone())
-    sides = nearest_centroids(rows, lloyd(rows, 5, 50, 0))[1]
+    monkeypatch.setattr("featbench.learning.kmeans.draw_first_centroids", lambda *_: start.clone())
+    sides = find_nearest_centroids(rows, learn_centroids(rows, 5, 50, 0))[1]
     assert sorted(set(sides.tolist())) == [0, 1, 2, 3, 4]
 
 
 def test_first_centroids_are_distinct_patches_and_far_apart():
     rows = clusters()
-    assert sorted(spread(rows, 5, 0).argmax(dim=1).tolist()) == [0, 1, 2, 3, 4]
+    assert sorted(draw_first_centroids(rows, 5, 0).argmax(dim=1).tolist()) == [0, 1, 2, 3, 4]
     repeated = rows[:8].repeat(20, 1)
-    chosen = spread(repeated, 8, 0)
+    chosen = draw_first_centroids(repeated, 8, 0)
     assert len(torch.unique(chosen, dim=0)) == 8
     with pytest.raises(LearningError, match="only 8 distinct vectors, too few for 9 centroids"):
-        spread(repeated, 9, 0)
+        draw_first_centroids(repeated, 9, 0)
 
 
 def test_decoder_holds_the_means_of_normalised_patches():

@@ -6,11 +6,11 @@ from torch import nn
 import featbench
 from featbench.errors import LearningError, UsageError
 from featbench.features.extraction import extract
-from featbench.learning.learner import fill_bank
-from featbench.learning.networks import assemble, learn_stages, refusal
+from featbench.learning.banks import fill_bank
+from featbench.learning.networks import assemble, find_refusal, learn_stages
 from featbench.learning.patch_matrix import PatchMatrix
 from featbench.learning.patches import MapSource, PatchSource
-from featbench.learning.unrolled import descent_start, ista_start
+from featbench.learning.unrolled import make_descent_weights, make_ista_weights
 from featbench.plugins.lista import LcodLearner, ListaLearner
 from featbench.registry import Registry
 from featbench.sparse import feature_sign
@@ -58,7 +58,7 @@ def test_shapes_and_what_comes_along(learner, bank):
 
 
 @pytest.mark.parametrize("maps", [1, 2])
-@pytest.mark.parametrize(("learner", "begin"), [(ListaLearner, ista_start), (LcodLearner, descent_start)])
+@pytest.mark.parametrize(("learner", "begin"), [(ListaLearner, make_ista_weights), (LcodLearner, make_descent_weights)])
 def test_untrained_it_takes_the_steps_of_its_solver_on_centred_scaled_patches(learner, begin, maps, monkeypatch):
     monkeypatch.setattr("featbench.plugins.lista.train_unrolled", lambda *_: None)
     bank, images, fresh = Bank(6, 3, maps), 7 * smooth(maps=maps), 7 * smooth(3, maps, 5, seed=1)
@@ -182,7 +182,7 @@ def test_a_rank_that_s_cannot_have_is_refused(learner):
     own = learner(rank=9)
     assert own.refusal(Bank(9, 3, 1)) is None
     assert own.refusal(Bank(8, 3, 1)) == "rank 9 is more than S [8, 8] has"
-    reason = refusal(Architecture.parse("16F3 > 8F3"), own, (1, 12, 12))
+    reason = find_refusal(Architecture.parse("16F3 > 8F3"), own, (1, 12, 12))
     assert reason == f"{own.name} in stage 2: rank 9 is more than S [8, 8] has"
 
 

@@ -16,7 +16,7 @@ import featbench
 from featbench.errors import UsageError
 from featbench.extractor import Extractor
 from featbench.features.extraction import extract
-from featbench.learning.networks import network_of
+from featbench.learning.networks import learn_network
 from featbench.plugins.module import Module, RepeatedMap
 from featbench.registry import Registry
 
@@ -72,7 +72,7 @@ def given(write):
 
 
 def build(learner, shape=SHAPE, seed=0):
-    return network_of(learner, shape, None, seed=seed, device=CPU)
+    return learn_network(learner, shape, None, seed=seed, device=CPU)
 
 
 def test_it_is_fixed_and_may_be_refined():

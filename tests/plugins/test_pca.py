@@ -6,7 +6,7 @@ from torch import nn
 
 import featbench
 from featbench.errors import LearningError, UsageError
-from featbench.learning.learner import fill_bank
+from featbench.learning.banks import fill_bank
 from featbench.learning.patches import MapSource, PatchSource
 from featbench.plugins.pca import Pca
 from featbench.registry import Registry

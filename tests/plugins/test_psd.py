@@ -5,9 +5,9 @@ from torch import nn
 
 import featbench
 from featbench.errors import LearningError, UsageError
-from featbench.learning.learner import fill_bank, fill_table
+from featbench.learning.banks import fill_bank, fill_table
 from featbench.learning.patches import MapSource, PatchSource
-from featbench.learning.predictive_decomposition import Wiring, random_atoms
+from featbench.learning.predictive_decomposition import Wiring, draw_random_atoms
 from featbench.plugins import psd
 from featbench.plugins.psd import Psd
 from featbench.registry import Registry
@@ -159,7 +159,7 @@ def test_seed_decides_the_filters():
 
 
 def test_seed_decides_the_order_of_the_patches_too(monkeypatch):
-    monkeypatch.setattr(psd, "random_atoms", lambda bank, seed, batch: random_atoms(bank, 0, batch))
+    monkeypatch.setattr(psd, "draw_random_atoms", lambda bank, seed, batch: draw_random_atoms(bank, 0, batch))
     assert not torch.equal(learn(seed=1).weight, learn(seed=2).weight)
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy import stats
 
-from featbench.learning.learner import fill_bank
+from featbench.learning.banks import fill_bank
 from featbench.plugins.random import Random
 from featbench.registry import Registry
 from featbench.stages.filters import Bank

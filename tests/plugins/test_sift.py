@@ -8,7 +8,7 @@ from featbench.errors import FeatbenchError, UsageError
 from featbench.extractor import Extractor
 from featbench.features.descriptors import dense_hog, dense_sift
 from featbench.features.extraction import extract
-from featbench.learning.networks import network_of
+from featbench.learning.networks import learn_network
 from featbench.parameters import Choice
 from featbench.plugins.sift import Hog, Sift
 from featbench.registry import Registry
@@ -21,7 +21,7 @@ def maps(*shape, seed=0):
 
 
 def build(learner, shape):
-    return network_of(learner, shape, None, seed=0, device=CPU)
+    return learn_network(learner, shape, None, seed=0, device=CPU)
 
 
 @pytest.mark.parametrize("name", ["sift", "hog"])
@@ -63,7 +63,7 @@ def test_features_do_not_depend_on_seed_batch_or_process(learner):
     images = maps(5, 1, 24, 33)
     network = build(learner, (1, 24, 33))
     features = extract(network, images, CPU)
-    again = network_of(pickle.loads(pickle.dumps(learner)), (1, 24, 33), None, seed=7, device=CPU)
+    again = learn_network(pickle.loads(pickle.dumps(learner)), (1, 24, 33), None, seed=7, device=CPU)
     alone = np.concatenate([extract(pickle.loads(pickle.dumps(again)), image[None], CPU) for image in images])
     np.testing.assert_allclose(alone, features, atol=1e-6)
 

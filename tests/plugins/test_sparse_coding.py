@@ -7,7 +7,7 @@ from torch import nn
 import featbench
 from featbench.errors import LearningError, UsageError
 from featbench.features.extraction import extract
-from featbench.learning.learner import fill_bank
+from featbench.learning.banks import fill_bank
 from featbench.learning.networks import assemble, learn_stages
 from featbench.learning.patch_matrix import PatchMatrix
 from featbench.learning.patches import MapSource, PatchSource
