@@ -157,7 +157,7 @@ def test_a_strength_cannot_be_chosen_on_nothing():
 
 @pytest.mark.parametrize("penalty", ["l1", "l2"])
 @pytest.mark.parametrize("parameters", [{}, {"strength": 1e-3}])
-def test_a_single_class_is_always_predicted_and_said(penalty, parameters):
+def test_a_single_class_is_always_predicted_and_reported(penalty, parameters):
     x, labels, validation = toy()
     predictor = fit(x, labels * 0 + 2, validation, penalty=penalty, **parameters)
     assert predictor.report["classes_seen"] == 1
@@ -175,7 +175,7 @@ def test_constant_features_have_no_weight(penalty):
     assert np.array_equal(other.predict(np.hstack([x, np.full((120, 2), 99, dtype=np.float32)])), plain.predict(x))
 
 
-def test_a_path_that_did_not_converge_is_said(monkeypatch):
+def test_a_path_that_did_not_converge_is_reported(monkeypatch):
     x, labels, validation = toy()
     original = softmax_regression.SoftmaxRidge.solve
 
