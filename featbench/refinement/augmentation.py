@@ -38,7 +38,7 @@ class Augmentation:
     """Random distortions of training images, affine and elastic.
 
     An image is mirrored, scaled, sheared and rotated, all about its centre, and then shifted. Last, an elastic field
-    displaces the position from which each pixel is read. Every number is drawn anew for each image and seed.
+    displaces the position from which each pixel is read. Each image and seed has its own numbers.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ from featbench.refinement.training_state import Document, TrainingState
 log = logging.getLogger("featbench")
 
 FORMAT = 2
-"""Version of what is written. Format 1 said nothing of its version, and is not read any more."""
+"""Version of what is written. Checkpoints of format 1, which did not name their version, are not read any more."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -62,6 +62,7 @@ class Snapshot:
         """Write the snapshot to a checkpoint, in place of the one before."""
         parts = {"network": self.network, "layer": self.layer, "best_network": self.best_network}
         parts |= {f"optimizer/{number}": tensors for number, tensors in self.optimizer.items()}
+        # On the CPU and without gradients; they may share memory with training, and are written before it goes on.
         arrays = {
             f"{part}/{name}": tensor.detach().cpu().numpy()
             for part, tensors in parts.items()

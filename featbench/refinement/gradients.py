@@ -110,6 +110,7 @@ class Gradients:
         self._largest_maps: int | None = None
         threads = torch.get_num_threads()
         self._is_divided = device.type == "cpu" and self.trained.is_per_image
+        # Kept for all batches: torch's libraries compile their kernels again for each new thread.
         self._workers = Workers(threads) if self._is_divided and threads > 1 else None
 
     def __call__(self, batch: Examples, images: IntArray, seed: int, scale: float = 1.0) -> float:
@@ -158,6 +159,7 @@ class Gradients:
             parameter.grad = None
         loss = 0.0
         for piece in _split(torch.arange(len(batch)), min(self.pieces, len(batch))):
+            # A piece's mean loss counts by its share of the images, so that the sum is the mean over the batch.
             share = len(piece) / len(batch)
             found = self._differentiate(batch[piece], images[piece.numpy()], seed, share * scale)
             loss += share * found.loss
@@ -200,6 +202,7 @@ class Gradients:
     def _differentiate_layer(self, features: list[Tensor], labels: Tensor, scale: float) -> _LayerGradients:
         """Return the loss of a batch, and its gradients by the features and by the layer, times `scale`."""
         with torch.enable_grad():
+            # Detached: the gradient stops at the features, from where each part takes it on by itself.
             joined = torch.cat([part.detach() for part in features]).requires_grad_()
             loss = functional.cross_entropy(self.layer(joined), labels.to(self.device))
             value = loss.item()
@@ -224,13 +227,17 @@ class Gradients:
         if not self._is_divided:
             return 1
         if self._largest_maps is None:
+            # In evaluation mode, and back: in training mode the image would change the statistics of batch
+            # normalisation, and consume random numbers.
             training = self.network.training
             with torch.no_grad():
                 fused = FusedNetwork(self.network.eval(), self._operations)
                 self._largest_maps = fused.find_largest_maps(batch.maps[:1])
             self.network.train(training)
+        # Of the whole batch: all parts keep their maps until the layer has seen the features of the last one.
         needed = MAPS_KEPT * FLOAT32_BYTES * self._largest_maps * len(batch)
         require_memory(needed, self.device, f"the maps of {len(batch)} images")
+        # Nothing here depends on the number of threads: other parts would be added up with other rounding.
         fitting = max(1, PART_VALUES // self._largest_maps)
         return min(len(batch), max(PARTS, -(-len(batch) // fitting)))
 

@@ -83,6 +83,7 @@ class _CellAverages(torch.autograd.Function):
     def forward(
         ctx: Any, response: PooledResponse, x: Tensor, weight: Tensor, bias: Tensor, gain: Tensor
     ) -> tuple[Tensor, Tensor]:
+        # Imported here: the compiler is loaded by those alone who train.
         from featbench.refinement import host_passes
 
         bank, side = response.bank, response.side
@@ -109,7 +110,7 @@ class _CellAverages(torch.autograd.Function):
         by_cells, by_shift = grads[0].permute(0, 2, 3, 1).contiguous(), grads[1][:, 0].contiguous()
         maps = TanhMaps(t.numpy(), gain.numpy(), response.rectified)
         by_moments = normalisation.backpropagate(maps, by_cells.numpy(), by_shift.numpy(), side)
-        by_gain = np.zeros(len(gain))
+        by_gain = np.zeros(len(gain))  # float64, since it sums over all pixels of all images
         by_weight, by_bias = torch.zeros_like(saved.weight), torch.zeros_like(gain)
         by_seen: list[Tensor] = []
         # A few images at a time: the gradient by tanh's argument is as large as t, and is read by the convolution while

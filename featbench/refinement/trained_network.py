@@ -51,12 +51,14 @@ class TrainedNetwork:
         for chain in self._chains:
             for step in chain:
                 x = step(x)
+            # A copy in rows for the features; the next chain goes on from the maps themselves.
             rows.append(x.float().flatten(1))
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
     @property
     def is_per_image(self) -> bool:
         """Whether the network treats each image by itself, so that threads may share it and divide a batch."""
+        # A module of a plugin may do anything; it is run by one thread, on whole batches.
         return all(
             type(module).__module__.startswith(PER_IMAGE_PACKAGES) and not isinstance(module, NOT_PER_IMAGE)
             for module in self.network.modules()
@@ -76,7 +78,7 @@ class TrainedNetwork:
         if self.device.type != "cuda":
             return nullcontext()
         cudnn = torch.backends.cudnn
-        # `flags` sets all four: those that are no concern of ours are passed as they are.
+        # `flags` sets all four: the others are passed as they are.
         flags = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
         return cudnn.flags(**flags, allow_tf32=self.precision == "tf32")
 
@@ -119,6 +121,7 @@ def _join_pooled_response(modules: list[nn.Module]) -> tuple[Step, list[nn.Modul
     """
     match modules:
         case [FilterBank() as bank, TanhGain() as tanh, *rest]:
+            # In this order alone: N before R_abs, or maximum pooling, has another backward pass than the joined one.
             rectified = bool(rest) and isinstance(rest[0], Rectification)
             rest = rest[1:] if rectified else rest
             norm = rest[0] if rest and isinstance(rest[0], LocalNormalisation) else None

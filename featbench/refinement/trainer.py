@@ -82,6 +82,7 @@ class Trainer:
         self.network.load_state_dict(snapshot.network)
         self.layer.load_state_dict(snapshot.layer)
         self.best_network = snapshot.best_network
+        # Rates and decay are those of the settings: only what the optimizer accumulated comes from the snapshot.
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": snapshot.optimizer, "param_groups": groups})
 
@@ -98,9 +99,11 @@ class Trainer:
         factor = settings.compute_rate_factor(state.epoch)
         for group, rate in zip(self._optimizer.param_groups, (settings.rate, settings.head_rate), strict=True):
             group["lr"] = rate * factor
-        self.network.train()
+        self.network.train()  # scoring left it in evaluation mode
+        # With the numbers of the images it decides on distortions and dropout: no generator's state is carried along.
         seed = derive_seed(self.seed, "batch", state.epoch)
         state.loss_sum += self.gradients(training[torch.from_numpy(images)], images, seed, state.loss_scale)
+        # A parameter that the loss does not depend on has no gradient; the optimizer leaves it alone, decay included.
         parameters = [p for p in (*self._filters, *self.layer.parameters()) if p.grad is not None]
         if not self._unscale(parameters):
             return
@@ -137,6 +140,7 @@ class Trainer:
         is_patient = score is None or state.epoch - state.best_epoch < self.settings.patience
         state.finished = state.epoch >= epochs or not is_patient
         if not state.finished:
+            # Only now: a finished run keeps the numbers of its last epoch, from which reports are made.
             state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
 
     def _keep_if_better(self, epoch: int, score: ValidationScore) -> None:
@@ -152,6 +156,7 @@ class Trainer:
         if now - self._checkpointed < CHECKPOINT_INTERVAL:
             return
         self._checkpointed = now
+        # A batch that did not fit into the memory would not fit again, and other pieces would round otherwise.
         self.state.pieces = self.gradients.pieces
         optimizer = {
             number: {name: torch.as_tensor(value) for name, value in state.items() if value is not None}

@@ -42,7 +42,7 @@ class RefinementReport:
     train_loss: float | None = None
 
     def to_document(self) -> Document:
-        """Return what results hold of a refinement; what there was not is left out."""
+        """Return what results hold of a refinement: its fields, without `train_loss` where there was no refit."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Refinement as cells meet it: interrupted and taken up again, kept, fed to any classifier."""
+"""Refinement in cells: interrupted and resumed, kept in the store, used by any classifier."""
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def test_an_interrupted_refinement_goes_on_where_it_was(tmp_path, monkeypatch, r
     assert refined(comparison).report["refinement"]["best_epoch"] > 0
 
 
-def test_a_damaged_checkpoint_is_set_aside_and_training_starts_anew(tmp_path, monkeypatch):
+def test_a_damaged_checkpoint_is_set_aside_and_training_starts_again(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "CHECKPOINT_INTERVAL", 0.0)
     monkeypatch.setattr(progress, "REPORT_INTERVAL", 0.0)
     whole = Workbench(home=tmp_path / "whole")

@@ -26,13 +26,13 @@ def ramps(n, height=41, width=41):
     return torch.from_numpy(np.broadcast_to(np.stack([x, y]), (n, 2, height, width)).copy())
 
 
-def affine_of(places):
+def affine_of(positions):
     """Fit forward matrices and shifts, about the centre, to the middle of ramps [n, 2, side, side]."""
-    side = places.shape[-1]
+    side = positions.shape[-1]
     middle, reach = (side - 1) / 2, side // 6
     inner = slice(side // 2 - reach, side // 2 + reach + 1)
     y, x = (axis[inner, inner].ravel() - middle for axis in np.mgrid[:side, :side])
-    for image in places.numpy():
+    for image in positions.numpy():
         read = image[:, inner, inner].reshape(2, -1) - middle
         fit, residual, *_ = np.linalg.lstsq(np.column_stack([x, y, np.ones_like(x)]), read.T, rcond=None)
         assert residual.max() < 1e-18
@@ -142,14 +142,14 @@ def test_an_elastic_distortion_is_the_written_one(alpha, sigma, height, width):
 
 
 def test_displacements_have_the_promised_deviation_up_to_the_border():
-    places = Augmentation(elastic=10).distort(ramps(1500, 21, 21), np.arange(1500), 0) - ramps(1, 21, 21)
+    positions = Augmentation(elastic=10).distort(ramps(1500, 21, 21), np.arange(1500), 0) - ramps(1, 21, 21)
     promised = 10 / (4 * math.sqrt(12 * math.pi))
-    for place in [(10, 10), (10, 6), (16, 10)]:
-        assert places[:, :, *place].std().item() == pytest.approx(promised, rel=0.05)
+    for pixel in [(10, 10), (10, 6), (16, 10)]:
+        assert positions[:, :, *pixel].std().item() == pytest.approx(promised, rel=0.05)
     # On the border the ramp itself is cut off outwards, but not along the border.
-    assert places[:, 0, 0, 10].std().item() == pytest.approx(promised, rel=0.05)
-    assert places[:, 1, 10, 0].std().item() == pytest.approx(promised, rel=0.05)
-    assert abs(np.corrcoef(places[:, 0, 10, 10], places[:, 1, 10, 10])[0, 1]) < 0.1
+    assert positions[:, 0, 0, 10].std().item() == pytest.approx(promised, rel=0.05)
+    assert positions[:, 1, 10, 0].std().item() == pytest.approx(promised, rel=0.05)
+    assert abs(np.corrcoef(positions[:, 0, 10, 10], positions[:, 1, 10, 10])[0, 1]) < 0.1
 
 
 def test_draws_are_uniform_within_their_bounds():

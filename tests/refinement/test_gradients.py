@@ -97,7 +97,7 @@ def threads():
 
 
 class Foreign(nn.Module):
-    """A module that nobody knows, which has room for so many images."""
+    """A module of another package, which has memory for so many images."""
 
     def __init__(self, room=10**9):
         super().__init__()
@@ -230,9 +230,9 @@ def test_where_memory_runs_out_the_gradients_of_pieces_are_added_up(
     with caplog.at_level(logging.WARNING, "featbench"):
         found = gradients(examples(n), np.arange(n), 5), grads(network, layer)
     assert gradients.pieces == pieces
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == pieces.bit_length() - 1
-    assert all(f"a batch of {n} images does not fit into the memory of cpu" in text for text in said)
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == pieces.bit_length() - 1
+    assert all(f"a batch of {n} images does not fit into the memory of cpu" in text for text in warnings)
     assert_near(found, whole, 2e-6)
     assert_near(found, exact)
 
@@ -251,7 +251,7 @@ def test_later_batches_are_divided_from_the_start(caplog):
 
 
 def test_a_batch_that_cannot_fit_is_halved_before_anything_is_taken(monkeypatch, caplog):
-    # Systems that promise more memory than they have kill the process in place of an error.
+    # Linux grants more memory than it has, and kills the process that uses it: no error could be caught.
     network = random_network(ARCHITECTURE, SHAPE)
     layer = layer_of(network)
     expected = plain(network, layer, examples(10))
@@ -323,7 +323,7 @@ def test_a_scale_of_a_power_of_two_scales_every_bit(kind):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_loss_that_is_not_finite_is_said(count, threads):
+def test_a_loss_that_is_not_finite_is_an_error(count, threads):
     network, batch = random_network(ARCHITECTURE, SHAPE), examples()
     layer = layer_of(network)
     threads(count)
@@ -381,9 +381,9 @@ def test_dropout_is_drawn_for_each_part_by_its_first_image(given):
     layer, images = layer_of(network), np.array([30, 10, 20, 40])
     found = run(network, layer, batch, seed=6, images=images)
     rows = []
-    for place, image in enumerate(images):
+    for position, image in enumerate(images):
         with drawing_from(derive_seed(6, image)):
-            rows.append(network(batch.maps[place : place + 1]).flatten(1))
+            rows.append(network(batch.maps[position : position + 1]).flatten(1))
     loss = functional.cross_entropy(layer(torch.cat(rows)), batch.labels)
     expected = torch.autograd.grad(loss, [*network.parameters(), *layer.parameters()])
     assert_near(found, (float(loss.detach()), expected))

@@ -242,7 +242,7 @@ def test_diverging_is_an_error_or_leaves_finite_weights(optimizer, rate, epochs,
         assert all(torch.isfinite(value).all() for value in net.state_dict().values())
 
 
-def test_where_it_diverges_it_starts_anew_with_smaller_rates():
+def test_where_it_diverges_it_starts_again_with_smaller_rates():
     wild, settings = network("3F3-Rabs-PA8/8"), sgd(epochs=12, rate=8.0, head_rate=16.0)
     report = run(wild, settings)
     assert report["rate"] in [8.0 / slowdown for slowdown in (4, 16, 64)]

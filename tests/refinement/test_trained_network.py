@@ -1,4 +1,4 @@
-"""A network as it is trained against its own modules: features, gradients, and what is said of it."""
+"""A network as it is trained against its own modules: features, gradients, and what is known of its modules."""
 
 import copy
 
@@ -25,7 +25,7 @@ TOKENS = ["Rabs", "N", "N3", "Nsub", "Ndiv5", "Nz", "tanh", "relu", "shrink", "P
 
 
 class Foreign(nn.Module):
-    """A module that nobody knows."""
+    """A module of another package."""
 
     def forward(self, x):
         return 2 * x

@@ -286,14 +286,14 @@ def test_refit_trains_on_all_images_from_the_start_for_as_many_epochs_as_were_be
 def test_a_refit_that_diverges_is_an_error_with_advice(how, monkeypatch):
     step = trainer.Trainer._step
 
-    def astray(self, *arguments):
+    def diverging(self, *arguments):
         step(self, *arguments)
         if self.state.run == refine.REFIT:
             if how == "loss":
                 raise DivergedError
             next(self.network.parameters()).data.fill_(float("nan"))
 
-    monkeypatch.setattr(trainer.Trainer, "_step", astray)
+    monkeypatch.setattr(trainer.Trainer, "_step", diverging)
     with pytest.raises(LearningError, match=r"diverged on all training images .* --refine refit=false"):
         train(Refinement(epochs=1, batch=40, rate=0.01, refit=True))
 
