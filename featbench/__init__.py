@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from featbench.built_in import Command
     from featbench.classification.classifier import Classifier, MapClassifier, MapPredictor, Predictor
     from featbench.comparison import compare
-    from featbench.data.dataset import Dataset, FileDataset
+    from featbench.data.dataset import Dataset, Download, FileDataset
+    from featbench.data.image_files import read_image
     from featbench.data.maps import Preprocessing
-    from featbench.errors import FeatbenchError
+    from featbench.errors import DataError, FeatbenchError
+    from featbench.evaluation.metrics import Metric
     from featbench.evaluation.protocol import Protocol
     from featbench.evaluation.published import Claim, Contrast, PublishedRow, PublishedTable
     from featbench.extractor import Extractor
@@ -35,7 +37,9 @@ _HOMES = {
     "Classifier": "classification.classifier",
     "Command": "built_in",
     "Contrast": "evaluation.published",
+    "DataError": "errors",
     "Dataset": "data.dataset",
+    "Download": "data.dataset",
     "Extractor": "extractor",
     "FeatbenchError": "errors",
     "FileDataset": "data.dataset",
@@ -46,6 +50,7 @@ _HOMES = {
     "LocalVectors": "features.rows",
     "MapClassifier": "classification.classifier",
     "MapPredictor": "classification.classifier",
+    "Metric": "evaluation.metrics",
     "NetworkLearner": "learning.learner",
     "Predictor": "classification.classifier",
     "Preprocessing": "data.maps",
@@ -56,6 +61,7 @@ _HOMES = {
     "compare": "comparison",
     "generator": "refinement.random_numbers",
     "hookimpl": "hookspecs",
+    "read_image": "data.image_files",
 }
 """The public names, and the modules they are imported from when they are first used."""
 
@@ -67,7 +73,9 @@ __all__ = [
     "Classifier",
     "Command",
     "Contrast",
+    "DataError",
     "Dataset",
+    "Download",
     "Extractor",
     "FeatbenchError",
     "FileDataset",
@@ -78,6 +86,7 @@ __all__ = [
     "LocalVectors",
     "MapClassifier",
     "MapPredictor",
+    "Metric",
     "NetworkLearner",
     "Predictor",
     "Preprocessing",
@@ -88,6 +97,7 @@ __all__ = [
     "compare",
     "generator",
     "hookimpl",
+    "read_image",
 ]
 
 

@@ -85,7 +85,7 @@ EXAMPLES = {
     """,
     "featbench_tables": """
         import featbench
-        from featbench.published import PublishedRow, PublishedTable
+        from featbench import PublishedRow, PublishedTable
 
         @featbench.hookimpl
         def featbench_tables():
@@ -94,7 +94,7 @@ EXAMPLES = {
     """,
     "featbench_commands": """
         import featbench
-        from featbench.command import Command
+        from featbench import Command
 
         def configure(parser):
             parser.add_argument("--times", type=int, default=1)

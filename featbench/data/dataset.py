@@ -19,10 +19,19 @@ from featbench.types import Images, Pixels
 
 @dataclass(frozen=True)
 class Download:
-    """A file as a data set's makers publish it.
+    """A file as a data set's makers publish it: what `featbench data fetch` downloads and checks.
 
-    path: where it lies below the data folder. checksum: "md5:…" or "sha256:…", of the file as it is published. unpack:
-    the file is an archive, which is extracted into this folder below the data folder; None: it is used as it is.
+    Parameters
+    ----------
+    url : str
+        Address of the file.
+    path : str
+        Where the file lies below the data folder.
+    checksum : str
+        "md5:…" or "sha256:…", of the file as it is published. A file that differs is refused.
+    unpack : str or None, default None
+        The file is an archive, which is extracted into this folder below the data folder. None: the file is used as it
+        is.
     """
 
     url: str

@@ -46,9 +46,24 @@ def hash_image_folder(folder: Path) -> str:
 
 
 def read_image(path: Path) -> Pixels:
-    """Read one image as uint8, [height, width] grey or [height, width, 3] RGB; a `DataError` names a damaged file.
+    """Read one image file.
 
     Palettes become RGB, transparency is dropped, and of 16 bits a pixel the upper 8 are kept.
+
+    Parameters
+    ----------
+    path : Path
+        An image in any format that Pillow reads.
+
+    Returns
+    -------
+    ndarray of uint8
+        [height, width] of a grey image, [height, width, 3] RGB of any other.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged or not an image; the message names it.
     """
     try:
         with Image.open(path) as image:

@@ -18,9 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 import numpy as np
 import featbench
-from featbench.dataset import Download, FileDataset
-from featbench.errors import DataError
-from featbench.images import read_image
+from featbench import DataError, Download, FileDataset, read_image
 
 class Lazy(Sequence):
     def __init__(self, paths):

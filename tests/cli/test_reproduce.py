@@ -11,7 +11,7 @@ from scipy import stats
 
 SMALL = """
     import featbench
-    from featbench.published import Claim, Contrast, PublishedRow, PublishedTable
+    from featbench import Claim, Contrast, PublishedRow, PublishedTable
 
     R = {"Rabs": 30.5, "PM": 85.0, "PA": 10.0}
     B = {"Rabs": 33.5, "PA": 99.0}

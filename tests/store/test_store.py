@@ -128,7 +128,7 @@ def test_a_process_killed_while_it_writes_leaves_the_old_record(store):
     program = """
         import os, signal, sys
         from pathlib import Path
-        from featbench.files import write_atomically
+        from featbench.system.files import write_atomically
 
         def write(file):
             file.write(b"{")
@@ -332,7 +332,7 @@ def test_a_result_comes_back_as_it_was_written(store):
     result = Result(
         "key",
         "ok",
-        score=Score("accuracy", 100 / 3),
+        score=Score("accuracy", 100 / 3, "%"),
         predictions=np.array([2, 0, 1]),
         seconds=Seconds(0.1, 0.2, 0.3, 0.4),
         report={"strength": 0.1, "converged": True},
