@@ -10,6 +10,7 @@ import pytest
 
 from featbench.data import archive as module
 from featbench.data.archive import extract
+from featbench.data.archive_members import CountedStream
 from featbench.errors import DataError
 
 CONTENT = {"set/a/1.txt": b"one", "set/b/2.txt": b"two" * 1000, "set/empty": b""}
@@ -238,7 +239,7 @@ def test_names_that_are_one_on_some_machine_are_refused(refused, tmp_path, kind,
         archive = make_zip(tmp_path / "x", [(first, b"1"), (second, b"2")])
     else:
         archive = make_tar(tmp_path / "x", [member(first, b"1"), member(second, b"2")])
-    refused(archive, repr(second), "once more")
+    refused(archive, repr(second), "its name is that of")
 
 
 def test_a_folder_may_be_named_more_than_once(place, tmp_path):
@@ -267,7 +268,7 @@ def test_what_is_left_out_is_counted_too(refused, tmp_path):
 
 
 def test_a_stream_is_not_read_backward():
-    stream = module._Guarded(io.BytesIO(b"abc"), lambda _: None)
+    stream = CountedStream(io.BytesIO(b"abc"), lambda _: None)
     assert (stream.read(2), stream.seek(2).tell()) == (b"ab", 2)
     with pytest.raises(DataError, match="backward"):
         stream.seek(1)
@@ -418,7 +419,15 @@ def test_a_zip_of_an_unknown_method_is_refused(refused, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"hello", b"PK\5\6" + bytes(18), b"<html>404</html>" * 99, bytes(1024), gzip.compress(b"an idx" * 99, mtime=0)]
+    "raw",
+    [
+        b"",
+        b"hello",
+        b"PK\5\6" + bytes(18),
+        b"<html>404</html>" * 99,
+        bytes(1024),
+        gzip.compress(b"an idx" * 99, mtime=0),
+    ],
 )
 def test_what_is_no_archive_is_refused(refused, tmp_path, raw):
     path = tmp_path / "x.tar.gz"
@@ -445,7 +454,7 @@ def test_a_full_disk_leaves_nothing(place, tmp_path, monkeypatch):
 
     archive = as_zip(tmp_path / "x", CONTENT)
     before = tree(place)
-    monkeypatch.setattr(module, "_copy", full)
+    monkeypatch.setattr(module, "_copy_content", full)
     for folder in (place / "data", place / "new" / "deep"):
         with pytest.raises(DataError, match=r"No space left on device$"):
             extract(archive, folder)

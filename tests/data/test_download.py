@@ -12,6 +12,7 @@ import pytest
 
 from featbench.data import download as module
 from featbench.data.download import has_checksum
+from featbench.data.partial_file import PartialFile
 from featbench.errors import DataError, DownloadError
 
 CONTENT = bytes(range(256)) * 1200
@@ -486,7 +487,7 @@ def test_redirects_in_a_circle_end(serve, path):
     ],
 )
 def test_only_addresses_of_http_are_taken(path, url):
-    with pytest.raises(DownloadError, match="no http or https address") as caught:
+    with pytest.raises(DownloadError, match="not an http or https address") as caught:
         download(url, path, sha256(CONTENT))
     assert str(path) in str(caught.value)
     assert not path.parent.exists()
@@ -527,7 +528,7 @@ def test_a_file_in_place_of_the_folder_is_named(serve, path):
 
 
 def test_a_disk_that_is_full_is_said_and_what_is_here_is_kept(serve, path, monkeypatch):
-    append = module._Part.append
+    append = PartialFile.append
 
     def full(part, block):
         if part.size + len(block) > 70_000:
@@ -537,7 +538,7 @@ def test_a_disk_that_is_full_is_said_and_what_is_here_is_kept(serve, path, monke
 
     server = serve(honest())
     with monkeypatch.context() as patch:
-        patch.setattr(module._Part, "append", full)
+        patch.setattr(PartialFile, "append", full)
         with pytest.raises(DownloadError, match=r"cannot be written \(No space left on device\)"):
             download(server.url, path, sha256(CONTENT))
     assert len(server.asked) == 1
@@ -579,7 +580,7 @@ def test_a_file_that_another_process_has_just_finished_is_not_written_to(serve, 
         part.replace(path)
         flock(file, mode)
 
-    monkeypatch.setattr(module.fcntl, "flock", late)
+    monkeypatch.setattr(fcntl, "flock", late)
     with pytest.raises(DownloadError, match="another process"):
         download(serve(honest()).url, path, sha256(CONTENT))
     assert path.read_bytes() == CONTENT
