@@ -23,9 +23,6 @@ class Unrolled(nn.Module):
     zeros_stay: entries of S that are zero at the start are not trained.
     """
 
-    # Nothing of a call is kept on the module, so several threads may run it at once.
-    reentrant: ClassVar[bool] = True
-
     support: Tensor
 
     def __init__(self, mixing: Tensor, threshold: Tensor, steps: int, *, zeros_stay: bool = False) -> None:
@@ -63,6 +60,9 @@ class Unrolled(nn.Module):
 class Lista(Unrolled):
     """LISTA (algorithm 3): z(0) = h_θ(B), then z ← h_θ(B + S z)."""
 
+    # A call keeps nothing on the module: codes are local, and parameters are only read.
+    reentrant: ClassVar[bool] = True
+
     def compute_codes(self, b: Tensor) -> Tensor:
         """Take `steps` steps; with 0 it is the plain shrinkage encoder."""
         mixing, threshold = self.mixing.transpose(1, 2), self.threshold.view(b.shape[1:])
@@ -78,6 +78,9 @@ class Lcod(Unrolled):
 
     A step: z̄ = h_θ(B), k = argmax |z̄ - z|, B ← B + S_{·k} (z̄_k - z_k), z_k ← z̄_k. The gradient takes k as a constant.
     """
+
+    # A call keeps nothing on the module: codes and B are local, and parameters are only read.
+    reentrant: ClassVar[bool] = True
 
     def compute_codes(self, b: Tensor) -> Tensor:
         """Take `steps` coordinate steps in every group."""
@@ -161,7 +164,7 @@ def factorise_to_rank(mixing: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 class LowRank(nn.Module):
     """S = U Vᵀ [1, m, m], as a parametrisation of an unrolled network's `free`; trains U and V."""
 
-    # A product of parameters: nothing of a call is kept.
+    # A call only multiplies parameters, and keeps nothing.
     reentrant: ClassVar[bool] = True
 
     def __init__(self, left: Tensor, right: Tensor) -> None:

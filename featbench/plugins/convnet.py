@@ -28,6 +28,9 @@ class MapDropout(nn.Module):
     values stand or fall together (Tompson et al. 2015). The draws come from `featbench.refinement.random_numbers`.
     """
 
+    # A call keeps nothing on the module, and in evaluation, where several threads run it, it draws nothing either.
+    reentrant: ClassVar[bool] = True
+
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate

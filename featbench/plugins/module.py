@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import pickle
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +21,7 @@ from featbench.learning.learner import FeatureLearner, NetworkLearner
 from featbench.learning.patches import MapSource
 from featbench.stages.specs import Shape
 from featbench.system.seeds import derive_seed, seeded
+from featbench.system.source_files import import_file
 
 TOLERANCE = 1e-4
 """Features that differ by less, relative to the largest of them, are the same but for rounding."""
@@ -106,7 +104,7 @@ class Module(NetworkLearner):
             )
         if self.channels > 1 and shape[0] != 1:
             raise UsageError(f"channels={self.channels} copies one map, and {shape[0]} come in")
-        maker = find_maker(import_file(Path(self.file)), self.net, self.file)
+        maker = find_maker(import_user_file(Path(self.file)), self.net, self.file)
         with seeded(seed), _blaming(f"{self.net}() of {self.file}"):
             network = maker()
         if not isinstance(network, nn.Module):
@@ -119,28 +117,15 @@ class Module(NetworkLearner):
         return network if self.channels == 1 else RepeatedMap(network, self.channels)
 
 
-def import_file(path: Path) -> ModuleType:
-    """Import a Python file, once for each content that it has."""
+def import_user_file(path: Path) -> ModuleType:
+    """Import a Python file, once for each content that it has; a `UsageError` says why it cannot be imported."""
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
-    source = path.read_bytes()
-    name = f"featbench_module_{hashlib.sha256(str(path.resolve()).encode() + source).hexdigest()[:16]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or path.suffix != ".py":
+    if path.suffix != ".py":
         raise UsageError(f"{path} is not a Python file (.py)")
-    module = importlib.util.module_from_spec(spec)
-    # Where a class of the file is defined, its own module is looked up, by dataclasses and by pickle.
-    sys.modules[name] = module
-    try:
-        with _blaming(f"importing {path}"):
-            # What was hashed is what runs: no compiled file of an earlier content comes between.
-            exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+    with _blaming(f"importing {path}"):
+        # The network is built several times for a cell, and again for every other: its file runs once.
+        return import_file(path, reuse=True)
 
 
 def find_maker(module: ModuleType, net: str, file: str) -> Callable[[], object]:

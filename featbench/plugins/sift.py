@@ -21,6 +21,9 @@ from featbench.stages.specs import Shape
 class _Descriptors(nn.Module):
     """Takes maps [n, 1, height, width], of any size that holds a patch, to descriptors [n, numbers, rows, columns]."""
 
+    # A call keeps nothing on the module: descriptors are a function of the maps alone.
+    reentrant: ClassVar[bool] = True
+
     def __init__(self, describe: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.describe = describe

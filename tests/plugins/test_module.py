@@ -168,7 +168,7 @@ def test_a_file_is_imported_once_for_each_content(write, tmp_path):
     assert (tmp_path / "imports").read_text() == "."
     write(source.replace("Conv2d(1, 4, 3)", "Conv2d(1, 5, 3)"))  # as long, within the same second
     assert build(learner).conv.weight.shape[0] == 5
-    added = {name for name in set(sys.modules) - before if name.startswith("featbench_module_")}
+    added = {name for name in set(sys.modules) - before if name.startswith("featbench_file_")}
     assert len(added) == 2
     assert "backbone" not in sys.modules
     assert not (tmp_path / "__pycache__").exists()
@@ -216,7 +216,7 @@ def test_names_without_a_file_say_what_to_give():
 def test_files_without_a_usable_module_are_refused(source, net, reason, write):
     learner = Module(write(source), net)
     assert_refused(learner, reason)
-    assert not [name for name, module in sys.modules.items() if name.startswith("featbench_module_") and not module]
+    assert not [name for name, module in sys.modules.items() if name.startswith("featbench_file_") and not module]
 
 
 def assert_refused(learner, reason, shape=SHAPE):
