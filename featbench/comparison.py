@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,16 +10,21 @@ from typing import Any
 
 import pandas as pd
 
+from featbench.data.folder import resolve_data_folder
 from featbench.execution.listeners import Listener, Relay
 from featbench.execution.mlflow_mirror import Mirror
-from featbench.execution.runner import Run, result_key, run_cells
+from featbench.execution.runner import Run, run_cells
+from featbench.experiment.baselines import baseline_pairs
 from featbench.experiment.cell import Cell
 from featbench.experiment.grid import enumerate_cells
 from featbench.experiment.request import Request
+from featbench.experiment.steps import Steps
+from featbench.experiment.variations import describe_row, row_columns
 from featbench.registry import Registry
 from featbench.stages.architecture import Architecture
 from featbench.statistics.summary import summarise
-from featbench.store.cached_steps import CachedSteps
+from featbench.store.artifacts import StoredArtifacts
+from featbench.store.keys import Keys
 from featbench.store.provenance import record_run
 from featbench.store.store import Store
 from featbench.system.hashing import content_hash
@@ -46,7 +50,7 @@ class Comparison:
 
 
 class Workbench:
-    """What every command works with: a registry, a store, and the steps of cells between them."""
+    """What every command works with: a registry, a store, and the steps of cells, whose artifacts the store keeps."""
 
     def __init__(
         self,
@@ -61,15 +65,24 @@ class Workbench:
         self.listener = listener or Listener()
         self.registry = Registry(plugins, strict=strict)
         self.store = Store(None if home is None else Path(home))
-        chosen = data_dir or os.environ.get("FEATBENCH_DATA") or None
-        self.data_dir = None if chosen is None else Path(chosen)
-        self.steps = CachedSteps(
-            self.registry, self.data_dir, self.store, self.listener.step, skip_bad_images=skip_bad_images
+        self.data_dir = resolve_data_folder(data_dir)
+        self.keys = Keys(self.registry, self.data_dir)
+        self.artifacts = StoredArtifacts(self.store, self.keys)
+        self.steps = Steps(
+            self.registry,
+            self.data_dir,
+            artifacts=self.artifacts,
+            progress=self.listener.step,
+            skip_bad_images=skip_bad_images,
         )
 
     def plan(self, request: Request) -> list[Cell]:
         """Return the cells of a request after checking all that can be checked before anything is computed."""
         return enumerate_cells(request, self.registry, self.steps.survey, self.data_dir)
+
+    def baselines(self, protocol: str) -> list[str]:
+        """Return the learners of a protocol's baselines, the weakest first."""
+        return [str(learner) for learner, _ in baseline_pairs(self.registry.protocol(protocol), self.registry)]
 
     def compare(self, request: Request, *, retry: bool = False, track: str | bool = True) -> Comparison:
         """Run a request. `track` is the address of an MLflow server, True for the default one, False for none."""
@@ -81,20 +94,22 @@ class Workbench:
     ) -> Comparison:
         """Run cells of one protocol; `asked` is what the user asked for, as the store and MLflow keep it."""
         self.store.require_writable()
-        keys = [result_key(cell, self.steps) for cell in cells]
+        keys = [self.keys.for_cell(cell).result.hash for cell in cells]
         key = content_hash(keys)
         self.store.write_record("comparisons", key, {"request": dict(asked), "cells": keys})
         uri = None if track is True else str(track)
-        mirror = Mirror(self.store, self.steps, key, cells[0].protocol, asked, uri) if track else None
+        mirror = Mirror(self.artifacts, key, cells[0].protocol, asked, uri) if track else None
         try:
             runs = run_cells(
                 cells,
                 self.steps,
+                self.store,
+                self.keys,
                 provenance=record_run(self.store),
                 retry=retry,
                 listener=Relay([self.listener, mirror] if mirror else [self.listener]),
             )
-            rows = summarise(cells_frame(runs, self.registry))
+            rows = summarise(cells_frame(runs, self.registry), row_columns())
         except BaseException:
             if mirror:
                 mirror.close(None)
@@ -110,15 +125,13 @@ def cells_frame(runs: Sequence[Run], registry: Registry) -> pd.DataFrame:
     for cell, result in ((run.cell, run.result) for run in runs):
         rows.append(
             {
-                **cell.describe(),
-                "learner": str(cell.learner),
-                "refinement": "" if cell.refinement is None else str(cell.refinement),
-                "train_per_class": cell.train_per_class or "all",
-                "test_per_class": cell.test_per_class or "all",
-                "images_left_out": result.report.get("images_left_out", 0),
+                **describe_row(cell),
                 "label": regime_label(cell, registry),
+                "draw": cell.draw,
+                "images_left_out": result.report.get("images_left_out", 0),
                 "status": result.status,
                 "score": None if result.score is None else result.score.value,
+                "unit": registry.metric(cell.metric).unit,
                 "fit_seconds": result.seconds.fit,
                 "extract_seconds": result.seconds.extract,
                 "message": result.message,

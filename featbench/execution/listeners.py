@@ -1,4 +1,4 @@
-"""Listeners: told how a comparison goes."""
+"""Listeners: they receive how a comparison goes, as the console and the mirror in MLflow do."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from featbench.types import Result
 
 
 class Listener:
-    """Told how a comparison goes, from the thread that runs the cells; this one does nothing with it."""
+    """Receives how a comparison goes, in the thread that runs the cells. This one does nothing with it."""
 
     def started(self, index: int, total: int, cell: Cell) -> None:
-        """Tell that a cell is about to be computed."""
+        """Receive a cell that is about to be computed; one that the store holds is not announced."""
 
     def step(self, what: str, done: int, total: int) -> None:
-        """Tell how far the cell's present step is."""
+        """Receive how far the cell's present step is."""
 
     def finished(self, index: int, total: int, cell: Cell, result: Result, *, computed: bool) -> None:
-        """Tell that a cell has its result, safe in the store: computed now, or read from there."""
+        """Receive a cell with its result, which is safe in the store: computed now, or read from there."""
 
 
 class Relay(Listener):
-    """A listener that tells several others."""
+    """A listener that passes on to several others which cells start and finish."""
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self.listeners = listeners

@@ -15,7 +15,7 @@ import pandas as pd
 from featbench.execution.listeners import Listener
 from featbench.experiment.cell import Cell
 from featbench.report.filters import filters_png
-from featbench.store.cached_steps import CachedSteps
+from featbench.store.artifacts import StoredArtifacts
 from featbench.store.store import Store
 from featbench.system.hashing import content_hash
 from featbench.types import Result
@@ -62,21 +62,20 @@ class Mirror(Listener):
 
     def __init__(
         self,
-        store: Store,
-        steps: CachedSteps,
+        artifacts: StoredArtifacts,
         comparison: str,
         protocol: str,
         asked: Mapping[str, Any],
         uri: str | None,
     ) -> None:
-        self._store, self._steps, self._comparison = store, steps, comparison
+        self._store, self._artifacts, self._comparison = artifacts.store, artifacts, comparison
         self._protocol, self._asked = protocol, asked
-        self._uri = uri or default_uri(store)
+        self._uri = uri or default_uri(self._store)
         self._journal_key = content_hash([self._uri, comparison])
-        self._own = self._uri == f"sqlite:///{database(store)}"
+        self._own = self._uri == f"sqlite:///{database(self._store)}"
         known: dict[str, Any] = {"parent": None, "cells": {}, "closed": False}
-        if not self._own or database(store).exists():
-            known = store.read_record("tracked", self._journal_key) or known
+        if not self._own or database(self._store).exists():
+            known = self._store.read_record("tracked", self._journal_key) or known
         self._parent: str | None = known["parent"]
         self._cells: dict[str, str] = known["cells"]
         self._closed: bool = known["closed"]
@@ -151,7 +150,7 @@ class Mirror(Listener):
             metrics[result.score.metric] = result.score.value
         chosen = {f"chosen.{name}": value for name, value in result.report.items()}
         _log(client, run.info.run_id, {**cell.describe(), **chosen}, metrics)
-        weight = self._steps.first_filters(cell)
+        weight = self._artifacts.first_filters(cell)
         if weight is not None:
             colour = weight.shape[1] == cell.preprocessing.channels == 3
             _log_file(client, run.info.run_id, "filters.png", filters_png(weight, colour=colour))

@@ -1,4 +1,4 @@
-"""Run cells one after the other: what the store holds is not computed again, what fails keeps its row."""
+"""Run cells one after the other: what the store holds is not computed again, and a cell that fails keeps its row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from featbench.errors import DeviceLostError, FeatbenchError, PluginError, Store
 from featbench.execution.listeners import Listener
 from featbench.experiment.cell import Cell
 from featbench.experiment.run_cell import Outcome, run_cell
-from featbench.store.cached_steps import CachedSteps
+from featbench.experiment.steps import Steps
+from featbench.store.keys import Keys
+from featbench.store.store import Store
 from featbench.system.hashing import content_hash
 from featbench.types import Result
 
@@ -29,46 +31,50 @@ class Run:
 
 
 def run_cells(
-    cells: Sequence[Cell], steps: CachedSteps, *, provenance: str, retry: bool, listener: Listener
+    cells: Sequence[Cell],
+    steps: Steps,
+    store: Store,
+    keys: Keys,
+    *,
+    provenance: str,
+    retry: bool,
+    listener: Listener,
 ) -> list[Run]:
     """Run every cell that has no result yet (with `retry` also those that failed), and return all of them.
 
-    A cell that raises keeps its row with its traceback; a store that cannot be written stops the comparison, and so
-    does a GPU that failed (`DeviceLostError`).
+    A cell that raises keeps its row with its traceback. A store that cannot be written stops the comparison
+    (`StoreError`), and so does a GPU that failed (`DeviceLostError`).
     """
     runs: list[Run] = []
     for index, cell in enumerate(cells):
-        result, computed = _run(cell, index, len(cells), steps, provenance, retry, listener)
-        listener.finished(index, len(cells), cell, result, computed=computed)
-        runs.append(Run(cell, result, computed))
+        key = keys.for_cell(cell).result.hash
+        known = _find_result(cell, key, store, retry)
+        if known is None:
+            listener.started(index, len(cells), cell)
+            result = _compute_result(cell, key, steps, provenance)
+            # Written before anybody hears of it: a run that is killed from now on has lost nothing.
+            store.write_result(result, cell.describe())
+        else:
+            result = known
+        listener.finished(index, len(cells), cell, result, computed=known is None)
+        runs.append(Run(cell, result, computed=known is None))
     return runs
 
 
-def result_key(cell: Cell, steps: CachedSteps) -> str:
-    """Return the hash under which the store keeps the result of a cell."""
-    return content_hash(steps.keys.result(cell))
-
-
-def _run(
-    cell: Cell, index: int, total: int, steps: CachedSteps, provenance: str, retry: bool, listener: Listener
-) -> tuple[Result, bool]:
-    key = result_key(cell, steps)
+def _find_result(cell: Cell, key: str, store: Store, retry: bool) -> Result | None:
+    """Return the result of a cell that is not to be computed: it makes no sense, or the store holds its result."""
     if cell.skip:
-        return Result(key, "skipped", message=cell.skip), False
-    known = steps.store.read_result(key)
-    if known is not None and not (retry and known.status == "failed"):
-        return known, False
-    listener.started(index, total, cell)
-    result = _compute(cell, key, steps, provenance)
-    steps.store.write_result(result, cell.describe())
-    return result, True
+        return Result(key, "skipped", message=cell.skip)
+    known = store.read_result(key)
+    return None if known is not None and known.status == "failed" and retry else known
 
 
-def _compute(cell: Cell, key: str, steps: CachedSteps, provenance: str) -> Result:
+def _compute_result(cell: Cell, key: str, steps: Steps, provenance: str) -> Result:
     try:
         outcome = run_cell(cell, steps)
         report = _storable_report(cell, outcome)
     except (KeyboardInterrupt, StoreError):
+        # Neither is the cell's fault: kept as failed, it would not be computed when the same command runs again.
         raise
     except BaseException as error:  # a plugin may raise anything, SystemExit included
         if is_device_lost(error):
@@ -77,9 +83,9 @@ def _compute(cell: Cell, key: str, steps: CachedSteps, provenance: str) -> Resul
                 f"{cell.device} failed while {cell} was computed: {_first_line(error)}; what was finished is kept: see "
                 "whether the device is there, and run the same command again, or without that row"
             ) from error
-        message = _message(error, cell)
+        message = _describe_failure(error, cell)
         trace = traceback.format_exc()
-        return Result(key, "failed", message=_utf8(message), traceback=_utf8(trace), provenance=provenance)
+        return Result(key, "failed", message=_to_utf8(message), traceback=_to_utf8(trace), provenance=provenance)
     return Result(
         key,
         "ok",
@@ -91,7 +97,7 @@ def _compute(cell: Cell, key: str, steps: CachedSteps, provenance: str) -> Resul
     )
 
 
-def _message(error: BaseException, cell: Cell) -> str:
+def _describe_failure(error: BaseException, cell: Cell) -> str:
     if is_out_of_memory(error):
         return (
             f"{cell.device} has no memory left: {_first_line(error)}; free some, or compare fewer filters or smaller "
@@ -106,17 +112,14 @@ def _first_line(error: BaseException) -> str:
 
 def _storable_report(cell: Cell, outcome: Outcome) -> dict[str, Any]:
     """Return a cell's report as JSON, or raise a `PluginError` for what the store cannot keep."""
-    kind = np.asarray(outcome.predictions).dtype
-    if kind.kind not in "iu":
-        raise PluginError(f"classifier {cell.classifier} predicted values of type {kind}; class indices are integers")
     report = {name: value.item() if isinstance(value, np.generic) else value for name, value in outcome.report.items()}
     try:
         content_hash(report)
     except (TypeError, ValueError) as error:
-        raise PluginError(f"classifier {cell.classifier} gave a report that is no JSON: {error}") from error
+        raise PluginError(f"classifier {cell.classifier} gave a report that is not JSON: {error}") from error
     return report
 
 
-def _utf8(text: str) -> str:
-    """Return a text that can be written as UTF-8: names of files, and so messages, may hold what is none."""
+def _to_utf8(text: str) -> str:
+    """Return a text that can be written as UTF-8: file names, and so messages, may hold bytes that are not UTF-8."""
     return text.encode(errors="backslashreplace").decode()

@@ -7,10 +7,11 @@ from featbench.devices.selection import resolve_device
 from featbench.evaluation.regimes import Regime
 from featbench.evaluation.split import Survey
 from featbench.learning.learner import FeatureLearner, FilterLearner, NetworkLearner
-from featbench.learning.networks import refusal
+from featbench.learning.networks import find_refusal
 from featbench.parameters import Choice
 from featbench.registry import Registry
-from featbench.stages.architecture import Architecture, Shape
+from featbench.stages.architecture import Architecture
+from featbench.stages.specs import Shape
 
 
 def shape_refusal(choice: Choice, regime: Regime, registry: Registry, architecture: Architecture, shape: Shape) -> str:
@@ -19,7 +20,7 @@ def shape_refusal(choice: Choice, regime: Regime, registry: Registry, architectu
         learner = registry.learner(choice.name).create(dict(alternative.parameters))
         reason = None
         if isinstance(learner, FilterLearner):
-            reason = refusal(architecture, learner, shape)
+            reason = find_refusal(architecture, learner, shape)
         elif isinstance(learner, NetworkLearner):
             reason = learner.refusal(shape)
         if reason is None and regime.refined:
@@ -34,7 +35,7 @@ def size_refusal(
 ) -> str:
     """Say why a classifier cannot take what a learner gives for images of these sizes."""
     learner = registry.learner(choice.name)
-    local = takes_maps(classifier, registry)
+    local = is_map_classifier(classifier, registry)
     joined = issubclass(learner, FilterLearner) and bool(architecture.kept)
     if local and joined:
         return (
@@ -58,7 +59,7 @@ def size_refusal(
     return ""
 
 
-def takes_maps(classifier: str, registry: Registry) -> bool:
+def is_map_classifier(classifier: str, registry: Registry) -> bool:
     """Whether a classifier takes local vectors rather than rows."""
     return isinstance(registry.classifier(Choice.read(classifier).name), MapClassifier)
 

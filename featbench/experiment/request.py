@@ -40,6 +40,12 @@ def parse_choice(text: str, registry: Registry) -> Choice:
     return registry.learner(choice.name).choice(dict(choice.parameters))
 
 
+def parse_classifier(text: str, registry: Registry) -> str:
+    """Return the canonical text of a classifier with its parameters, so that two spellings of one are one row."""
+    choice = Choice.read(text)
+    return str(registry.classifier(choice.name).choice(dict(choice.parameters)))
+
+
 def split_list(text: str) -> list[str]:
     """Split at the commas that are not inside brackets."""
     return [part.strip() for part in re.split(r",(?![^(]*\))", text) if part.strip()]

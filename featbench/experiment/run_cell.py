@@ -6,13 +6,15 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
-from featbench.classification.training import Classified
+from featbench.classification.training import TrainedClassifier
 from featbench.data.maps import Maps
 from featbench.data.prepare import PreparedImages
 from featbench.evaluation.scoring import compute_score
+from featbench.evaluation.task import TASKS
 from featbench.experiment.cell import Cell
 from featbench.experiment.steps import Steps
 from featbench.features.rows import Features
+from featbench.parameters import Choice
 from featbench.types import IntArray, Score, Seconds, Split
 
 
@@ -32,39 +34,47 @@ def run_cell(cell: Cell, steps: Steps) -> Outcome:
     split = steps.split(cell, images)
     learners = cell.learner.alternatives()
     rate = len(learners) > 1
-    trained = [_train(replace(cell, learner=learner), steps, split, images, maps, rate) for learner in learners]
-    best = max(trained, key=lambda one: float(one.classified.report.get("validation_accuracy", 0)))
-    predictions = best.classified.predict(best.features.test)
-    score = compute_score(cell.metric, predictions, images.labels[split.test], len(images.classes))
+    candidates = [_train(replace(cell, learner=learner), steps, split, images, maps, rate) for learner in learners]
+    # Validation images decide between the values that a learner leaves open; of equal ones the first is taken.
+    best = max(candidates, key=lambda candidate: float(candidate.classified.report.get("validation_accuracy", 0)))
+    task, metric, classes = TASKS[cell.task], steps.registry.metric(cell.metric), len(images.classes)
+    predicted = best.classified.predict(best.features.test)
+    predictions = task.check_predictions(predicted, len(split.test), cell.classifier)
+    # A second pass over the test images, for the few metrics that rank classes.
+    scores = best.classified.scores(best.features.test, classes, metric.name) if metric.needs == "scores" else None
+    score = compute_score(metric, predictions, task.targets(images)[split.test], classes, scores)
     report = {
         **best.classified.report,
         **({"refinement": best.refinement} if best.refinement else {}),
-        **({"learner": str(best.cell.learner)} if len(trained) > 1 else {}),
+        **({"learner": str(best.learner)} if rate else {}),
         **({"images_left_out": len(images.left_out)} if images.left_out else {}),
     }
-    return Outcome(score, predictions, _total(one.seconds for one in trained), report)
+    # All candidates were paid for, not the best alone.
+    seconds = _add(candidate.seconds for candidate in candidates)
+    return Outcome(score, predictions.astype(task.stored_as), seconds, report)
 
 
 @dataclass(frozen=True)
-class _Trained:
-    """A cell up to its classifier."""
+class _Candidate:
+    """One choice of a cell's learner with all that was trained under it: its features, and a classifier on them."""
 
-    cell: Cell
+    learner: Choice
     features: Features
-    classified: Classified
+    classified: TrainedClassifier
     refinement: dict[str, Any] | None
     seconds: Seconds
 
 
-def _train(cell: Cell, steps: Steps, split: Split, images: PreparedImages, maps: Maps, rate: bool) -> _Trained:
+def _train(cell: Cell, steps: Steps, split: Split, images: PreparedImages, maps: Maps, rate: bool) -> _Candidate:
     network, learning = steps.learn(cell, split, maps)
     refinement, refining = None, 0.0
     if cell.regime.refined:
         network, refinement, refining = steps.refine(cell, split, network, maps, images)
     features, extracting = steps.features(cell, split, network, maps)
     classified, classifying = steps.classify(cell, split, features, images, rate)
-    return _Trained(cell, features, classified, refinement, Seconds(learning, refining, extracting, classifying))
+    seconds = Seconds(learning, refining, extracting, classifying)
+    return _Candidate(cell.learner, features, classified, refinement, seconds)
 
 
-def _total(seconds: Iterable[Seconds]) -> Seconds:
+def _add(seconds: Iterable[Seconds]) -> Seconds:
     return Seconds(*(sum(parts) for parts in zip(*(astuple(one) for one in seconds), strict=True)))

@@ -1,79 +1,106 @@
-"""Run one cell, from images to a score."""
+"""The steps of a cell, from images to a classifier. `run_cell` puts them in order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from featbench.classification.training import Classified, Training, train
-from featbench.data.dataset import blaming, check_images, reading
-from featbench.data.maps import JoinedMaps, Maps, Preprocessing, map_shape, maps_of
+from featbench.classification.training import TrainedClassifier, TrainingData, train
+from featbench.data.dataset import load_images, prefix_errors
+from featbench.data.maps import JoinedMaps, Maps, Preprocessing, find_map_shape, make_maps
 from featbench.data.prepare import PreparedImages, prepare
-from featbench.evaluation.split import draw_split
+from featbench.errors import DataError
+from featbench.evaluation.split import Census, Survey, draw_split
+from featbench.evaluation.task import TASKS
+from featbench.experiment.artifacts import Artifacts, Part, Weights
 from featbench.experiment.cell import Cell
 from featbench.experiment.unlabelled import joins_training, pool_name, unlabelled_images
-from featbench.features.extraction import HalfPrecisionError, feature_blocks, in_half_precision
+from featbench.features.extraction import FeatureBlock, feature_blocks, keep_in_least_precision
 from featbench.features.rows import Extracted, Features
 from featbench.learning.learner import FilterLearner, NetworkLearner
-from featbench.learning.networks import StageFilters, assemble, learn_stages, network_of
+from featbench.learning.networks import StageFilters, assemble, learn_network, learn_stages
 from featbench.parameters import Choice
-from featbench.refinement.descent import Checkpoint, NoCheckpoint
+from featbench.refinement.classifier_layer import add_hidden_layer
 from featbench.refinement.refine import refine
+from featbench.refinement.settings import Refinement
 from featbench.registry import Registry
 from featbench.stages.architecture import Architecture
 from featbench.system.clock import Clock
 from featbench.system.seeds import derive_seed
-from featbench.types import FloatArray, Split
+from featbench.types import Split
+
+log = logging.getLogger("featbench")
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is finished, and out of how much."""
-
-Part = Literal["all", "train", "test"]
-"""Which images of a draw are extracted together."""
+"""Receives what is being done, how much of it is finished, and out of how much."""
 
 
 class Steps:
-    """The steps of a cell, computed plainly; `CachedSteps` keeps what they give. Times are in seconds."""
+    """The steps of a cell. What `artifacts` already holds is read from there, and what is computed is kept there.
+
+    Each step returns what it gives with the seconds that it took, whenever that was: a step that reads an artifact
+    returns the seconds of its computation, so that a cell costs the same in every run.
+    """
 
     def __init__(
         self,
         registry: Registry,
         data_dir: Path | None,
-        progress: Progress | None = None,
         *,
+        artifacts: Artifacts | None = None,
+        progress: Progress | None = None,
         skip_bad_images: bool = False,
     ) -> None:
         self.registry, self.data_dir, self.skip_bad_images = registry, data_dir, skip_bad_images
+        self.artifacts = artifacts or Artifacts()
         self.progress: Progress = progress or (lambda *_: None)
-        self._images: dict[tuple[str, Preprocessing], PreparedImages] = {}
+        self._loaded: dict[tuple[str, Preprocessing], PreparedImages] = {}
+
+    # Images.
+
+    def survey(self, dataset: str, preprocessing: Preprocessing) -> Survey:
+        """Return the sizes of a data set's maps and how many images it has; its images are read the first time only."""
+        known = self.artifacts.read_survey(dataset, preprocessing)
+        if known is None:
+            images, maps = self.load(dataset, preprocessing)
+            known = Survey(maps.least, len(maps.sizes) == 1, Census.of(images)), images.left_out
+            self.artifacts.write_survey(dataset, preprocessing, *known)
+        survey, left_out = known
+        self._require_whole(dataset, left_out)
+        return survey
 
     def load(self, dataset: str, preprocessing: Preprocessing) -> tuple[PreparedImages, Maps]:
-        """Make a data set ready: its images, grey and at the protocol's size, and their maps."""
-        images = self.prepared(dataset, preprocessing)
+        """Return the prepared images of a data set, and their maps; those asked for last stay in memory."""
+        key = (dataset, preprocessing)
+        if key not in self._loaded:
+            # One data set at a time, since two might not fit into the memory.
+            self._loaded = {key: self.find_images(dataset, preprocessing)}
+        images = self._loaded[key]
         return images, Maps(images.pixels, preprocessing)
 
-    def prepared(self, dataset: str, preprocessing: Preprocessing) -> PreparedImages:
-        """Read a data set once; the one before it is let go."""
-        key = (dataset, preprocessing)
-        if key not in self._images:
-            self._images = {key: self.prepare(dataset, preprocessing)}
-        return self._images[key]
+    def find_images(self, dataset: str, preprocessing: Preprocessing) -> PreparedImages:
+        """Return the prepared images of a data set from the artifacts, where they were kept, or from its own files."""
+        images = self.artifacts.read_images(dataset, preprocessing)
+        if images is None:
+            images = self.read_dataset(dataset, preprocessing)
+            self.artifacts.write_images(dataset, preprocessing, images)
+        self._require_whole(dataset, images.left_out)
+        return images
 
-    def prepare(self, dataset: str, preprocessing: Preprocessing) -> PreparedImages:
-        """Read a data set's images, grey and at one size."""
+    def read_dataset(self, dataset: str, preprocessing: Preprocessing) -> PreparedImages:
+        """Read a data set from its own files, and prepare its images."""
         self.progress("reading images", 0, 1)
-        with reading(dataset):
-            images = check_images(dataset, self.registry.dataset(dataset).load(self.data_dir))
-        with blaming(f"data set {dataset}"):
-            return prepare(
+        images = load_images(dataset, self.registry.dataset(dataset), self.data_dir)
+        with prefix_errors(f"data set {dataset}"):
+            prepared = prepare(
                 images,
                 preprocessing.size,
                 channels=preprocessing.channels,
@@ -81,13 +108,24 @@ class Steps:
                 skip_bad=self.skip_bad_images,
                 progress=self.progress,
             )
+        for line in prepared.left_out:
+            log.warning("data set %s: left out: %s", dataset, line)
+        return prepared
+
+    def _require_whole(self, dataset: str, left_out: Sequence[str]) -> None:
+        """Refuse what an earlier run with --skip-bad-images left of a data set, unless this run asks for it too."""
+        if left_out and not self.skip_bad_images:
+            raise DataError(
+                f"data set {dataset}: {len(left_out)} images cannot be used, the first: {left_out[0]}; mend or remove "
+                "them, or leave them out with --skip-bad-images"
+            )
 
     def pool(self, unlabelled: str, preprocessing: Preprocessing) -> Maps:
         """Return the maps of unlabelled images, a folder's or a data set's: their own size, else treated alike."""
         alike = replace(preprocessing, size=None, pad=False)
         images = unlabelled_images(unlabelled, self.registry, self.data_dir)
-        with blaming(f"unlabelled images {unlabelled}"):
-            return maps_of(images, alike)
+        with prefix_errors(f"unlabelled images {unlabelled}"):
+            return make_maps(images, alike)
 
     def split(self, cell: Cell, images: PreparedImages) -> Split:
         """Draw training, validation and test images."""
@@ -99,102 +137,51 @@ class Steps:
             test=cell.test,
             seed=cell.seed,
             draw=cell.draw,
+            task=TASKS[cell.task],
         )
 
+    # Networks.
+
     def learn(self, cell: Cell, split: Split, maps: Maps) -> tuple[nn.Module, float]:
-        """Build the cell's network: its filters drawn, designed, or learned without labels."""
+        """Return the cell's network: its filters drawn, designed, or learned without labels."""
         learner = self.registry.learner(cell.learner.name).create(dict(cell.learner.parameters))
         if isinstance(learner, NetworkLearner):
             return self.learn_network(cell, split, learner, maps)
         assert isinstance(learner, FilterLearner)  # the registry admits no third kind
         stages, seconds = self.learn_filters(cell, split, learner, maps)
-        return assemble(Architecture.parse(cell.architecture), learner, map_shape(maps), stages), seconds
+        return assemble(Architecture.parse(cell.architecture), learner, find_map_shape(maps), stages), seconds
 
     def learn_network(self, cell: Cell, split: Split, learner: NetworkLearner, maps: Maps) -> tuple[nn.Module, float]:
-        """Get the network of a learner that gives the whole extractor."""
+        """Return the network of a learner that gives the whole extractor."""
+        # Weights alone make no network: only a learner that can build one around them gets its own back.
+        rebuilds = type(learner).rebuild is not NetworkLearner.rebuild
+        if rebuilds and (found := self.artifacts.read_network(cell)):
+            weights, seconds = found
+            return learner.rebuild(find_map_shape(maps), weights), seconds
         self.progress("learning features", 0, 1)
         source, device = self._seen_images(cell, split, maps), torch.device(cell.device)
         clock = Clock(device)
-        return network_of(learner, map_shape(maps), source, seed=cell.seed, device=device), clock.seconds()
+        network = learn_network(learner, find_map_shape(maps), source, seed=cell.seed, device=device)
+        seconds = clock.seconds()
+        if rebuilds:
+            self.artifacts.write_network(cell, network, seconds)
+        return network, seconds
 
     def learn_filters(
         self, cell: Cell, split: Split, learner: FilterLearner, maps: Maps
     ) -> tuple[list[StageFilters], float]:
-        """Get the filters of every stage."""
+        """Return the filters of every stage; cells that refine them with labels share them with those that do not."""
+        found = self.artifacts.read_filters(cell)
+        if found is not None:
+            return found
         self.progress("learning filters", 0, 1)
         source, device = self._seen_images(cell, split, maps), torch.device(cell.device)
         clock = Clock(device)
         architecture = Architecture.parse(cell.architecture)
-        stages = learn_stages(architecture, learner, map_shape(maps), source, seed=cell.seed, device=device)
-        return stages, clock.seconds()
-
-    def refine(
-        self, cell: Cell, split: Split, network: nn.Module, maps: Maps, images: PreparedImages
-    ) -> tuple[nn.Module, dict[str, Any], float]:
-        """Refine the network with the labels of the training images; returns it with what was done."""
-        device = torch.device(cell.device)
-        clock = Clock(device)
-        refined, report = refine(
-            network,
-            maps[split.train],
-            images.labels[split.train],
-            split.validation,
-            classes=len(images.classes),
-            seed=derive_seed(cell.seed, "refine", cell.draw),
-            device=device,
-            settings=cell.refinement,
-            precision=cell.precision if device.type == "cuda" else "float32",
-            progress=self.progress,
-            checkpoint=self.checkpoint(cell),
-        )
-        return refined, report, clock.seconds() + report.pop("seconds_before", 0.0)
-
-    def checkpoint(self, cell: Cell) -> Checkpoint:
-        """Return where a refinement is kept while it lasts."""
-        return NoCheckpoint()
-
-    def features(self, cell: Cell, split: Split, network: nn.Module, maps: Maps) -> tuple[Features, float]:
-        """Extract features; all images at once where those that do not train test, so that draws can share them."""
-        if cell.test == "rest":
-            everything, seconds = self.extract(cell, split, "all", network, maps)
-            return Features(everything.take(split.train), everything.take(split.test)), seconds
-        train, train_seconds = self.extract(cell, split, "train", network, maps.select(split.train))
-        test, test_seconds = self.extract(cell, split, "test", network, maps.select(split.test))
-        taken = (part.take(np.arange(len(chosen))) for part, chosen in ((train, split.train), (test, split.test)))
-        return Features(*taken), train_seconds + test_seconds
-
-    def extract(self, cell: Cell, split: Split, part: Part, network: nn.Module, maps: Maps) -> tuple[Extracted, float]:
-        """Extract the features of one part of the draw, in half precision where that is harmless."""
-        device = torch.device(cell.device)
-        clock = Clock(device)
-        one_size = len(maps.sizes) == 1
-        report = partial(self.progress, "extracting, image")
-        for precision in (in_half_precision, iter):
-            grids: list[tuple[int, int]] = []
-            blocks = feature_blocks(network, maps, device, report, None if one_size else grids, cell.precision)
-            with suppress(HalfPrecisionError):
-                return self.keep_features(cell, part, precision(blocks), grids, clock), clock.seconds()
-        raise AssertionError("full precision is never refused")
-
-    def keep_features(
-        self, cell: Cell, part: Part, blocks: Iterator[FloatArray], grids: list[tuple[int, int]], clock: Clock
-    ) -> Extracted:
-        """Gather the features of images; `grids` fills as the blocks come."""
-        array = np.concatenate(list(blocks))
-        return Extracted.of(array, grids)
-
-    def classify(
-        self, cell: Cell, split: Split, features: Features, images: PreparedImages, rate: bool = False
-    ) -> tuple[Classified, float]:
-        """Train the classifier on the training images; `rate` asks for its accuracy on those that validate."""
-        self.progress("training the classifier", 0, 1)
-        clock = Clock(torch.device(cell.device))
-        names = [str(choice) for choice in Choice.read(cell.classifier).alternatives()]
-        classifiers = {name: self.registry.classifier(name).on(cell.device) for name in names}
-        seed = derive_seed(cell.seed, "classify", cell.draw)
-        labels = images.labels[split.train]
-        training = Training(features.train, labels, split.validation, len(images.classes), seed)
-        return train(classifiers, training, rate=rate), clock.seconds()
+        stages = learn_stages(architecture, learner, find_map_shape(maps), source, seed=cell.seed, device=device)
+        seconds = clock.seconds()
+        self.artifacts.write_filters(cell, stages, seconds)
+        return stages, seconds
 
     def _seen_images(self, cell: Cell, split: Split, maps: Maps) -> Maps | JoinedMaps | None:
         """Return what filters are made from, if anything: the draw's training images, unlabelled ones, or both."""
@@ -205,3 +192,84 @@ class Steps:
             return training
         pool = self.pool(pool_name(cell.unlabelled), cell.preprocessing)
         return JoinedMaps(training, pool) if joins_training(cell.unlabelled) else pool
+
+    def refine(
+        self, cell: Cell, split: Split, network: nn.Module, maps: Maps, images: PreparedImages
+    ) -> tuple[nn.Module, dict[str, Any], float]:
+        """Refine the network with the labels of the training images; returns it with a report of what was done."""
+        found = self.artifacts.read_refined(cell)
+        if found is not None:
+            weights, report, seconds = found
+            return _with_weights(network, weights, cell.refinement), report, seconds
+        device = torch.device(cell.device)
+        clock = Clock(device)
+        refined, report = refine(
+            network,
+            maps[split.train],
+            TASKS[cell.task].targets(images)[split.train],
+            split.validation,
+            classes=len(images.classes),
+            seed=derive_seed(cell.seed, "refine", cell.draw),
+            device=device,
+            settings=cell.refinement,
+            precision=cell.precision if device.type == "cuda" else "float32",
+            progress=self.progress,
+            checkpoint=self.artifacts.checkpoint(cell),
+        )
+        # A run that was killed has spent its seconds too: its checkpoint remembers them.
+        seconds = clock.seconds() + report.pop("seconds_before", 0.0)
+        self.artifacts.write_refined(cell, refined, report, seconds)
+        return refined, report, seconds
+
+    # Features and classifier.
+
+    def features(self, cell: Cell, split: Split, network: nn.Module, maps: Maps) -> tuple[Features, float]:
+        """Return the features of the training and the test images."""
+        if cell.test == "rest":
+            # All images train or test, in every draw others: extracted together, they serve every draw.
+            everything, seconds = self.extract(cell, split, "all", network, maps)
+            return Features(everything.take(split.train), everything.take(split.test)), seconds
+        train, train_seconds = self.extract(cell, split, "train", network, maps.select(split.train))
+        test, test_seconds = self.extract(cell, split, "test", network, maps.select(split.test))
+        taken = (part.take(np.arange(len(chosen))) for part, chosen in ((train, split.train), (test, split.test)))
+        return Features(*taken), train_seconds + test_seconds
+
+    def extract(self, cell: Cell, split: Split, part: Part, network: nn.Module, maps: Maps) -> tuple[Extracted, float]:
+        """Return the features of one part of the draw, in half precision where that is harmless."""
+        found = self.artifacts.read_features(cell, part)
+        if found is not None:
+            return found
+        device = torch.device(cell.device)
+        clock = Clock(device)
+        report = partial(self.progress, "extracting, image")
+        several = len(maps.sizes) > 1
+
+        def compute() -> Iterator[FeatureBlock]:
+            return feature_blocks(network, maps, device, report, several_sizes=several, precision=cell.precision)
+
+        def keep(blocks: Iterator[FeatureBlock]) -> tuple[Extracted, float]:
+            return self.artifacts.write_features(cell, part, blocks, clock.seconds)
+
+        return keep_in_least_precision(compute, keep)
+
+    def classify(
+        self, cell: Cell, split: Split, features: Features, images: PreparedImages, rate: bool = False
+    ) -> tuple[TrainedClassifier, float]:
+        """Train the classifier on the training images; `rate` asks for its accuracy on those that validate."""
+        self.progress("training the classifier", 0, 1)
+        clock = Clock(torch.device(cell.device))
+        names = [str(choice) for choice in Choice.read(cell.classifier).alternatives()]
+        classifiers = {name: self.registry.classifier(name).on(cell.device) for name in names}
+        seed = derive_seed(cell.seed, "classify", cell.draw)
+        labels = TASKS[cell.task].targets(images)[split.train]
+        training = TrainingData(features.train, labels, split.validation, len(images.classes), seed)
+        return train(classifiers, training, rate=rate), clock.seconds()
+
+
+def _with_weights(network: nn.Module, weights: Weights, refinement: Refinement | None) -> nn.Module:
+    """Give a network that was not refined the weights of its refinement."""
+    if refinement is not None and refinement.hidden:
+        # Refinement set a layer on the network, as the second of two modules; its weights are overwritten at once.
+        network = add_hidden_layer(network, weights["1.weight"].shape[1], refinement.hidden, 0)
+    network.load_state_dict(weights)
+    return network

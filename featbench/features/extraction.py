@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,8 +31,24 @@ HALF_ERROR = 1e-3
 """Features are kept in half precision if that changes them by less than this, relative to their root mean square."""
 
 
+Kept = TypeVar("Kept")
+
+
 class HalfPrecisionError(Exception):
     """Half precision would overflow, or change the features by more than `HALF_ERROR`."""
+
+
+@dataclass(frozen=True)
+class FeatureBlock:
+    """The features of consecutive images.
+
+    values: [b, ...], what the network makes of each image; for images of several sizes, whose maps cannot be stacked,
+    the local vectors [p, maps] of all their positions, image after image. grids: the rows and columns of positions of
+    each image, where `values` are local vectors; else empty.
+    """
+
+    values: FloatArray
+    grids: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,7 +68,8 @@ def extract(
 ) -> FloatArray:
     """Return the features [n, d] of maps [n, ...], float32; raises as `feature_blocks` does."""
     blocks = feature_blocks(network, maps, device, progress, precision=precision)
-    return np.concatenate([block.reshape(len(block), math.prod(block.shape[1:])) for block in blocks])
+    values = (block.values for block in blocks)
+    return np.concatenate([rows.reshape(len(rows), math.prod(rows.shape[1:])) for rows in values])
 
 
 @torch.no_grad()
@@ -59,30 +78,30 @@ def feature_blocks(
     maps: Tensor | Maps,
     device: torch.device,
     progress: Callable[[int, int], None] | None = None,
-    grids: list[tuple[int, int]] | None = None,
+    *,
+    several_sizes: bool = False,
     precision: Precision = "float32",
-) -> Iterator[FloatArray]:
-    """Yield the features [b, ...] of maps [n, ...] in order, float32.
+) -> Iterator[FeatureBlock]:
+    """Yield the features of maps [n, ...] in order, float32, some images at a time.
 
-    With `grids`, for images of several sizes of which a network makes maps of several sizes: they come as local vectors
-    [p, maps], and the rows and columns of each image are added to `grids`. A network that makes one row of an image of
-    any size gives features [b, d] all the same. No maps [0, ...] give features [0, ...] of as many numbers.
-    `progress` is told how many images are done, of how many.
+    `several_sizes` admits images of several sizes. What a network makes of those differs in size too, and comes as
+    local vectors with the images' grids; a network that makes one row of an image of any size gives rows [b, d] all the
+    same. No maps [0, ...] give features [0, ...] of as many numbers. `progress` receives how many images are done, and
+    of how many.
 
     Raises `FeatureError` if any feature is not finite, `DeviceError` if one image alone is too large for the memory,
-    `DataError` for images of several sizes without `grids`.
+    `DataError` for images of several sizes without `several_sizes`.
     """
     batches = Batches(network, device, precision)
     if len(maps) == 0:
-        yield _of_no_images(batches, maps)
+        yield FeatureBlock(_of_no_images(batches, maps))
         return
-    several = grids is not None
-    if not several and isinstance(maps, Maps):
+    if not several_sizes and isinstance(maps, Maps):
         maps.require_one_size()
-    block = SEVERAL_SIZES if several else min(BLOCK_IMAGES, batches.images_at_once(maps[:1]))
+    block = SEVERAL_SIZES if several_sizes else min(BLOCK_IMAGES, batches.images_at_once(maps[:1]))
     parts = [np.arange(start, min(start + block, len(maps))) for start in range(0, len(maps), block)]
-    for part, made in zip(parts, _computed(batches, maps, several, parts), strict=True):
-        yield made[0][1] if grids is None else _packed(made, grids)
+    for part, made in zip(parts, _computed(batches, maps, several_sizes, parts), strict=True):
+        yield _packed(made) if several_sizes else FeatureBlock(made[0][1])
         if progress is not None:
             progress(int(part[-1]) + 1, len(maps))
 
@@ -90,7 +109,7 @@ def feature_blocks(
 def _groups(maps: Tensor | Maps, several: bool, as_bytes: bool, images: IntArray) -> list[Group]:
     """Read consecutive images, those of one size together; as bytes where their maps can be made on the device."""
     if as_bytes and isinstance(maps, Maps):
-        return [Group(group, GreyImages.of(maps, group)) for group in _of_one_size(maps, images)]
+        return [Group(group, GreyImages.from_maps(maps, group)) for group in _of_one_size(maps, images)]
     if not several:
         return [Group(images, maps[int(images[0]) : int(images[-1]) + 1])]
     assert isinstance(maps, Maps)  # tensors have one size
@@ -115,9 +134,9 @@ def _computed(
         return [(group.images, _checked(batches.launch(group.maps)(), group.images)) for group in read(part)]
 
     if batches.device.type == "cuda":
-        yield from _streamed(batches, Workers(1).ahead(read, parts))
+        yield from _streamed(batches, Workers(1).map(read, parts))
     elif len(parts) > 1 and (workers := batches.workers):
-        yield from workers.ahead(compute, parts)
+        yield from workers.map(compute, parts)
     else:
         # Where each operation has all threads, one that reads ahead would take a core from those that wait for it.
         yield from map(compute, parts)
@@ -146,8 +165,8 @@ def _checked(out: Tensor, images: IntArray) -> FloatArray:
     return values
 
 
-def _packed(made: list[tuple[IntArray, FloatArray]], grids: list[tuple[int, int]]) -> FloatArray:
-    """Return rows [b, d], or local vectors [p, maps] and add their grids, in the order of the images."""
+def _packed(made: list[tuple[IntArray, FloatArray]]) -> FeatureBlock:
+    """Return rows [b, d], or local vectors [p, maps] with their grids, in the order of the images."""
     features = {image: row for images, rows in made for image, row in zip(images.tolist(), rows, strict=True)}
     ordered = [features[image] for image in sorted(features)]
     if ordered[0].ndim == 1:
@@ -155,9 +174,9 @@ def _packed(made: list[tuple[IntArray, FloatArray]], grids: list[tuple[int, int]
             raise PluginError(
                 "the network gives rows of several lengths for images of several sizes: pool them, or give maps"
             )
-        return np.stack(ordered)
-    grids += [(one.shape[1], one.shape[2]) for one in ordered]
-    return np.concatenate([one.reshape(len(one), -1).T for one in ordered])
+        return FeatureBlock(np.stack(ordered))
+    vectors = np.concatenate([one.reshape(len(one), -1).T for one in ordered])
+    return FeatureBlock(vectors, tuple((one.shape[1], one.shape[2]) for one in ordered))
 
 
 def _of_no_images(batches: Batches, maps: Tensor | Maps) -> FloatArray:
@@ -167,11 +186,25 @@ def _of_no_images(batches: Batches, maps: Tensor | Maps) -> FloatArray:
     return values
 
 
-def in_half_precision(blocks: Iterator[FloatArray]) -> Iterator[FloatArray]:
+def in_half_precision(blocks: Iterator[FeatureBlock]) -> Iterator[FeatureBlock]:
     """Yield the blocks as float16; raises `HalfPrecisionError` at the first that it would change too much."""
-    for features in blocks:
-        with np.errstate(over="ignore"):
-            half = features.astype(np.float16)
-        if not np.linalg.norm(half.astype(np.float32) - features) <= HALF_ERROR * np.linalg.norm(features):
+    for block in blocks:
+        with np.errstate(over="ignore"):  # an overflow becomes an infinity, which the comparison below refuses
+            half = block.values.astype(np.float16)
+        # Written with `not … <=`, so that a NaN, which compares false with everything, counts as changed too much.
+        if not np.linalg.norm(half.astype(np.float32) - block.values) <= HALF_ERROR * np.linalg.norm(block.values):
             raise HalfPrecisionError
-        yield half
+        yield replace(block, values=half)
+
+
+def keep_in_least_precision(
+    compute: Callable[[], Iterator[FeatureBlock]], keep: Callable[[Iterator[FeatureBlock]], Kept]
+) -> Kept:
+    """Return what `keep` makes of the features: float16 where that changes none of them too much, else float32.
+
+    Features may be larger than the memory, so `keep` takes each block as it is computed. That float16 is not enough
+    shows at some block, when those before it are gone: then everything is computed again from the first image.
+    """
+    with suppress(HalfPrecisionError):
+        return keep(in_half_precision(compute()))
+    return keep(compute())

@@ -1,38 +1,46 @@
-"""Content hashes: what decides filters, networks, features and results, as canonical JSON."""
+"""Keys: what decides filters, networks, features and results, as canonical JSON, and its hash.
+
+A key holds everything that may change what it names, the code included, and nothing else. So a change of the code, of
+a plugin or of the data never finds what was computed before it, and what a cell shares with another is found by both.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-import featbench
-from featbench.data.dataset import reading
-from featbench.data.image_files import folder_fingerprint
+from featbench.data.dataset import wrap_errors
+from featbench.data.image_files import hash_image_folder
 from featbench.data.maps import Preprocessing
+from featbench.evaluation.metrics import Metric
+from featbench.experiment.artifacts import Part
 from featbench.experiment.cell import Cell
-from featbench.experiment.steps import Part
 from featbench.experiment.unlabelled import joins_training, pool_name
 from featbench.learning.learner import FeatureLearner
 from featbench.parameters import Choice
 from featbench.refinement.settings import Refinement
 from featbench.registry import Registry
 from featbench.system.hashing import code_hash, content_hash, file_hash
-from featbench.system.source_files import class_source
+from featbench.system.source_files import read_source
 
 Document = dict[str, Any]
-"""What decides something, as plain JSON: its hash is the key in the store."""
+"""What decides something, as plain JSON."""
 
-PREPARING = tuple(f"data/{name}.py" for name in ("binary_files", "class_folders", "image_files", "prepare"))
-"""The code that decides how images are made ready."""
+PACKAGE = Path(__file__).parents[1]
+"""The folder of featbench's own code; tests put a copy in its place."""
+
+PREPARING = tuple(f"data/{name}.py" for name in ("binary_files", "class_folders", "image_files", "parallel", "prepare"))
+"""The code that decides how images are prepared: apart, since it serves every protocol that asks for the same size."""
 
 NUMERICAL = (
     *("stages", "operations", "cuda", "devices", "sparse", "learning", "features"),
     *PREPARING,
     "data/maps.py",
-    "evaluation/split.py",
-    *(f"experiment/{name}.py" for name in ("run_cell", "steps", "unlabelled")),
+    *(f"evaluation/{name}.py" for name in ("split", "task")),
+    *(f"experiment/{name}.py" for name in ("artifacts", "run_cell", "steps", "unlabelled")),
     "parameters.py",
     *(f"system/{name}.py" for name in ("memory", "seeds", "threads")),
 )
@@ -47,125 +55,196 @@ CLASSIFYING = ("classification", "evaluation/scoring.py")
 
 def code_files(parts: tuple[str, ...]) -> dict[str, Path]:
     """Return the Python files of these rooms and files, by their paths inside featbench."""
-    folder = Path(featbench.__file__).parent
     paths = [
-        path for part in parts for path in ([folder / part] if part.endswith(".py") else (folder / part).glob("*.py"))
+        path for part in parts for path in ([PACKAGE / part] if part.endswith(".py") else (PACKAGE / part).glob("*.py"))
     ]
-    return {path.relative_to(folder).as_posix(): path for path in sorted(paths)}
+    return {path.relative_to(PACKAGE).as_posix(): path for path in sorted(paths)}
 
 
 @cache
 def code_version(parts: tuple[str, ...] = NUMERICAL) -> str:
     """Return featbench's own version of the numerical code, or of a part of it."""
+    # Hashes of the code, not a version number: nobody has to remember to raise it.
     return content_hash({name: code_hash(path.read_text("utf-8")) for name, path in code_files(parts).items()})
 
 
+@dataclass(frozen=True)
+class Key:
+    """A document that decides something, and its hash: the name under which the store keeps that thing."""
+
+    document: Document
+    hash: str
+
+    @classmethod
+    def from_document(cls, document: Document) -> Key:
+        """Return the key of a document."""
+        return cls(document, content_hash(document))
+
+
 class Keys:
-    """Computes the hashes of a cell; what it reads to do so (data files, plugin sources) is read once."""
+    """Makes the keys of data sets and cells, each once.
+
+    What it reads to do so, data files and the sources of plugins, is read once too: a file that changes while cells
+    run does not give two of them different keys.
+    """
 
     def __init__(self, registry: Registry, data_dir: Path | None) -> None:
-        self._registry, self._data_dir = registry, data_dir
+        self.registry, self._data_dir = registry, data_dir
         self._fingerprints: dict[str, str] = {}
         self._sources: dict[tuple[str, str], str] = {}
+        self._cells: dict[Cell, CellKeys] = {}
+
+    def for_cell(self, cell: Cell) -> CellKeys:
+        """Return the keys of all that a cell gives."""
+        if cell not in self._cells:
+            self._cells[cell] = CellKeys(cell, self)
+        return self._cells[cell]
+
+    def prepared(self, dataset: str, preprocessing: Preprocessing) -> Key:
+        """Return the key of the images of a data set as they are prepared."""
+        wanted = {"size": preprocessing.size, "least": preprocessing.least, "channels": preprocessing.channels}
+        return Key.from_document(
+            {"dataset": self.dataset(dataset), **wanted, "numerics": code_version(PREPARING)},
+        )
+
+    def survey_hash(self, dataset: str, preprocessing: Preprocessing) -> str:
+        """Return the hash of what decides the sizes and the number of a data set's maps."""
+        prepared = self.prepared(dataset, preprocessing).document
+        return content_hash([prepared, asdict(preprocessing), code_version()])
 
     def dataset(self, name: str) -> str:
         """Return the fingerprint of a data set, with the code of its loader."""
         if name not in self._fingerprints:
-            dataset = self._registry.dataset(name)
+            dataset = self.registry.dataset(name)
             code = code_hash(module_source(dataset))
-            with reading(name):
+            with wrap_errors(name):
                 self._fingerprints[name] = content_hash([dataset.name, code, dataset.fingerprint(self._data_dir)])
         return self._fingerprints[name]
 
-    def prepared(self, dataset: str, preprocessing: Preprocessing) -> Document:
-        """Return what decides the images of a data set as they are made ready."""
-        wanted = {"size": preprocessing.size, "least": preprocessing.least, "channels": preprocessing.channels}
-        return {"dataset": self.dataset(dataset), **wanted, "numerics": code_version(PREPARING)}
-
-    def learned(self, cell: Cell) -> Document:
-        """Return what decides a cell's network before the labels refine it."""
-        learner = self._registry.learner(cell.learner.name).create(dict(cell.learner.parameters))
-        return {
-            "numerics": code_version(),
-            "dataset": self.dataset(cell.dataset),
-            "preprocessing": asdict(cell.preprocessing),
-            "architecture": cell.architecture,
-            "learner": cell.learner.name,
-            "parameters": learner.parameters(),
-            "source": self._source("learner", cell.learner.name),
-            **self._files(learner),
-            "start": cell.regime.name.rstrip("+"),
-            "seen": self._seen(cell),
-            "seed": cell.seed,
-            "device": cell.device,
-            "dtype": "float32",
-        }
-
-    def network(self, cell: Cell) -> Document:
-        """Return what decides a cell's network as features are extracted with it."""
-        if not cell.regime.refined:
-            return self.learned(cell)
-        return {
-            "learned": self.learned(cell),
-            "split": _training(cell),
-            "refinement": asdict(cell.refinement or Refinement()),
-            "numerics": code_version(REFINING),
-            "precision": cell.precision if cell.device == "cuda" else "float32",
-        }
-
-    def features(self, cell: Cell, part: Part) -> Document:
-        """Return what decides the features of one part of a draw; those of all or of test images serve every draw."""
-        drawn = part == "train" or (part == "test" and cell.test_per_class is not None)
-        split = _split(cell) if drawn else None
-        return {"network": self.network(cell), "part": part, "split": split, "precision": cell.precision}
-
-    def result(self, cell: Cell) -> Document:
-        """Return what decides a cell's result."""
-        networks = [self.network(replace(cell, learner=learner)) for learner in cell.learner.alternatives()]
-        return {
-            "network": networks[0] if len(networks) == 1 else networks,
-            "split": _split(cell),
-            "precision": cell.precision,
-            "classifier": cell.classifier,
-            "source": self._source("classifier", Choice.read(cell.classifier).name),
-            "numerics": code_version(CLASSIFYING),
-            "metric": cell.metric,
-        }
-
-    def _seen(self, cell: Cell) -> Document | None:
-        """Return which images a learner looked at, if any."""
-        if not self._registry.learner(cell.learner.name).looks():
-            return None
-        if cell.unlabelled is None:
-            return _training(cell)
-        pool = {"unlabelled": self._unlabelled(pool_name(cell.unlabelled))}
-        return {**pool, "training": _training(cell)} if joins_training(cell.unlabelled) else pool
-
-    def _unlabelled(self, name: str) -> str:
-        if name in self._registry.names("datasets"):
+    def unlabelled(self, name: str) -> str:
+        """Return the fingerprint of unlabelled images: those of a data set, or of a folder."""
+        if name in self.registry.names("datasets"):
             return self.dataset(name)
         if name not in self._fingerprints:
-            self._fingerprints[name] = folder_fingerprint(Path(name))
+            self._fingerprints[name] = hash_image_folder(Path(name))
         return self._fingerprints[name]
 
-    def _files(self, learner: FeatureLearner) -> Document:
-        """Return the hashes of the files that a learner is made from, if any."""
-        hashes = [file_hash(path) for path in learner.files()]
-        return {"files": hashes} if hashes else {}
-
-    def _source(self, kind: str, name: str) -> str:
+    def source(self, kind: str, name: str) -> str:
+        """Return the hash of the code of a learner, a classifier or a metric."""
         if (kind, name) not in self._sources:
-            thing: object = self._registry.learner(name) if kind == "learner" else self._registry.classifier(name)
-            self._sources[kind, name] = code_hash(module_source(thing))
+            registry = self.registry
+            find = {"learner": registry.learner, "classifier": registry.classifier, "metric": registry.metric}
+            self._sources[kind, name] = code_hash(module_source(find[kind](name)))
         return self._sources[kind, name]
 
 
-def _split(cell: Cell) -> Document:
-    return {**_training(cell), "test_per_class": cell.test_per_class}
+@dataclass(frozen=True)
+class CellKeys:
+    """The keys of what a cell gives, each made when it is first asked for.
+
+    A cell whose learner leaves parameters open has a `result` alone: each of the learner's alternatives is a cell of
+    its own, which has filters, a network and features.
+    """
+
+    cell: Cell
+    keys: Keys
+
+    @cached_property
+    def learned(self) -> Key:
+        """Of the network before the labels refine it: R and R+ share it, as U and U+ do."""
+        cell = self.cell
+        learner = self.keys.registry.learner(cell.learner.name).create(dict(cell.learner.parameters))
+        return Key.from_document(
+            {
+                "numerics": code_version(),
+                "dataset": self.keys.dataset(cell.dataset),
+                "preprocessing": asdict(cell.preprocessing),
+                "architecture": cell.architecture,
+                "learner": cell.learner.name,
+                "parameters": learner.parameters(),
+                "source": self.keys.source("learner", cell.learner.name),
+                **_describe_files(learner),
+                "start": cell.regime.name.rstrip("+"),
+                "seen": self._describe_seen(),
+                "seed": cell.seed,
+                "device": cell.device,
+                "dtype": "float32",
+            }
+        )
+
+    @cached_property
+    def network(self) -> Key:
+        """Of the network that features are extracted with."""
+        cell = self.cell
+        if not cell.regime.refined:
+            return self.learned
+        return Key.from_document(
+            {
+                "learned": self.learned.document,
+                "split": _describe_training(cell),
+                "refinement": asdict(cell.refinement or Refinement()),
+                "numerics": code_version(REFINING),
+                # A CPU refines in single precision whatever is asked for.
+                "precision": cell.precision if cell.device == "cuda" else "float32",
+            }
+        )
+
+    @cached_property
+    def features(self) -> Mapping[Part, Key]:
+        """Of the features of each part of a draw; those of all images, or of all test images, serve every draw."""
+        return {part: self._features_of(part) for part in get_args(Part)}
+
+    @cached_property
+    def result(self) -> Key:
+        """Of the result."""
+        cell = self.cell
+        alternatives = [replace(cell, learner=learner) for learner in cell.learner.alternatives()]
+        networks = [self.keys.for_cell(one).network.document for one in alternatives]
+        return Key.from_document(
+            {
+                "network": networks[0] if len(networks) == 1 else networks,
+                "split": _describe_split(cell),
+                "precision": cell.precision,
+                "classifier": cell.classifier,
+                "source": self.keys.source("classifier", Choice.read(cell.classifier).name),
+                "numerics": code_version(CLASSIFYING),
+                "metric": cell.metric,
+                "metric_source": self.keys.source("metric", cell.metric),
+            }
+        )
+
+    def _features_of(self, part: Part) -> Key:
+        cell = self.cell
+        drawn = part == "train" or (part == "test" and cell.test_per_class is not None)
+        split = _describe_split(cell) if drawn else None
+        return Key.from_document(
+            {"network": self.network.document, "part": part, "split": split, "precision": cell.precision}
+        )
+
+    def _describe_seen(self) -> Document | None:
+        """Return which images the learner looks at, if any."""
+        cell = self.cell
+        if not self.keys.registry.learner(cell.learner.name).looks():
+            return None
+        if cell.unlabelled is None:
+            return _describe_training(cell)
+        pool = {"unlabelled": self.keys.unlabelled(pool_name(cell.unlabelled))}
+        return {**pool, "training": _describe_training(cell)} if joins_training(cell.unlabelled) else pool
 
 
-def _training(cell: Cell) -> Document:
+def _describe_files(learner: FeatureLearner) -> Document:
+    """Return the hashes of the files that a learner is made from, if any."""
+    hashes = [file_hash(path) for path in learner.files()]
+    return {"files": hashes} if hashes else {}
+
+
+def _describe_split(cell: Cell) -> Document:
+    return {**_describe_training(cell), "test_per_class": cell.test_per_class}
+
+
+def _describe_training(cell: Cell) -> Document:
     return {
+        "task": cell.task,
         "train_per_class": cell.train_per_class,
         "validation_fraction": cell.validation_fraction,
         "test": cell.test,
@@ -177,12 +256,16 @@ def _training(cell: Cell) -> Document:
 def module_source(thing: object) -> str:
     """Return the source text of the modules that define a learner, classifier or data set and what it inherits from.
 
+    For a metric it is the text of the module that defines its function.
+
     Raises `PluginError` where there is none (a class typed into a prompt): its results could not be told from those of
     another version.
     """
+    if isinstance(thing, Metric):
+        return read_source(thing.function)
     cls = thing if isinstance(thing, type) else type(thing)
     bases = [base for base in cls.__mro__ if base.__module__ not in _CONTRACTS]
-    return "\n".join(dict.fromkeys(class_source(base) for base in bases))
+    return "\n".join(dict.fromkeys(read_source(base) for base in bases))
 
 
 _CONTRACTS = (

@@ -7,7 +7,7 @@ from helpers.networks import noise, random_network
 from torch import nn
 
 from featbench.cuda.graphs import Graphed
-from featbench.data.maps import Preprocessing, maps_of
+from featbench.data.maps import Preprocessing, make_maps
 from featbench.devices.batches import Batches
 from featbench.features.extraction import extract, feature_blocks
 
@@ -58,10 +58,10 @@ def test_images_of_bytes_have_the_features_of_the_cpu():
     generator = np.random.default_rng(0)
     shapes = [(50, 41), (41, 50), (50, 50), (30, 50)] * 5
     pixels = [generator.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
-    padded = maps_of(pixels, Preprocessing(lcn=1.0, pad=True))
+    padded = make_maps(pixels, Preprocessing(lcn=1.0, pad=True))
     network = random_network(TEXTS[1], padded.shape)
     assert relative(extract(network, padded, GPU), extract(network, padded, CPU)) < 1e-5
-    several = maps_of(pixels, Preprocessing(lcn=1.0))
+    several = make_maps(pixels, Preprocessing(lcn=1.0))
     here, there = (list(feature_blocks(network, several, device, several_sizes=True)) for device in (CPU, GPU))
     assert [block.grids for block in here] == [block.grids for block in there]
     values, expected = (np.concatenate([block.values for block in blocks]) for blocks in (there, here))

@@ -6,7 +6,7 @@ import torch
 from helpers.networks import noise, random_network
 from torch import nn
 
-from featbench.data.maps import Preprocessing, maps_of
+from featbench.data.maps import Preprocessing, make_maps
 from featbench.devices import batches as module
 from featbench.devices.batches import Batches
 from featbench.devices.failures import is_device_lost, is_out_of_memory
@@ -119,7 +119,7 @@ def test_as_many_images_go_together_as_the_block_holds(monkeypatch):
 def test_features_of_images_of_several_sizes_do_not_depend_on_the_block(monkeypatch):
     generator = np.random.default_rng(0)
     shapes = [(20, 16), (16, 20), (20, 16), (17, 18), (20, 16)]
-    maps = maps_of([generator.integers(0, 256, shape, dtype=np.uint8) for shape in shapes], Preprocessing(lcn=1.0))
+    maps = make_maps([generator.integers(0, 256, shape, dtype=np.uint8) for shape in shapes], Preprocessing(lcn=1.0))
     network = random_network("6F3-Rabs-N-PA2/2", (1, 8, 8))
 
     def features(most):

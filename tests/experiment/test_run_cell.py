@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featbench.comparison import Workbench
-from featbench.data.maps import JoinedMaps, Preprocessing, maps_of
+from featbench.data.maps import JoinedMaps, Preprocessing, make_maps
 from featbench.errors import DataError
 from featbench.evaluation.scoring import compute_score
-from featbench.execution.runner import result_key
 from featbench.experiment.cell import Cell
 from featbench.experiment.request import Request
 from featbench.experiment.run_cell import run_cell
@@ -303,7 +302,7 @@ def test_progress_is_told_step_by_step(tiny, counted):
     told = []
     plugins = [tiny, counted]
     cell = plan(plugins, features=["counted"], regimes=["U+"], draws=1)[-1]
-    run_cell(cell, Steps(Registry(plugins), None, lambda what, done, total: told.append((what, done, total))))
+    run_cell(cell, Steps(Registry(plugins), None, progress=lambda *progress: told.append(progress)))
     names = list(dict.fromkeys(re.sub("^refining: .*, epoch", "refining, epoch", what) for what, _, _ in told))
     assert names == [
         "reading images",
@@ -475,7 +474,7 @@ def test_features_lie_in_the_store_as_the_maps_that_they_are(tiny):
         features, _ = steps.features(cell, split, network, maps)
         assert features.train.maps == (4, 2, 2)
         np.testing.assert_allclose(features.train.array.reshape(36, 4, 2, 2), expected, rtol=1e-3, atol=1e-4)
-        (block,) = features.test.local().blocks()
+        (block,) = features.test.to_local_maps().blocks()
         of_first = expected[split.test[0]].reshape(4, 4).T
         np.testing.assert_allclose(block.vectors[:4], of_first, rtol=1e-3, atol=1e-4)
 
@@ -510,9 +509,9 @@ def test_at_most_so_many_test_images_are_predicted(tiny, own_test, counted, tmp_
 
 def test_prepared_images_come_back_from_the_store_as_they_were(own_test, tmp_path, log):
     bench = Workbench(plugins=[own_test], data_dir=tmp_path)
-    fresh = Steps(bench.registry, tmp_path).prepare("own-test", Preprocessing())
-    bench.steps.prepare("own-test", Preprocessing())
-    again = Workbench(plugins=[own_test], data_dir=tmp_path).steps.prepare("own-test", Preprocessing())
+    fresh = Steps(bench.registry, tmp_path).find_images("own-test", Preprocessing())
+    bench.steps.find_images("own-test", Preprocessing())
+    again = Workbench(plugins=[own_test], data_dir=tmp_path).steps.find_images("own-test", Preprocessing())
     assert isinstance(again.pixels.flat, np.memmap)
     for name in ("labels", "test"):
         assert np.array_equal(getattr(again, name), getattr(fresh, name))
@@ -579,6 +578,10 @@ def featbench_classifiers():
 def judged(tiny, counted, write_plugin):
     """Plugins with a learner of one parameter, and a classifier that says which of its values is best."""
     return [tiny, counted, write_plugin("judge", JUDGE)]
+
+
+def result_hash(bench, cell):
+    return bench.keys.for_cell(cell).result.hash
 
 
 def one_cell(plugins, learner, classifier="judge", regime="U", **request):
@@ -667,8 +670,8 @@ def accuracy_on_held_out_images(cell, steps):
 def test_cells_with_several_values_have_results_of_their_own(judged):
     bench = Workbench(plugins=judged)
     texts = ["counted", "counted(scale=2)", "counted(scale=1|2)", "counted(scale=1|2|3)"]
-    assert len({result_key(one_cell(judged, text), bench.steps) for text in texts}) == 4
-    one, other = (result_key(one_cell(judged, f"counted(scale={text})"), bench.steps) for text in ("1|2", "1.0|2|1"))
+    assert len({result_hash(bench, one_cell(judged, text)) for text in texts}) == 4
+    one, other = (result_hash(bench, one_cell(judged, f"counted(scale={text})")) for text in ("1|2", "1.0|2|1"))
     assert one == other
 
 
@@ -758,16 +761,16 @@ def test_training_images_and_unlabelled_ones_make_a_key_and_a_result_of_their_ow
         name: one_cell(plugins, "counted", "nearest", unlabelled=name)
         for name in (None, str(unlabelled), f"training+{unlabelled}")
     }
-    assert len({result_key(cell, bench.steps) for cell in cells.values()}) == 3
+    assert len({result_hash(bench, cell) for cell in cells.values()}) == 3
     for cell in cells.values():
         run_cell(cell, bench.steps)
-    weights = [bench.steps.first_filters(cell) for cell in cells.values()]
+    weights = [bench.artifacts.first_filters(cell) for cell in cells.values()]
     assert all(not np.array_equal(weights[a], weights[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
     joined = cells[f"training+{unlabelled}"]
-    key = result_key(joined, bench.steps)
-    assert key != result_key(dataclasses.replace(joined, draw=1), bench.steps)
+    key = result_hash(bench, joined)
+    assert key != result_hash(bench, dataclasses.replace(joined, draw=1))
     next(unlabelled.iterdir()).unlink()
-    assert key != result_key(joined, Workbench(plugins=plugins).steps)
+    assert key != result_hash(Workbench(plugins=plugins), joined)
     assert Cell.restore(json.loads(json.dumps(joined.describe()))) == joined
 
 
@@ -793,12 +796,12 @@ def test_training_images_joined_with_nothing_are_refused(compare_tiny, write_lea
 
 def test_joined_maps_are_those_of_their_parts_one_after_another():
     generator = np.random.default_rng(0)
-    parts = [maps_of(generator.random((count, 5, 6)), Preprocessing()) for count in (3, 1, 4)]
+    parts = [make_maps(generator.random((count, 5, 6)), Preprocessing()) for count in (3, 1, 4)]
     joined, everything = JoinedMaps(*parts), torch.cat([part[:] for part in parts])
     assert len(joined) == 8
     assert joined.sizes == {(5, 6)}
     for which in ([0], [3], [7], [0, 1, 2], [2, 3, 4], [1, 6, 7], [3, 3, 5], list(range(8))):
         torch.testing.assert_close(joined[np.array(which)], everything[which])
-    other = maps_of(generator.random((2, 4, 4)), Preprocessing())
+    other = make_maps(generator.random((2, 4, 4)), Preprocessing())
     assert JoinedMaps(*parts, other).sizes == {(5, 6), (4, 4)}
     assert JoinedMaps(*parts, other)[np.array([8, 9])].shape == (2, 1, 4, 4)

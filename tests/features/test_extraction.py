@@ -6,14 +6,27 @@ import torch
 from helpers.networks import noise, random_network
 from torch import nn
 
-from featbench.data.maps import Maps, Preprocessing, maps_of
+from featbench.data.maps import Maps, Preprocessing, make_maps
 from featbench.devices import batches
 from featbench.errors import DataError, FeatureError, PluginError
 from featbench.features import extraction as module
-from featbench.features.extraction import HalfPrecisionError, extract, feature_blocks, in_half_precision
+from featbench.features.extraction import (
+    FeatureBlock,
+    HalfPrecisionError,
+    extract,
+    feature_blocks,
+    in_half_precision,
+    keep_in_least_precision,
+)
 
 CPU = torch.device("cpu")
 TWO_STAGES = "8F3-Rabs-N-PA2/2 > 32F3:4-Rabs-N-PA2/1"
+
+
+def gathered(blocks):
+    """Return the values of blocks, one after another, and the grids of all their images."""
+    blocks = list(blocks)
+    return np.concatenate([block.values for block in blocks]), [grid for block in blocks for grid in block.grids]
 
 
 def test_features_are_the_flattened_maps():
@@ -40,7 +53,7 @@ def test_large_maps_are_computed_in_smaller_blocks(monkeypatch):
     network, x = random_network("8C3 > 1C3", (1, 10, 10)), noise(10, 1, 10, 10)
     # The largest output on the way is that of the first stage, 8×8×8; four of them fit.
     monkeypatch.setattr(batches, "BLOCK_VALUES", {"cpu": 4 * 512 + 1})
-    assert [len(block) for block in feature_blocks(network, x, CPU)] == [4, 4, 2]
+    assert [len(block.values) for block in feature_blocks(network, x, CPU)] == [4, 4, 2]
 
 
 class Shared(nn.Module):
@@ -84,13 +97,12 @@ def test_a_module_that_nobody_knows_is_run_by_one_thread_at_a_time(two_threads, 
 def test_several_threads_give_images_of_several_sizes_their_features(two_threads, monkeypatch):
     generator = np.random.default_rng(0)
     shapes = [(9 + k % 3, 8 + k % 4) for k in range(40)]
-    maps = maps_of([generator.integers(0, 256, shape, dtype=np.uint8) for shape in shapes], Preprocessing())
+    maps = make_maps([generator.integers(0, 256, shape, dtype=np.uint8) for shape in shapes], Preprocessing())
     network = random_network("4F3-shrink-Rabs-N3", (1, 9, 8))
     monkeypatch.setattr(module, "SEVERAL_SIZES", 3)
 
     def features():
-        grids = []
-        return np.concatenate(list(feature_blocks(network, maps, CPU, grids=grids))), grids
+        return gathered(feature_blocks(network, maps, CPU, several_sizes=True))
 
     parallel, grids = features()
     torch.set_num_threads(1)
@@ -134,7 +146,7 @@ def test_blocks_are_the_features_in_order_as_they_come(monkeypatch):
     network, x = random_network(TWO_STAGES, (1, 16, 16)), noise(9, 1, 16, 16)
     whole = network(x).detach().numpy()
     monkeypatch.setattr(module, "BLOCK_IMAGES", 4)
-    blocks = feature_blocks(network, x, CPU)
+    blocks = (block.values for block in feature_blocks(network, x, CPU))
     first = next(blocks)
     rest = list(blocks)
     assert [len(block) for block in (first, *rest)] == [4, 4, 1]
@@ -143,7 +155,7 @@ def test_blocks_are_the_features_in_order_as_they_come(monkeypatch):
 
 def test_maps_are_computed_block_by_block_where_they_are_asked_for(monkeypatch):
     monkeypatch.setattr(module, "BLOCK_IMAGES", 4)
-    maps = maps_of(np.random.default_rng(0).integers(0, 256, (9, 16, 16), dtype=np.uint8), Preprocessing())
+    maps = make_maps(np.random.default_rng(0).integers(0, 256, (9, 16, 16), dtype=np.uint8), Preprocessing())
     network = random_network(TWO_STAGES, maps.shape)
     together = extract(network, maps[:], CPU)
     asked = []
@@ -160,33 +172,34 @@ SHAPES = [(9, 7), (6, 8), (9, 7), (6, 6), (8, 6), (6, 8), (9, 7)]
 
 def of_several_sizes(shapes=SHAPES):
     generator = np.random.default_rng(3)
-    return maps_of([generator.integers(0, 256, shape, dtype=np.uint8) for shape in shapes], Preprocessing())
+    return make_maps([generator.integers(0, 256, shape, dtype=np.uint8) for shape in shapes], Preprocessing())
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3, 64])
 @pytest.mark.parametrize("text", ["5F3-Rabs-N3-PA2/1", "4F2-Rabs-PA2/1 > 8F2:2-Rabs"])
 def test_images_of_several_sizes_have_the_features_that_each_has_alone(text, at_once, monkeypatch):
     monkeypatch.setattr(module, "SEVERAL_SIZES", at_once)
-    maps, grids, done = of_several_sizes(), [], []
+    maps, done = of_several_sizes(), []
     network = random_network(text, (1, 6, 6))
-    blocks = list(feature_blocks(network, maps, CPU, lambda *progress: done.append(progress), grids))
+    blocks = list(feature_blocks(network, maps, CPU, lambda *progress: done.append(progress), several_sizes=True))
+    found, grids = gathered(blocks)
     alone = [network(maps[i : i + 1])[0].detach() for i in range(len(maps))]
     assert grids == [tuple(one.shape[1:]) for one in alone]
     assert len(set(grids)) == len(set(SHAPES))
     vectors = [one[:, r, c].numpy() for one in alone for r in range(one.shape[1]) for c in range(one.shape[2])]
-    found = np.concatenate(blocks)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, np.stack(vectors), atol=1e-5)
     assert done == [(min(k + at_once, 7), 7) for k in range(0, 7, at_once)]
     counts = [height * width for height, width in grids]
-    assert [len(block) for block in blocks] == [sum(counts[k : k + at_once]) for k in range(0, 7, at_once)]
+    assert [len(block.grids) for block in blocks] == [min(at_once, 7 - k) for k in range(0, 7, at_once)]
+    assert [len(block.values) for block in blocks] == [sum(counts[k : k + at_once]) for k in range(0, 7, at_once)]
 
 
 def test_images_of_one_size_among_several_are_computed_together():
     sizes = []
     network = nn.Identity()
     network.register_forward_pre_hook(lambda _module, inputs: sizes.append(tuple(inputs[0].shape)))
-    list(feature_blocks(network, of_several_sizes(), CPU, grids=[]))
+    list(feature_blocks(network, of_several_sizes(), CPU, several_sizes=True))
     measured, *computed = sizes
     assert measured == (1, 1, 6, 6)
     assert sorted(computed) == [(1, 1, 6, 6), (1, 1, 8, 6), (2, 1, 6, 8), (3, 1, 9, 7)]
@@ -200,20 +213,20 @@ class MeanAndLargest(nn.Module):
 @pytest.mark.parametrize("at_once", [2, 64])
 def test_network_that_gives_one_row_gives_rows_for_images_of_several_sizes_too(at_once, monkeypatch):
     monkeypatch.setattr(module, "SEVERAL_SIZES", at_once)
-    maps, grids = of_several_sizes(), []
-    found = np.concatenate(list(feature_blocks(MeanAndLargest(), maps, CPU, grids=grids)))
+    maps = of_several_sizes()
+    found, grids = gathered(feature_blocks(MeanAndLargest(), maps, CPU, several_sizes=True))
     expected = [[float(maps[i : i + 1].mean()), float(maps[i : i + 1].max())] for i in range(7)]
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert grids == []
 
 
 def test_one_image_size_gives_the_same_vectors_in_maps_and_packed():
-    maps, grids = of_several_sizes([(7, 6)] * 5), []
+    maps = of_several_sizes([(7, 6)] * 5)
     network = random_network("5F3-Rabs", (1, 7, 6))
-    (packed,) = feature_blocks(network, maps, CPU, grids=grids)
+    (packed,) = feature_blocks(network, maps, CPU, several_sizes=True)
     (whole,) = feature_blocks(network, maps, CPU)
-    assert (whole.shape, grids) == ((5, 5, 5, 4), [(5, 4)] * 5)
-    np.testing.assert_allclose(packed, whole.transpose(0, 2, 3, 1).reshape(-1, 5), atol=1e-6)
+    assert (whole.values.shape, whole.grids, packed.grids) == ((5, 5, 5, 4), (), ((5, 4),) * 5)
+    np.testing.assert_allclose(packed.values, whole.values.transpose(0, 2, 3, 1).reshape(-1, 5), atol=1e-6)
 
 
 def test_images_of_several_sizes_are_refused_where_one_is_asked_for():
@@ -223,7 +236,7 @@ def test_images_of_several_sizes_are_refused_where_one_is_asked_for():
 
 def test_rows_of_several_lengths_are_refused():
     with pytest.raises(PluginError, match="rows of several lengths"):
-        list(feature_blocks(nn.Flatten(), of_several_sizes(), CPU, grids=[]))
+        list(feature_blocks(nn.Flatten(), of_several_sizes(), CPU, several_sizes=True))
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -234,7 +247,7 @@ def test_features_of_fewer_images_than_came_in_are_refused(several):
 
     maps = of_several_sizes([(7, 6)] * 6)
     with pytest.raises(PluginError, match="features of 3 images for 6"):
-        list(feature_blocks(Half(), maps, CPU, grids=[] if several else None))
+        list(feature_blocks(Half(), maps, CPU, several_sizes=several))
 
 
 class Bad(nn.Module):
@@ -256,7 +269,7 @@ def test_feature_that_is_not_finite_names_the_image_among_several_sizes(at_once,
     largest = max(corners, key=corners.get)
     second = sorted(corners.values())[-2]
     with pytest.raises(FeatureError, match=f"features of image {largest} are not finite"):
-        list(feature_blocks(Bad((corners[largest] + second) / 2), maps, CPU, grids=[]))
+        list(feature_blocks(Bad((corners[largest] + second) / 2), maps, CPU, several_sizes=True))
 
 
 def test_the_next_block_is_launched_before_the_last_one_is_waited_for():
@@ -274,8 +287,8 @@ def test_the_next_block_is_launched_before_the_last_one_is_waited_for():
     assert [features.tolist() for ((_, features),) in made] == [[[2.0 * k] * 3] for k in range(3)]
 
 
-def halves(*blocks):
-    return list(in_half_precision(iter(blocks)))
+def halves(*features):
+    return [block.values for block in in_half_precision(iter(map(FeatureBlock, features)))]
 
 
 def test_half_precision_is_used_where_it_is_harmless():
@@ -294,7 +307,41 @@ def test_features_beyond_half_precision_are_not_halved(scale):
 
 
 def test_a_later_block_beyond_half_precision_is_noticed_as_well():
-    blocks = in_half_precision(iter([noise(5, 20).numpy(), (1e6 * noise(5, 20)).numpy()]))
-    assert next(blocks).dtype == np.float16
+    features = noise(5, 20).numpy(), (1e6 * noise(5, 20)).numpy()
+    blocks = in_half_precision(iter(map(FeatureBlock, features)))
+    assert next(blocks).values.dtype == np.float16
     with pytest.raises(HalfPrecisionError):
         next(blocks)
+
+
+def test_blocks_keep_their_grids_in_half_precision():
+    (half,) = in_half_precision(iter([FeatureBlock(noise(6, 2).numpy(), ((1, 2), (2, 2)))]))
+    assert (half.values.dtype, half.grids) == (np.float16, ((1, 2), (2, 2)))
+
+
+@pytest.mark.parametrize(("scale", "kept", "times"), [(1, np.float16, 1), (1e6, np.float32, 2)])
+def test_features_are_computed_again_only_where_half_precision_harms_them(scale, kept, times):
+    # The block that cannot be halved is the last one, so that others were kept before it was seen.
+    parts = [noise(4, 3, seed=0).numpy(), (scale * noise(2, 3, seed=1)).numpy()]
+    computed = []
+
+    def compute():
+        computed.append(True)
+        yield from map(FeatureBlock, parts)
+
+    found, _ = gathered(keep_in_least_precision(compute, list))
+    assert len(computed) == times
+    assert found.dtype == kept
+    assert np.array_equal(found, np.concatenate(parts).astype(kept))
+
+
+def test_what_goes_wrong_while_features_are_kept_is_raised_as_it_is():
+    # An error in single precision must not seem to come from half precision.
+    def keep(blocks):
+        for block in blocks:
+            if block.values.dtype == np.float32:
+                raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space") as caught:
+        keep_in_least_precision(lambda: iter([FeatureBlock(np.full((1, 1), 1e6, np.float32))]), keep)
+    assert caught.value.__context__ is None

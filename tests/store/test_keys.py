@@ -15,7 +15,7 @@ from featbench.experiment.request import Request
 from featbench.parameters import Choice
 from featbench.refinement.settings import Refinement
 from featbench.registry import Registry
-from featbench.store.keys import CLASSIFYING, NUMERICAL, PREPARING, Keys, code_files, code_version
+from featbench.store.keys import CLASSIFYING, NUMERICAL, PACKAGE, PREPARING, Keys, code_files, code_version
 from featbench.system.hashing import code_hash, content_hash
 
 
@@ -37,7 +37,7 @@ def result_hash(tiny, learner_file):
     """Hash a cell as a new process would: with the plugins loaded anew."""
 
     def result_hash(cell, data_dir=None):
-        return content_hash(Keys(Registry([tiny, learner_file]), data_dir).result(cell))
+        return Keys(Registry([tiny, learner_file]), data_dir).for_cell(cell).result.hash
 
     return result_hash
 
@@ -136,7 +136,43 @@ def test_comments_and_docstrings_of_a_plugin_do_not_change_the_key(cell, result_
 def test_editing_another_plugin_does_not_change_the_key(cell, result_hash, tiny, learner_file, write_learner):
     before = result_hash(cell)
     other = write_learner("other")
-    assert content_hash(Keys(Registry([tiny, learner_file, other]), None).result(cell)) == before
+    assert Keys(Registry([tiny, learner_file, other]), None).for_cell(cell).result.hash == before
+
+
+def test_the_keys_of_a_cell_are_made_once(cell, tiny, learner_file, monkeypatch):
+    made = []
+    monkeypatch.setattr("featbench.store.keys.content_hash", lambda document: made.append(document) or "hash")
+    keys = Keys(Registry([tiny, learner_file]), None)
+    kinds = ("learned", "network", "features", "result")
+    first = [getattr(keys.for_cell(cell), kind) for kind in kinds]
+    count = len(made)
+    again = [getattr(keys.for_cell(dataclasses.replace(cell)), kind) for kind in kinds]
+    assert all(one is other for one, other in zip(first, again, strict=True))
+    assert len(made) == count
+
+
+def test_a_key_is_a_document_and_its_hash(cell, tiny, learner_file):
+    keys = Keys(Registry([tiny, learner_file]), None)
+    refined = keys.for_cell(dataclasses.replace(cell, regime=REGIMES["U+"]))
+    found = [refined.learned, refined.network, *refined.features.values(), refined.result]
+    assert [key.hash for key in found] == [content_hash(key.document) for key in found]
+    # Each holds what it is made from: results the network, features the network, a refined network the learned one.
+    assert refined.network.document["learned"] == refined.learned.document == keys.for_cell(cell).network.document
+    assert refined.result.document["network"] == refined.network.document
+    assert {part: key.document["part"] for part, key in refined.features.items()} == {
+        part: part for part in ("all", "train", "test")
+    }
+    assert [key.document["network"] for key in refined.features.values()] == [refined.network.document] * 3
+
+
+def test_a_learner_that_leaves_values_open_has_a_result_made_from_all_its_networks(cell, tiny, learner_file):
+    keys = Keys(Registry([tiny, learner_file]), None)
+    values = (0.5, 2.0)
+    one, other = (dataclasses.replace(cell, learner=Choice("counted", (("scale", value),))) for value in values)
+    both = dataclasses.replace(cell, learner=Choice("counted", (("scale", values),)))
+    networks = [keys.for_cell(alone).network.document for alone in (one, other)]
+    assert keys.for_cell(both).result.document["network"] == networks
+    assert keys.for_cell(one).result.document["network"] == networks[0]
 
 
 def test_the_numerical_code_of_featbench_changes_the_key(cell, result_hash, monkeypatch):
@@ -149,22 +185,23 @@ def test_filters_without_learning_serve_every_draw_and_classifier(cell, tiny, le
     keys = Keys(Registry([tiny, learner_file]), None)
     drawn = dataclasses.replace(cell, learner=Choice("random"), regime=REGIMES["R"])
     again = dataclasses.replace(drawn, draw=1, classifier="logistic", train_per_class=5)
-    assert keys.network(drawn) == keys.network(again)
-    assert keys.features(drawn, "all") == keys.features(again, "all")
-    assert keys.features(drawn, "train") != keys.features(again, "train")
+    assert keys.for_cell(drawn).network == keys.for_cell(again).network
+    assert keys.for_cell(drawn).features["all"] == keys.for_cell(again).features["all"]
+    assert keys.for_cell(drawn).features["train"] != keys.for_cell(again).features["train"]
 
 
 def test_features_of_some_test_images_belong_to_their_draw_and_those_of_all_to_every_draw(cell, tiny, learner_file):
     keys = Keys(Registry([tiny, learner_file]), None)
     drawn = dataclasses.replace(cell, learner=Choice("random"), regime=REGIMES["R"], test="fixed")
     again = dataclasses.replace(drawn, draw=1)
-    assert keys.features(drawn, "test") == keys.features(again, "test")
+    assert keys.for_cell(drawn).features["test"] == keys.for_cell(again).features["test"]
     some, others = (dataclasses.replace(one, test_per_class=3) for one in (drawn, again))
-    found = [keys.features(one, "test") for one in (drawn, some, others, dataclasses.replace(some, test_per_class=4))]
-    assert len({content_hash(document) for document in found}) == 4
-    assert keys.features(drawn, "all") == keys.features(some, "all")
-    assert keys.network(drawn) == keys.network(some)
-    assert keys.learned(cell) == keys.learned(dataclasses.replace(cell, test_per_class=3))
+    more = dataclasses.replace(some, test_per_class=4)
+    found = [keys.for_cell(one).features["test"] for one in (drawn, some, others, more)]
+    assert len({key.hash for key in found}) == 4
+    assert keys.for_cell(drawn).features["all"] == keys.for_cell(some).features["all"]
+    assert keys.for_cell(drawn).network == keys.for_cell(some).network
+    assert keys.for_cell(cell).learned == keys.for_cell(dataclasses.replace(cell, test_per_class=3)).learned
 
 
 @pytest.mark.parametrize("which", ["data", "size", "least", "code"])
@@ -192,9 +229,9 @@ def test_modules_that_prepare_images_are_a_part_of_the_numerical_code():
 @pytest.fixture
 def copied(tmp_path, monkeypatch):
     """A copy of featbench's sources, whose hashes are taken in place of the real ones."""
-    folder = Path(featbench.__file__).parent
-    shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(featbench, "__file__", str(tmp_path / "copy/__init__.py"))
+    assert Path(featbench.__file__).parent == PACKAGE
+    shutil.copytree(PACKAGE, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("featbench.store.keys.PACKAGE", tmp_path / "copy")
     monkeypatch.setattr("featbench.store.keys.code_version", code_version.__wrapped__)
     # Files are read each time, and texts that were seen before not parsed again.
     monkeypatch.setattr("featbench.store.keys.code_hash", cache(code_hash))
@@ -208,9 +245,8 @@ KINDS = {**dict.fromkeys(code_files(CLASSIFYING), False), **dict.fromkeys(FEATUR
 
 def test_editing_a_classifying_module_changes_results_and_leaves_features_as_they_are(cell, tiny, learner_file, copied):
     def hashes():
-        keys = Keys(Registry([tiny, learner_file]), None)
-        documents = keys.result(cell), keys.features(cell, "all"), keys.learned(cell), keys.network(cell)
-        return [content_hash(document) for document in documents]
+        keys = Keys(Registry([tiny, learner_file]), None).for_cell(cell)
+        return [key.hash for key in (keys.result, keys.features["all"], keys.learned, keys.network)]
 
     for name, changes_features in KINDS.items():
         before = hashes()
@@ -237,15 +273,15 @@ def test_alternatives_of_a_classifier_change_the_result_but_not_the_features(cel
     keys = Keys(Registry([tiny, learner_file]), None)
     texts = ("logistic", "logistic(strength=1.0)", "logistic(strength=1.0|2.0)", "logistic(strength=2.0|1.0)")
     cells = [dataclasses.replace(cell, classifier=text) for text in texts]
-    assert len({content_hash(keys.result(one)) for one in cells}) == 4
-    assert len({content_hash(keys.features(one, "all")) for one in cells}) == 1
+    assert len({keys.for_cell(one).result.hash for one in cells}) == 4
+    assert len({keys.for_cell(one).features["all"].hash for one in cells}) == 1
 
 
 def test_classifier_parameters_change_the_result_but_not_the_features(cell, tiny, learner_file):
     keys = Keys(Registry([tiny, learner_file]), None)
     plain, other = (dataclasses.replace(cell, classifier=text) for text in ("logistic", "logistic(standardise=False)"))
-    assert keys.result(plain) != keys.result(other)
-    assert keys.features(plain, "all") == keys.features(other, "all")
+    assert keys.for_cell(plain).result != keys.for_cell(other).result
+    assert keys.for_cell(plain).features["all"] == keys.for_cell(other).features["all"]
 
 
 def test_unlabelled_images_of_a_data_set_change_the_key_by_their_content(cell, tiny, learner_file, tmp_path):
@@ -253,7 +289,7 @@ def test_unlabelled_images_of_a_data_set_change_the_key_by_their_content(cell, t
     on_set, on_folder = (dataclasses.replace(cell, unlabelled=name) for name in ("berkeley", str(folder)))
 
     def result(one):
-        return content_hash(Keys(Registry([tiny, learner_file]), tmp_path).result(one))
+        return Keys(Registry([tiny, learner_file]), tmp_path).for_cell(one).result.hash
 
     before = result(on_set)
     assert len({before, result(on_folder), result(cell)}) == 3
@@ -265,7 +301,7 @@ def test_random_filters_depend_on_the_seed_and_the_device(cell, tiny, learner_fi
     keys = Keys(Registry([tiny, learner_file]), None)
     drawn = dataclasses.replace(cell, learner=Choice("random"), regime=REGIMES["R"])
     changes = [{}, {"seed": 1}, {"device": "cuda"}, {"architecture": "8F3"}, {"preprocessing": Preprocessing(size=9)}]
-    hashes = {content_hash(keys.network(dataclasses.replace(drawn, **change))) for change in changes}
+    hashes = {keys.for_cell(dataclasses.replace(drawn, **change)).network.hash for change in changes}
     assert len(hashes) == len(changes)
 
 
@@ -286,8 +322,8 @@ def test_editing_a_classifier_changes_the_results_but_not_the_features(compare_t
 
 def test_learned_filters_belong_to_their_draw(cell, tiny, learner_file):
     keys = Keys(Registry([tiny, learner_file]), None)
-    assert keys.learned(cell) != keys.learned(dataclasses.replace(cell, draw=1))
-    assert keys.learned(cell) == keys.learned(dataclasses.replace(cell, regime=REGIMES["U+"]))
+    assert keys.for_cell(cell).learned != keys.for_cell(dataclasses.replace(cell, draw=1)).learned
+    assert keys.for_cell(cell).learned == keys.for_cell(dataclasses.replace(cell, regime=REGIMES["U+"])).learned
 
 
 def test_a_second_classifier_reuses_filters_and_features(compare_tiny, learner_file, log, home):

@@ -3,25 +3,26 @@ import os
 import platform
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
 
 import featbench
 from featbench.store.keys import code_version
-from featbench.store.provenance import PACKAGES, describe_run, record_run
+from featbench.store.provenance import CHECKOUT, PACKAGES, describe_run, record_run
 from featbench.system.hashing import content_hash
 
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """A git checkout that featbench seems to have been imported from; returns a function that runs git in it."""
-    code_version()  # read from featbench's real files, once
     root = tmp_path / "checkout"
     (root / "featbench").mkdir(parents=True)
     (root / "featbench/__init__.py").write_text("")
     (root / "pyproject.toml").write_text("")
-    monkeypatch.setattr(featbench, "__file__", str(root / "featbench/__init__.py"))
+    assert Path(featbench.__file__).parents[1] == CHECKOUT
+    monkeypatch.setattr("featbench.store.provenance.CHECKOUT", root)
 
     def git(*arguments):
         settings = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")

@@ -1,0 +1,39 @@
+"""Baselines: the rows that a protocol adds to every table, to compare the others with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from featbench.evaluation.protocol import Protocol
+from featbench.evaluation.regimes import Regime, parse_regimes
+from featbench.experiment.cell import Cell
+from featbench.experiment.refusals import is_map_classifier
+from featbench.experiment.request import parse_choice, parse_classifier
+from featbench.parameters import Choice
+from featbench.registry import Registry
+
+Pair = tuple[Choice, Regime]
+"""A learner, and the regime that it runs under."""
+
+
+def baseline_pairs(protocol: Protocol, registry: Registry) -> list[Pair]:
+    """Return the learners of a protocol's baselines, each with its regime."""
+    return [
+        (parse_choice(baseline.learner, registry), *parse_regimes([baseline.regime])) for baseline in protocol.baselines
+    ]
+
+
+def baseline_classifiers(protocol: Protocol, classifiers: Sequence[str], registry: Registry) -> list[list[str]]:
+    """Return the classifiers of each baseline in a comparison of these classifiers."""
+    of_rows = [name for name in classifiers if not is_map_classifier(name, registry)]
+    return [
+        [parse_classifier(baseline.classifier, registry)]
+        if baseline.classifier is not None
+        else of_rows or [parse_classifier(baseline.otherwise, registry)]
+        for baseline in protocol.baselines
+    ]
+
+
+def is_baseline(cell: Cell, registry: Registry) -> bool:
+    """Whether a cell belongs to a row that its protocol adds to every table."""
+    return (cell.learner, cell.regime) in baseline_pairs(registry.protocol(cell.protocol), registry)
