@@ -19,7 +19,7 @@ from helpers.plugin_sources import LEARNER, TINY
 from helpers.runs import Log, Ran
 
 from featbench.cli.main import main
-from featbench.data.inventory import missing
+from featbench.data.inventory import explain_absence
 
 
 def pytest_collection_modifyitems(items):
@@ -50,7 +50,7 @@ def real_files():
 
     def folder(dataset):
         place = os.environ.get("FEATBENCH_DATA")
-        reason = missing(dataset.name, dataset, place and Path(place))
+        reason = explain_absence(dataset.name, dataset, place and Path(place))
         if reason:
             pytest.skip(reason)
         return Path(place)

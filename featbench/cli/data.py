@@ -47,12 +47,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _list(datasets: dict[str, Dataset], data_dir: Path | None) -> int:
-    from featbench.data.inventory import missing, summary
+    from featbench.data.inventory import explain_absence, get_summary
 
     width = max(map(len, datasets))
     for name, dataset in datasets.items():
-        state = "not here" if missing(name, dataset, data_dir) else "here"
-        print(f"{name:<{width}}  {state:<8}  {summary(dataset)}")
+        state = "not here" if explain_absence(name, dataset, data_dir) else "here"
+        print(f"{name:<{width}}  {state:<8}  {get_summary(dataset)}")
     return 0
 
 
@@ -66,7 +66,7 @@ def _info(name: str, dataset: Dataset, data_dir: Path | None) -> int:
 
 def _verify(name: str, dataset: Dataset, data_dir: Path | None) -> int:
     from featbench.cli.console import Console
-    from featbench.data.inventory import verify
+    from featbench.data.verification import verify
 
     with Console() as console:
         found = verify(name, dataset, data_dir, console.step)

@@ -244,6 +244,12 @@ def hash_files(files: Sequence[Path], root: Path | None = None) -> str:
     return digest.hexdigest()
 
 
+def load_images(name: str, dataset: Dataset, data_dir: Path | None) -> Images:
+    """Load a data set and check that it keeps the contract; whatever it raises becomes a `DataError` that names it."""
+    with wrap_errors(name):
+        return check_images(name, dataset.load(data_dir))
+
+
 def check_images(name: str, images: Images) -> Images:
     """Return the images of a data set if they keep the contract, else raise a `DataError` that names the data set.
 

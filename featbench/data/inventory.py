@@ -1,4 +1,4 @@
-"""What is known of data sets, and what is at hand of them: described, verified, fetched."""
+"""Data sets and the copies at hand: whether they are there, what they hold, and how to get them."""
 
 from __future__ import annotations
 
@@ -6,43 +6,30 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featbench.data.archive import extract
-from featbench.data.dataset import Dataset, Download, FileDataset, check_images, prefix_errors, wrap_errors
-from featbench.data.download import download, has_checksum
-from featbench.data.parallel import map_images
-from featbench.data.prepare import convert_to_grey
-from featbench.errors import DataError, FeatbenchError, UsageError
-from featbench.types import Images, Pixels
+from featbench.data.dataset import Dataset, Download, FileDataset, load_images, wrap_errors
+from featbench.data.download import download
+from featbench.errors import FeatbenchError, UsageError
+from featbench.types import Images
 
 LISTED = 10
-"""Classes that are named in a description."""
+"""Classes that a description names; of the others it gives the number."""
 
 MEGABYTE = 10**6
 
 Progress = Callable[[str, int, int], None]
-"""Told what is done, how much of it, and of how much (0: unknown)."""
+"""Receives what is being done, how much of it is finished, and out of how much (0: unknown)."""
 
 Say = Callable[[str], None]
+"""Receives a line for the user."""
 
 Kind = tuple[tuple[int, ...], str]
 """Shape and type of an image."""
-
-
-@dataclass
-class Verification:
-    """What was found of a data set at hand. `summary` says the outcome in one line."""
-
-    notes: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    summary: str = ""
 
 
 def require_here(name: str, dataset: Dataset, data_dir: Path | None) -> None:
@@ -54,7 +41,7 @@ def require_here(name: str, dataset: Dataset, data_dir: Path | None) -> None:
             dataset.fingerprint(data_dir)
 
 
-def missing(name: str, dataset: Dataset, data_dir: Path | None) -> str:
+def explain_absence(name: str, dataset: Dataset, data_dir: Path | None) -> str:
     """Return why a data set is not at hand; empty if it is."""
     try:
         require_here(name, dataset, data_dir)
@@ -63,14 +50,14 @@ def missing(name: str, dataset: Dataset, data_dir: Path | None) -> str:
     return ""
 
 
-def about(dataset: Dataset) -> str:
-    """Return what a data set says of itself: the first paragraph of its docstring, in one line."""
+def get_description(dataset: Dataset) -> str:
+    """Return the first paragraph of a data set's docstring, in one line."""
     return " ".join((inspect.getdoc(dataset) or "").split("\n\n")[0].split()) or "(no description)"
 
 
-def summary(dataset: Dataset) -> str:
-    """Return the first sentence of what a data set says of itself."""
-    return re.split(r"(?<=[.!?])\s", about(dataset))[0]
+def get_summary(dataset: Dataset) -> str:
+    """Return the first sentence of a data set's docstring."""
+    return re.split(r"(?<=[.!?])\s", get_description(dataset))[0]
 
 
 def describe(name: str, dataset: Dataset, data_dir: Path | None) -> Iterator[tuple[str, str]]:
@@ -79,48 +66,25 @@ def describe(name: str, dataset: Dataset, data_dir: Path | None) -> Iterator[tup
     Raises a `DataError` in the end if there is a copy that cannot be loaded.
     """
     yield "name", name
-    yield "about", about(dataset)
+    yield "about", get_description(dataset)
     for label in ("source", "licence", "homepage"):
         if getattr(dataset, label):
             yield label, getattr(dataset, label)
     for item in dataset.downloads:
         unpacked = "" if item.unpack is None else f", unpacked into {item.unpack}"
         yield "download", f"{item.url} to {item.path}{unpacked} ({item.checksum})"
-    absent = missing(name, dataset, data_dir)
+    absent = explain_absence(name, dataset, data_dir)
     if absent:
         yield "not here", absent
         return
     if isinstance(dataset, FileDataset):
         with wrap_errors(name):
-            yield "here", _whereabouts(dataset.files(data_dir))
+            yield "here", _describe_location(dataset.files(data_dir))
     if dataset.labelled:
-        yield from _describe_images(load(name, dataset, data_dir))
+        yield from _describe_images(load_images(name, dataset, data_dir))
     with wrap_errors(name):
         for remark in dataset.remarks(data_dir):
             yield "remark", remark
-
-
-def load(name: str, dataset: Dataset, data_dir: Path | None) -> Images:
-    """Load a data set and hold it to its contract."""
-    with wrap_errors(name):
-        return check_images(name, dataset.load(data_dir))
-
-
-def verify(name: str, dataset: Dataset, data_dir: Path | None, progress: Progress) -> Verification:
-    """Check the files, the fingerprint and every image of the copy at hand; all problems are collected.
-
-    Raises a `DataError` if the data set is not at hand.
-    """
-    require_here(name, dataset, data_dir)
-    found = Verification()
-    _verify_files(name, dataset, data_dir, found)
-    fingerprint = _verify_content(name, dataset, data_dir, found, progress)
-    what = _verify_images(name, dataset, data_dir, found, progress) if dataset.labelled else ""
-    _verify_pool(name, dataset, data_dir, found, progress)
-    found.summary = f"{name}: {what}fingerprint {fingerprint}: sound"
-    if found.problems:
-        found.summary = f"{name}: {_plural(len(found.problems), 'problem')}"
-    return found
 
 
 def fetch(name: str, dataset: Dataset, data_dir: Path | None, say: Say, progress: Progress) -> None:
@@ -132,7 +96,7 @@ def fetch(name: str, dataset: Dataset, data_dir: Path | None, say: Say, progress
         where = f": see {dataset.homepage}" if dataset.homepage else f" (its source: {dataset.source or 'unknown'})"
         raise UsageError(f"data set {name} has no files that featbench knows how to download{where}")
     if data_dir is None:
-        raise UsageError(f"{name} needs a place: set FEATBENCH_DATA or --data-dir to the folder of your data sets")
+        raise UsageError(f"{name} needs a folder: set FEATBENCH_DATA or --data-dir to that of your data sets")
     say(f"{name}: licence: {dataset.licence or 'not known, see its homepage'}")
     say(f"{name}: if you publish, cite: {dataset.source or dataset.homepage}")
     for item in dataset.downloads:
@@ -152,7 +116,10 @@ def _fetch_one(item: Download, data_dir: Path, say: Say, progress: Progress) -> 
 
 
 def _in_megabytes(name: str, progress: Progress) -> Callable[[int, int | None], None]:
-    """Return what passes a download's progress on whenever another megabyte is here."""
+    """Return a function that passes a download's progress on whenever another megabyte has arrived.
+
+    A download reports each block of 64 kB; a terminal need not be written to that often.
+    """
     shown = -1
 
     def step(done: int, total: int | None) -> None:
@@ -164,127 +131,49 @@ def _in_megabytes(name: str, progress: Progress) -> Callable[[int, int | None], 
     return step
 
 
-def _whereabouts(files: Sequence[Path]) -> str:
+def _describe_location(files: Sequence[Path]) -> str:
     folder = os.path.commonpath([path.parent for path in files])
     size = sum(path.stat().st_size for path in files) / MEGABYTE
-    return f"{_plural(len(files), 'file')} in {folder}, {size:.1f} MB"
+    return f"{pluralise(len(files), 'file')} in {folder}, {size:.1f} MB"
 
 
 def _describe_images(images: Images) -> Iterator[tuple[str, str]]:
-    counts = _counts(images)
+    counts = count_images(images)
     sizes = "of sizes that `featbench data verify` finds"
     if isinstance(images.pixels, np.ndarray):
-        sizes = _describe_kinds({(images.pixels.shape[1:], str(images.pixels.dtype))})
+        sizes = describe_kinds({(images.pixels.shape[1:], str(images.pixels.dtype))})
     yield "images", f"{len(images.pixels)}, {sizes}"
     more = ", …" if len(images.classes) > LISTED else ""
     yield "classes", f"{len(images.classes)}: {', '.join(images.classes[:LISTED])}{more}"
-    yield "smallest", _class(images, int(counts.argmin()))
-    yield "largest", _class(images, int(counts.argmax()))
+    yield "smallest", describe_class(images, int(counts.argmin()))
+    yield "largest", describe_class(images, int(counts.argmax()))
     if images.test is not None:
         yield "test", f"{int(images.test.sum())} of the images"
 
 
-def _counts(images: Images) -> NDArray[np.int64]:
+def count_images(images: Images) -> NDArray[np.int64]:
+    """Return how many images each class has, [classes]."""
     return np.bincount(images.labels, minlength=len(images.classes))
 
 
-def _class(images: Images, label: int) -> str:
-    return f"{images.classes[label]} ({_counts(images)[label]})"
+def describe_class(images: Images, label: int) -> str:
+    """Return the name of a class and how many images it has."""
+    return f"{images.classes[label]} ({count_images(images)[label]})"
 
 
-def _plural(count: int, thing: str) -> str:
+def pluralise(count: int, thing: str) -> str:
+    """Return a number of things, as "1 file" and "2 files"."""
     return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
-def _verify_files(name: str, dataset: Dataset, data_dir: Path | None, found: Verification) -> None:
-    for item in dataset.downloads:
-        path = None if data_dir is None else data_dir / item.path
-        if item.unpack is not None or path is None or not path.is_file():
-            continue
-        text = f"{path}: {path.stat().st_size} bytes"
-        try:
-            if has_checksum(path, item.checksum):
-                found.notes.append(f"{text}, {item.checksum} as published")
-            else:
-                found.problems.append(
-                    f"{text}, not the published file ({item.checksum}): `featbench data fetch {name}` replaces it"
-                )
-        except DataError as error:
-            found.problems.append(str(error))
-
-
-def _verify_content(name: str, dataset: Dataset, data_dir: Path | None, found: Verification, progress: Progress) -> str:
-    progress("reading the files", 0, 1)
-    try:
-        with wrap_errors(name):
-            fingerprint = dataset.fingerprint(data_dir)
-            found.notes += dataset.remarks(data_dir)
-    except DataError as error:
-        found.problems.append(str(error))
-        return ""
-    if dataset.content and fingerprint != dataset.content:
-        found.problems.append(
-            f"the content differs from that of the reference copy: {fingerprint}, not {dataset.content}"
-        )
-    elif dataset.content:
-        found.notes.append("the content is that of the reference copy")
-    return fingerprint
-
-
-def _verify_images(name: str, dataset: Dataset, data_dir: Path | None, found: Verification, progress: Progress) -> str:
-    """Read every image, and return how many there are."""
-    try:
-        images = load(name, dataset, data_dir)
-    except DataError as error:
-        found.problems.append(str(error))
-        return ""
-    _read_all(name, "image", images.pixels, found, progress)
-    counts = _counts(images)
-    found.problems += [f"class {images.classes[label]!r} has no images" for label in np.flatnonzero(counts == 0)]
-    smallest = _class(images, int(counts.argmin()))
-    return f"{len(images.pixels)} images, {len(counts)} classes, smallest {smallest}, "
-
-
-def _verify_pool(name: str, dataset: Dataset, data_dir: Path | None, found: Verification, progress: Progress) -> None:
-    if type(dataset).pool is Dataset.pool:
-        return
-    try:
-        with wrap_errors(name):
-            pool = dataset.pool(data_dir)
-    except DataError as error:
-        found.notes.append(str(error))  # only what learns filters from it misses it
-    else:
-        _read_all(name, "unlabelled image", pool, found, progress)
-
-
-def _read_all(name: str, what: str, pixels: Sequence[Pixels] | Pixels, found: Verification, progress: Progress) -> None:
-    """Read every image, and note which sizes and kinds there are, and what is wrong with which image."""
-    count = len(pixels)
-    read = map_images(partial(_read_image, name, what, pixels), count, partial(progress, f"reading {what}s"))
-    found.problems += [image for image in read if isinstance(image, str)]
-    kinds = {image for image in read if not isinstance(image, str)}
-    if kinds:
-        found.notes.append(f"{what}s: {count}, {_describe_kinds(kinds)}")
-
-
-def _read_image(name: str, what: str, pixels: Sequence[Pixels] | Pixels, index: int) -> str | Kind:
-    """Return the shape and the type of an image, or what is wrong with it."""
-    try:
-        with prefix_errors(f"{what} {index}"), wrap_errors(name):
-            image: NDArray[Any] = np.asarray(pixels[index])
-            convert_to_grey(image, index)  # refuses what no protocol can prepare
-            return image.shape, str(image.dtype)
-    except DataError as error:
-        return str(error)
-
-
-def _describe_kinds(kinds: set[Kind]) -> str:
+def describe_kinds(kinds: set[Kind]) -> str:
+    """Return the range of sizes, the colours and the types of images, as "90–120×80, grey, uint8"."""
     heights, widths = ({shape[side] for shape, _ in kinds} for side in (0, 1))
     colours = {len(shape) > 2 for shape, _ in kinds}
     colour = "grey or in colour" if len(colours) > 1 else "in colour" if colours.pop() else "grey"
-    size = f"{_span(heights)}×{_span(widths)}"
+    size = f"{_format_range(heights)}×{_format_range(widths)}"
     return f"{size}, {colour}, {', '.join(sorted({kind for _, kind in kinds}))}"
 
 
-def _span(values: set[int]) -> str:
+def _format_range(values: set[int]) -> str:
     return f"{min(values)}" if len(values) == 1 else f"{min(values)}–{max(values)}"

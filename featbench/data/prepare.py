@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,7 +143,10 @@ def convert_to_rgb(image: Pixels, index: int = 0) -> Pixels:
     if image.dtype != np.uint8:
         values = image.astype(np.float32)
         _check_finite(values, index)
-    return values if values.ndim == 3 else np.repeat(values[:, :, np.newaxis], 3, axis=2)
+    if values.ndim == 3:
+        return values
+    repeated: NDArray[Any] = np.repeat(values[:, :, np.newaxis], 3, axis=2)
+    return repeated
 
 
 def _check_shape(image: Pixels, index: int) -> None:
@@ -169,7 +173,8 @@ def resize(image: Pixels, longest: int) -> Pixels:
         return image
     if image.ndim == 3 and image.dtype != np.uint8:
         # Pillow has no mode of three floats a pixel; it resizes each band by itself in RGB as well.
-        return np.stack([_resample(image[:, :, band], size) for band in range(3)], axis=2)
+        stacked: NDArray[Any] = np.stack([_resample(image[:, :, band], size) for band in range(3)], axis=2)
+        return stacked
     return _resample(image, size)
 
 

@@ -6,7 +6,7 @@ import pytest
 from helpers.images import image_folder
 from PIL import Image
 
-from featbench.data.inventory import verify
+from featbench.data.verification import verify
 from featbench.data.maps import Preprocessing
 from featbench.datasets.natural import CANDIDATES, Berkeley
 from featbench.errors import DataError

@@ -1,0 +1,150 @@
+"""Verification of the copy of a data set at hand: its files, its content, every image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featbench.data.dataset import Dataset, load_images, prefix_errors, wrap_errors
+from featbench.data.download import has_checksum
+from featbench.data.inventory import (
+    Kind,
+    Progress,
+    count_images,
+    describe_class,
+    describe_kinds,
+    pluralise,
+    require_here,
+)
+from featbench.data.parallel import map_images
+from featbench.data.prepare import convert_to_grey
+from featbench.errors import DataError
+from featbench.types import Pixels
+
+
+@dataclass
+class Verification:
+    """What was found: lines to print, problems, and the outcome in one line (`summary`)."""
+
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    summary: str = ""
+
+
+def verify(name: str, dataset: Dataset, data_dir: Path | None, progress: Progress) -> Verification:
+    """Check the files, the fingerprint and every image of the copy at hand; all problems are collected.
+
+    Raises a `DataError` if the data set is not at hand.
+    """
+    require_here(name, dataset, data_dir)
+    return _Verifier(name, dataset, data_dir, progress).verify()
+
+
+class _Verifier:
+    """Goes through one data set, and collects what it finds."""
+
+    def __init__(self, name: str, dataset: Dataset, data_dir: Path | None, progress: Progress) -> None:
+        self._name, self._dataset, self._data_dir, self._progress = name, dataset, data_dir, progress
+        self._found = Verification()
+
+    def verify(self) -> Verification:
+        """Check everything."""
+        found = self._found
+        self._verify_files()
+        fingerprint = self._verify_content()
+        counts = self._verify_images() if self._dataset.labelled else ""
+        self._verify_pool()
+        found.summary = f"{self._name}: {counts}fingerprint {fingerprint}: sound"
+        if found.problems:
+            found.summary = f"{self._name}: {pluralise(len(found.problems), 'problem')}"
+        return found
+
+    def _verify_files(self) -> None:
+        """Compare the files that are used as they were published with their published checksums."""
+        for item in self._dataset.downloads:
+            path = None if self._data_dir is None else self._data_dir / item.path
+            # An archive may have been deleted after it was extracted: what counts are the files from it.
+            if item.unpack is not None or path is None or not path.is_file():
+                continue
+            text = f"{path}: {path.stat().st_size} bytes"
+            try:
+                if has_checksum(path, item.checksum):
+                    self._found.notes.append(f"{text}, {item.checksum} as published")
+                else:
+                    self._found.problems.append(
+                        f"{text}, not the published file ({item.checksum}): "
+                        f"`featbench data fetch {self._name}` replaces it"
+                    )
+            except DataError as error:
+                self._found.problems.append(str(error))
+
+    def _verify_content(self) -> str:
+        """Compare the fingerprint with that of a sound copy, and return it; "" if it cannot be computed."""
+        self._progress("reading the files", 0, 1)
+        try:
+            with wrap_errors(self._name):
+                fingerprint = self._dataset.fingerprint(self._data_dir)
+                self._found.notes += self._dataset.remarks(self._data_dir)
+        except DataError as error:
+            self._found.problems.append(str(error))
+            return ""
+        content = self._dataset.content
+        if content and fingerprint != content:
+            self._found.problems.append(
+                f"the content differs from that of the reference copy: {fingerprint}, not {content}"
+            )
+        elif content:
+            self._found.notes.append("the content is that of the reference copy")
+        return fingerprint
+
+    def _verify_images(self) -> str:
+        """Read every labelled image, and return how many there are."""
+        try:
+            images = load_images(self._name, self._dataset, self._data_dir)
+        except DataError as error:
+            self._found.problems.append(str(error))
+            return ""
+        self._read_all("image", images.pixels)
+        counts = count_images(images)
+        empty = np.flatnonzero(counts == 0)
+        self._found.problems += [f"class {images.classes[label]!r} has no images" for label in empty]
+        smallest = describe_class(images, int(counts.argmin()))
+        return f"{len(images.pixels)} images, {len(counts)} classes, smallest {smallest}, "
+
+    def _verify_pool(self) -> None:
+        """Read every unlabelled image, where the data set has its own `pool`."""
+        if type(self._dataset).pool is Dataset.pool:
+            return
+        try:
+            with wrap_errors(self._name):
+                pool = self._dataset.pool(self._data_dir)
+        except DataError as error:
+            # A note, not a problem: only `--unlabelled` needs them, and labelled images may be all that is wanted.
+            self._found.notes.append(str(error))
+        else:
+            self._read_all("unlabelled image", pool)
+
+    def _read_all(self, what: str, pixels: Sequence[Pixels] | Pixels) -> None:
+        """Read every image; note which sizes and types there are, and what is wrong with which image."""
+        count = len(pixels)
+        read = map_images(partial(self._read_image, what, pixels), count, partial(self._progress, f"reading {what}s"))
+        self._found.problems += [image for image in read if isinstance(image, str)]
+        kinds = {image for image in read if not isinstance(image, str)}
+        if kinds:
+            self._found.notes.append(f"{what}s: {count}, {describe_kinds(kinds)}")
+
+    def _read_image(self, what: str, pixels: Sequence[Pixels] | Pixels, index: int) -> str | Kind:
+        """Return the shape and the type of an image, or what is wrong with it."""
+        try:
+            with prefix_errors(f"{what} {index}"), wrap_errors(self._name):
+                image: NDArray[Any] = np.asarray(pixels[index])
+                convert_to_grey(image, index)  # refuses what no protocol can prepare
+                return image.shape, str(image.dtype)
+        except DataError as error:
+            return str(error)
