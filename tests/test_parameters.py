@@ -71,7 +71,7 @@ def test_spellings_are_read(text, expected):
         ("thing(a=1,b=2,a=3)", r"'thing\(a=1,b=2,a=3\)' gives a twice"),
     ],
 )
-def test_what_cannot_be_read_is_said(text, message):
+def test_what_cannot_be_read_is_reported(text, message):
     with pytest.raises(UsageError, match=message):
         Choice.read(text)
 

@@ -77,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
                 rows.append(bench.measure(case))
                 console.inform(f"[{len(rows)}/{len(cases)}] {case}: {rows[-1].images_per_second:.4g} images/s")
         except KeyboardInterrupt:
+            # Rows take minutes each: those that are finished are printed, and the exit code tells of the rest.
             interrupted = True
             console.say(f"featbench: interrupted; {len(rows)} of {len(cases)} rows were measured")
         if options.json:

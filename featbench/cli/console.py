@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from featbench.execution.listeners import Listener
 from featbench.experiment.cell import Cell
-from featbench.types import Result
+from featbench.types import Result, Score
 
 INTERVAL = 30.0
 """Least number of seconds between two lines in a log about the same cell."""
@@ -99,7 +99,7 @@ class Console(Listener):
     def finished(self, index: int, total: int, cell: Cell, result: Result, *, computed: bool) -> None:
         """Show the result of a cell, if it was computed and not read from the store."""
         if computed:
-            shown = result.status if result.score is None else f"{result.score.value:.2f} %"
+            shown = result.status if result.score is None else _format_score(result.score)
             place = f"[{index + 1:{len(str(total))}}/{total}]"
             line = f"{place} {self.name_of(cell)}: {shown} ({time.monotonic() - self._began:.1f} s)"
             if result.status == "failed":
@@ -132,6 +132,11 @@ class Console(Listener):
         bar.set_description(self._cell, refresh=False)
         bar.n = done
         bar.refresh()
+
+
+def _format_score(score: Score) -> str:
+    form = ".2f" if score.unit == "%" else ".4g"
+    return f"{score.value:{form}} {score.unit}".rstrip()
 
 
 class _Handler(logging.Handler):

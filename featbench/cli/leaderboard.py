@@ -50,10 +50,10 @@ def _publish(options: argparse.Namespace) -> int:
 
 
 def _render(options: argparse.Namespace) -> int:
-    from featbench.leaderboard.entries import leaderboards, render
+    from featbench.leaderboard.entries import find_leaderboards, render
 
     folder = Path(options.leaderboards)
-    wanted = [options.protocol] if options.protocol else leaderboards(folder)
+    wanted = [options.protocol] if options.protocol else find_leaderboards(folder)
     if not wanted:
         raise UsageError(f"there are no leaderboards in {folder}: `featbench leaderboard publish` makes one")
     for protocol in wanted:

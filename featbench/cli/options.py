@@ -163,6 +163,7 @@ def report_broken_plugins(registry: Registry, options: argparse.Namespace) -> No
 
 def has_broken_named_plugin(workbench: Workbench, options: argparse.Namespace) -> bool:
     """Return whether a plugin that the user named with --plugin could not be loaded."""
+    # Broken plugins that are merely installed are reported, but do not fail the command.
     return any(record.origin in options.plugin for record in workbench.registry.broken)
 
 

@@ -38,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
 
     study = find_study(options.study)
     given = _make_parser(study).parse_args(options.rest)
+    # --debug may stand before or after the name of the study.
     given.debug = given.debug or options.debug
     folder = _require_writable_folder(given.output)
     settings = study.settings(**{f.name: getattr(given, f.name) for f in dataclasses.fields(study.settings)})

@@ -33,4 +33,5 @@ def run(options: argparse.Namespace) -> int:
         *("--default-artifact-root", artifact_folder(store).as_uri()),
         *("--host", options.host, "--port", str(options.port), "--workers", "1"),
     ]
+    # A process of its own, since MLflow's server does not return. Variables that the user set win over our defaults.
     return subprocess.run(server, env={**ENVIRONMENT, **os.environ}, check=False).returncode

@@ -81,6 +81,7 @@ def run(settings: CodesSettings, workbench: Workbench) -> Findings:
     natural.create_learner(workbench, settings.learner, lam=settings.lam)
     sampled = natural.sample_patches(workbench, settings.unlabelled, settings.size, settings.patches, settings.seed)
     rows = scale_to_unit_deviation(natural.centre_patches(sampled))
+    # A dictionary for each λ: one that was learned at another λ would make codes of the wrong density.
     models: dict[float, FittedLearner] = {}
     for number, lam in enumerate(wanted := dict.fromkeys((settings.lam, *settings.lams))):
         tell(f"learning at λ = {lam:g}", number, len(wanted))
@@ -149,6 +150,8 @@ def _measure_ratios(settings: CodesSettings, model: FittedLearner, rows: Tensor)
     best = find_optimal_codes(rows, model.atoms, settings.lam)
     regressor = make_predictor(model.atoms, "tanh", settings.lam)
     train_encoder(regressor, rows, best, settings.seed, settings.updates)
+    # The regressor sees the same patches and has the form of the learner's encoder. What it lacks is any influence on
+    # the codes that it predicts.
     codes = {
         "predicted": predicted,
         "Feature-Sign": best,

@@ -31,6 +31,7 @@ def find_optimal_codes(rows: Tensor, atoms: Tensor, lam: float, progress: Progre
     before the optimum of any patch.
     """
     found = []
+    # In blocks, since a solver's temporaries are several times as large as the codes.
     for start in range(0, len(rows), BLOCK):
         solution = feature_sign(rows[start : start + BLOCK], atoms, lam)
         short = int((~solution.converged).sum())
@@ -83,6 +84,7 @@ def keep_largest(codes: Tensor, part: float) -> Tensor:
     if count == 0:
         return torch.zeros_like(codes)
     magnitude = codes.abs()
+    # The smallest magnitude that stays, by selection: sorting millions of codes would take longer.
     threshold = magnitude.flatten().kthvalue(codes.numel() - count + 1).values
     return torch.where(magnitude >= threshold, codes, 0)
 

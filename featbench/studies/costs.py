@@ -37,6 +37,7 @@ def measure_costs(ways: Mapping[str, Way], rows: Tensor, optimal: Tensor) -> Ite
 
 def measure_seconds(call: Callable[[], Tensor]) -> tuple[float, Tensor]:
     """Return the median seconds of `REPEATS` calls, and what the last of them returned."""
+    # The first call allocates memory and compiles; it would count as part of the cost.
     codes = call()
     seconds = []
     for _ in range(REPEATS):

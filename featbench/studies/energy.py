@@ -64,6 +64,7 @@ def run(settings: EnergySettings, workbench: Workbench) -> Findings:
     """Fit each learner to each toy, and measure how well its energy separates data from the rest of the square."""
     from featbench.studies.toys import draw_cauchy_clusters, draw_spiral
 
+    # All points come from one generator: the order of these draws is part of what a seed means.
     generator = np.random.default_rng(settings.seed)
     square = generator.uniform(-1, 1, (settings.test_points, 2))
     panels, rows = [], []
@@ -109,6 +110,7 @@ def _fit(toy: str, points: FloatArray, units: int, settings: EnergySettings, wor
         ("K-means", units): lambda: surfaces.fit_kmeans(points, units, seed),
         (PLAIN, units): lambda: surfaces.fit_sparse_coding(points, units, seed, lam=settings.lam, constant=0.0),
     }
+    # Fitted one after the other below, so that progress can be shown between them.
     panels = []
     for done, ((method, count), fit) in enumerate(fits.items()):
         workbench.listener.step(f"{toy}: {method}", done, len(fits))

@@ -126,6 +126,7 @@ def _measure_neighbours(weight: Weight, grid: tuple[int, int] | None) -> dict[st
 
     Opposite borders of the map touch, as in invariant PSD (Kavukcuoglu et al. 2009): `np.roll` gives the neighbours.
     """
+    # A filter and its negative detect the same structure: hence magnitudes of cosines.
     rows = weight.reshape(len(weight), -1)
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     cosines = np.abs(unit @ unit.T)

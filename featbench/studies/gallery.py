@@ -74,6 +74,7 @@ def learn_on_folder(workbench: Workbench, request: Request, stage: int, name: st
 
     Raises `UsageError` as `learn_under_protocol` does, and if the learner refuses the architecture.
     """
+    # The command line fills both in before it calls this; the types of a request allow None.
     assert request.unlabelled is not None and request.stages is not None
     learner = _find_only_learner(workbench, request)
     architecture, device = Architecture.parse(request.stages), resolve_device(request.device)
@@ -167,6 +168,7 @@ def _find_tensor(stages: list[StageFilters], stage: int, name: str) -> NDArray[A
 
 def _find_refined_weight(network: nn.Module, stage: int) -> NDArray[Any]:
     stages = [module for module in network.modules() if isinstance(module, Stage)]
+    # Of a stage's parameters, filters alone have four dimensions; gains, biases and thresholds have fewer.
     parameters = stages[_read_stage(stage, len(stages))].parameters()
     return next(parameter for parameter in parameters if parameter.ndim == 4).detach().cpu().numpy()
 

@@ -111,6 +111,7 @@ def rotate_windows(windows: FloatArray, angle: float) -> FloatArray:
     """Rotate windows [n, side, side] about their centres by an angle in degrees, with cubic interpolation."""
     from scipy.ndimage import rotate
 
+    # Interpolation would change even windows that are not rotated.
     if angle == 0:
         return windows
     return np.asarray(rotate(windows, angle, axes=(2, 1), reshape=False, order=3, mode="reflect"))
@@ -150,6 +151,7 @@ def _make_descriptors(settings: InvarianceSettings, workbench: Workbench) -> dic
     learners = [natural.create_learner(workbench, text) for text in texts]
     sampled = natural.sample_patches(workbench, settings.unlabelled, SIZE, settings.patches, settings.seed)
     rows = natural.centre_patches(sampled)
+    # Learners expect patches of unit mean square; the same scale is applied to the patches that are measured.
     scale = float(rows.square().mean().sqrt())
     for number, (text, learner) in enumerate(zip(texts, learners, strict=True)):
         workbench.listener.step(f"learning {text}", number, len(texts))

@@ -77,6 +77,7 @@ def run(settings: ListaSettings, workbench: Workbench) -> Findings:
     sampled = natural.sample_patches(
         workbench, settings.unlabelled, settings.size, settings.patches, settings.seed, lcn=0.0
     )
+    # Patches of equal norm share one λ: a bright edge and a faint one get equally sparse codes.
     rows = scale_to_unit_deviation(natural.centre_patches(sampled))
     held_out = max(1, round(HELD_OUT * len(rows)))
     errors: list[dict[str, Value]] = []
@@ -113,6 +114,7 @@ def _measure_errors(
     from featbench.studies.coding import find_optimal_codes
     from featbench.studies.regressor import make_predictor, make_unrolled, train_encoder
 
+    # One dictionary, and one set of optimal codes: the ways to predict them are all that differs.
     tell = workbench.listener.step
     tell(f"{atoms} atoms: dictionary", 0, 2)
     dictionary = learn_dictionary(
@@ -141,6 +143,7 @@ def _measure_errors(
         tell(f"{atoms} atoms: {way}", number, len(encoders))
         train_encoder(encoder, rows, optimal, settings.seed, settings.updates)
         yield way, compute_error(encoder(held_out)), energy
+    # Solvers start from zero and need no training. At a tolerance of 0 they take exactly these steps.
     for name, solver, counts in (("FISTA", fista, settings.fista), ("CoD", coordinate_descent, settings.cod)):
         for steps in counts:
             codes = solver(held_out, dictionary, settings.lam, iterations=steps, tolerance=0.0).codes
@@ -154,6 +157,7 @@ def _match_iterations(errors: list[dict[str, Value]]) -> Table:
         way, atoms = str(row["way"]), row["atoms"]
         if way.startswith(("FISTA", "CoD")):
             continue
+        # Errors fall with the iterations, so the smallest count that is good enough is where FISTA catches up.
         stopped = [other for other in errors if other["atoms"] == atoms and str(other["way"]).startswith("FISTA")]
         enough = [_read_steps(other) for other in stopped if _read_number(other["error"]) <= _read_number(row["error"])]
         found = str(min(enough)) if enough else f"more than {max(map(_read_steps, stopped))}"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from featbench.comparison import Workbench
 from featbench.data.dataset import wrap_errors
-from featbench.data.image_files import folder_fingerprint
+from featbench.data.image_files import hash_image_folder
 from featbench.data.maps import Preprocessing
 from featbench.errors import UsageError
 from featbench.experiment.request import parse_choice
@@ -47,7 +47,7 @@ def read_fingerprint(workbench: Workbench, unlabelled: str) -> dict[str, str]:
     if unlabelled in workbench.registry.names("datasets"):
         with wrap_errors(unlabelled):
             return {unlabelled: workbench.registry.dataset(unlabelled).fingerprint(workbench.data_dir)}
-    return {Path(unlabelled).name: folder_fingerprint(Path(unlabelled))}
+    return {Path(unlabelled).name: hash_image_folder(Path(unlabelled))}
 
 
 def centre_patches(patches: Tensor) -> Tensor:
@@ -90,6 +90,7 @@ def find_atoms(learner: FilterLearner, filters: Filters) -> Tensor:
     if decoder is None:
         raise UsageError(f"{learner.name} keeps no dictionary: name a learner that does, as psd")
     atoms = decoder.flatten(1).T
+    # A learner may keep atoms of any norm; one λ means the same for all of them at unit norms only. A dead atom stays 0.
     norms: Tensor = atoms.norm(dim=0)
     return atoms / norms.clamp_min(1e-12)
 

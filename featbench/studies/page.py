@@ -77,6 +77,7 @@ def describe(name: str, settings: StudySettings, data: Mapping[str, str], plugin
 
 def format_command(name: str, settings: StudySettings, plugins: Sequence[str] = ()) -> str:
     """Return the shell command that runs a study with these settings; defaults are left out."""
+    # Settings at their defaults are left out, so that the command stays readable. The page lists all of them anyway.
     words = ["featbench", "study", name]
     for setting, value in settings.list_changes().items():
         words += [format_flag(setting), ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]

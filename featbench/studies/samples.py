@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from featbench.comparison import Workbench
+    from featbench.evaluation.metrics import Metric
     from featbench.evaluation.protocol import Protocol
     from featbench.experiment.request import Request
 
@@ -94,15 +95,16 @@ def run(settings: SamplesSettings, workbench: Workbench) -> Findings:
     except SplitError as error:
         # The message advises `featbench compare`; the option of this command has another name.
         raise SplitError(str(error).replace("--train-per-class", "--samples")) from error
+    quantity = _choose_quantity(workbench.registry.metric(protocol.metric))
     curves = _group_curves([row for row in rows if row["status"] != "skipped"])
     positions = {size: _count_per_class(workbench, protocol) if size == ALL else float(size) for size in asked}
     published = PUBLISHED.get(settings.protocol, {})
     return Findings(
         title=f"Learning curves: {settings.protocol}",
         source=SOURCE if published else "",
-        tables=[_make_summary(curves, positions, published), _make_points(curves, positions)],
-        notes=_write_notes(rows, protocol),
-        draw=lambda figure: _draw(figure, curves, positions, published),
+        tables=[_make_summary(curves, positions, published, quantity), _make_points(curves, positions, quantity)],
+        notes=_write_notes(rows, protocol, quantity),
+        draw=lambda figure: _draw(figure, curves, positions, published, quantity),
         size=(7.5, 4.5),
         data=read_fingerprints(workbench, rows),
         failed=any(row["status"] == "failed" for row in rows),
@@ -142,9 +144,38 @@ def _group_curves(rows: Sequence[Row]) -> Curves:
     return curves
 
 
-def _compute_error(row: Row) -> float | None:
-    score = read_number(row["mean"])
-    return None if score is None else 100 - score
+@dataclass(frozen=True)
+class Quantity:
+    """What the curves show: the test error, or the metric itself where it is not a percentage of successes.
+
+    name, unit: as headings have them. origin: what it is, as in "100 less the accuracy". is_error: whether it is 100
+    less the score.
+    """
+
+    name: str
+    unit: str
+    origin: str
+    is_error: bool
+
+    @property
+    def heading(self) -> str:
+        """The name with its unit."""
+        return f"{self.name} {self.unit}".rstrip()
+
+    def compute(self, row: Row) -> float | None:
+        """Return the value of a row, or None if it has no mean."""
+        score = read_number(row["mean"])
+        return 100 - score if score is not None and self.is_error else score
+
+
+def _choose_quantity(metric: Metric) -> Quantity:
+    """Return the error for a percentage that is better if larger: a logarithmic axis shows its last small gains."""
+    if metric.unit == "%" and metric.larger_is_better:
+        return Quantity("error", "%", f"100 less the {metric.name}", is_error=True)
+    return Quantity(metric.name, metric.unit, "the protocol's metric", is_error=False)
+
+
+ERROR = Quantity("error", "%", "100 less the accuracy", is_error=True)
 
 
 def _name_curve(curve: tuple[str, str, str], several: bool) -> dict[str, Value]:
@@ -158,34 +189,38 @@ def _has_several_classifiers(curves: Curves) -> bool:
 
 
 def _make_summary(
-    curves: Curves, positions: Mapping[int | str, float], published: Mapping[str, Mapping[int, float]]
+    curves: Curves,
+    positions: Mapping[int | str, float],
+    published: Mapping[str, Mapping[int, float]],
+    quantity: Quantity,
 ) -> Table:
     several = _has_several_classifiers(curves)
     rows: list[dict[str, Value]] = [
-        {**_name_curve(curve, several), **{str(size): _format_error(row) for size, row in points.items()}}
+        {**_name_curve(curve, several), **{str(size): _format(row, quantity) for size, row in points.items()}}
         for curve, points in curves.items()
     ]
     for theirs, errors in published.items():
         values = {str(size): errors.get(round(place)) for size, place in positions.items()}
         rows.append({**_name_curve(("published", theirs, ""), several), **values})
-    return Table("Test error in %, by training images of each class", rows)
+    unit = f" in {quantity.unit}" if quantity.unit else ""
+    return Table(f"Test {quantity.name}{unit}, by training images of each class", rows)
 
 
-def _format_error(row: Row) -> str:
-    error, deviation = _compute_error(row), read_number(row["std"])
-    if error is None:
+def _format(row: Row, quantity: Quantity) -> str:
+    value, deviation = quantity.compute(row), read_number(row["std"])
+    if value is None:
         return "–"
-    form = ".1f" if error >= 10 else ".2f"
-    return format(error, form) + ("" if deviation is None else f" ± {deviation:{form}}")
+    form = ".1f" if abs(value) >= 10 else ".2f" if quantity.unit == "%" else ".4g"
+    return format(value, form) + ("" if deviation is None else f" ± {deviation:{form}}")
 
 
-def _make_points(curves: Curves, positions: Mapping[int | str, float]) -> Table:
+def _make_points(curves: Curves, positions: Mapping[int | str, float], quantity: Quantity) -> Table:
     several = _has_several_classifiers(curves)
     rows: list[dict[str, Value]] = [
         {
             **_name_curve(curve, several),
             "images of each class": positions[size],
-            "error %": _compute_error(row),
+            quantity.heading: quantity.compute(row),
             "±": read_number(row["std"]),
             "n": int(row["n"]),
             "status": row["status"],
@@ -193,16 +228,17 @@ def _make_points(curves: Curves, positions: Mapping[int | str, float]) -> Table:
         for curve, points in curves.items()
         for size, row in points.items()
     ]
-    return Table("Point by point", rows, {"images of each class": ".0f", "error %": ".2f", "±": ".2f"})
+    form = ".2f" if quantity.unit == "%" else ".4g"
+    return Table("Point by point", rows, {"images of each class": ".0f", quantity.heading: form, "±": form})
 
 
-def _write_notes(rows: Sequence[Row], protocol: Protocol) -> list[str]:
-    from featbench.report.table import DEVIATION
+def _write_notes(rows: Sequence[Row], protocol: Protocol, quantity: Quantity) -> list[str]:
+    from featbench.report.table import explain_deviation
 
     architectures = dict.fromkeys(row["architecture"] for row in rows if row["architecture"])
     tested = "the data set's own test images" if protocol.test == "fixed" else "images that were not trained on"
     drawn = (
-        f"The error is 100 less the {rows[0]['metric']}, on {tested}. The smaller training sets of a draw are part of "
+        f"The {quantity.name} is {quantity.origin}, on {tested}. The smaller training sets of a draw are part of "
         f"its larger ones; {protocol.validation_fraction:.0%} of each are held out while something is chosen."
     )
     failed = [
@@ -211,7 +247,7 @@ def _write_notes(rows: Sequence[Row], protocol: Protocol) -> list[str]:
         if row["message"] and row["status"] != "skipped"
     ]
     reasons = [*dict.fromkeys(_explain_missing(rows)), *dict.fromkeys(failed)]
-    return [*(f"Architecture: {text}." for text in architectures), DEVIATION, drawn, *reasons]
+    return [*(f"Architecture: {text}." for text in architectures), explain_deviation([quantity.unit]), drawn, *reasons]
 
 
 def _explain_missing(rows: Sequence[Row]) -> list[str]:
@@ -230,13 +266,18 @@ def _draw(
     curves: Curves,
     positions: Mapping[int | str, float],
     published: Mapping[str, Mapping[int, float]],
+    quantity: Quantity = ERROR,
 ) -> None:
     axis = figure.subplots()
-    axis.set(xscale="log", yscale="log", xlabel="training images of each class", ylabel="test error %")
+    axis.set(xscale="log", yscale="log" if quantity.is_error else "linear")
+    axis.set(xlabel="training images of each class", ylabel=f"test {quantity.heading}")
     several = _has_several_classifiers(curves)
     for curve, points in curves.items():
-        found = [(positions[size], _compute_error(row), read_number(row["std"]) or 0.0) for size, row in points.items()]
-        shown = [point for point in found if point[1]]  # an error of 0 does not exist on a logarithmic axis
+        found = [
+            (positions[size], quantity.compute(row), read_number(row["std"]) or 0.0) for size, row in points.items()
+        ]
+        # An error of 0 does not exist on a logarithmic axis.
+        shown = [point for point in found if (point[1] if quantity.is_error else point[1] is not None)]
         if curve[0] == "chance" or not shown:
             continue
         places, errors, deviations = zip(*shown, strict=True)
@@ -248,7 +289,8 @@ def _draw(
         axis.plot(list(values), list(values.values()), "--", color="0.6", marker=marker, markersize=4, label=label)
     axis.set_xticks(list(positions.values()), [str(size) for size in positions])
     axis.minorticks_off()
-    _set_plain_ticks(axis.yaxis)
+    if quantity.is_error:
+        _set_plain_ticks(axis.yaxis)
     entries = sorted(zip(*axis.get_legend_handles_labels(), strict=True), key=lambda entry: entry[1].endswith(PRINTED))
     figure.legend(*zip(*entries, strict=True), loc="outside right upper")
 

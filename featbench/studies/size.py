@@ -82,6 +82,7 @@ def change_filters(stages: str, protocol: str, count: int, registry: Registry) -
     text = declared.architectures.get(stages, stages) if stages else declared.architecture
     architecture = Architecture.parse(text)
     first, *others = architecture.stages
+    # A stage has exactly one filter bank: equality finds it among its operations.
     operations = tuple(
         replace(operation, filters=count) if operation == first.bank else operation for operation in first.operations
     )
@@ -104,7 +105,7 @@ def _make_table(learned: list[Row], baselines: list[Row], published: dict[int, f
             "features": str(row["learner"]).replace("raw-pixels", "raw pixels"),
             "regime": row["label"],
             "filters": None if baseline else row["filters"],
-            f"{row['metric']} %": read_number(row["mean"]),
+            _heading(row): read_number(row["mean"]),
             "±": read_number(row["std"]),
             "n": int(row["n"]),
             "status": row["status"],
@@ -113,11 +114,18 @@ def _make_table(learned: list[Row], baselines: list[Row], published: dict[int, f
             is_theirs = row["learner"].startswith("psd") and row["regime"] == "U"
             line["published %"] = published.get(row["filters"]) if is_theirs else None
         rows.append(line)
-    return Table("", rows, {"±": ".1f", "published %": ".0f", **{f"{row['metric']} %": ".1f" for row in learned}})
+    percent = all(row["unit"] == "%" for row in learned)
+    form = ".1f" if percent else ".4g"
+    return Table("", rows, {"±": form, "published %": ".0f", **{_heading(row): form for row in learned}})
+
+
+def _heading(row: Row) -> str:
+    """Return the name of a row's metric with its unit."""
+    return f"{row['metric']} {row['unit']}".rstrip()
 
 
 def _write_notes(rows: list[Row], architectures: list[str], published: dict[int, float]) -> list[str]:
-    from featbench.report.table import DEVIATION
+    from featbench.report.table import explain_deviation
 
     shown = architectures if len(architectures) == 1 else [architectures[0], architectures[-1]]
     failed = dict.fromkeys(
@@ -128,7 +136,7 @@ def _write_notes(rows: list[Row], architectures: list[str], published: dict[int,
         if published
         else []
     )
-    return [f"Architecture: {' … '.join(shown)}.", DEVIATION, *theirs, *failed]
+    return [f"Architecture: {' … '.join(shown)}.", explain_deviation(row["unit"] for row in rows), *theirs, *failed]
 
 
 def _draw(figure: Figure, learned: list[Row], baselines: dict[str, Row], published: dict[int, float]) -> None:
@@ -146,8 +154,7 @@ def _draw(figure: Figure, learned: list[Row], baselines: dict[str, Row], publish
     ticks = sorted({row["filters"] for row in learned})
     axis.set_xscale("log", base=2)
     axis.set_xticks(ticks, [str(tick) for tick in ticks])
-    metric = learned[0]["metric"] if learned else "accuracy"
-    axis.set(xlabel="filters", ylabel=f"{metric} %")
+    axis.set(xlabel="filters", ylabel=_heading(learned[0]) if learned else "")
     axis.legend(loc="best")
 
 

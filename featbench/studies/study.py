@@ -73,6 +73,7 @@ def format_flag(name: str) -> str:
 
 
 def _require_number(setting: dataclasses.Field[Any], value: object) -> None:
+    # A bool is an int to Python, but has no range.
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
     least, above = setting.metadata["least"], setting.metadata["above"]
@@ -108,6 +109,7 @@ class Table:
         for row in self.rows:
             if list(row) != self.columns:
                 raise ValueError(f"table {self.title!r}: a row has the columns {list(row)}, not {self.columns}")
+            # A NaN in a table would be printed as a number that was measured. JSON could not hold it either.
             for column, value in row.items():
                 if isinstance(value, float) and not math.isfinite(value):
                     named = ", ".join(str(known) for known in row.values() if isinstance(known, str))

@@ -75,13 +75,13 @@ def test_the_table_may_go_to_a_file(measure, tmp_path):
     assert f"wrote {tmp_path / 'rows.json'}" in ran.err
 
 
-def test_both_devices_are_said_where_there_are_two(run, monkeypatch):
+def test_both_devices_are_reported_where_there_are_two(run, monkeypatch):
     monkeypatch.setattr("featbench.speed.bench.find_devices", lambda name: ["cpu", "cuda"])
     monkeypatch.setattr("featbench.speed.bench.plan", lambda *asked: [])
     assert run("bench", "--json").err.startswith("device: cpu and cuda (auto: a CUDA device was found)\n")
 
 
-def test_what_compiling_fails_with_is_said_below_the_table(run, monkeypatch):
+def test_what_compiling_fails_with_is_printed_below_the_table(run, monkeypatch):
     def compile(network, **options):
         raise RuntimeError("no compiler")
 
@@ -124,7 +124,7 @@ def test_rows_that_were_finished_are_printed_when_interrupted(measure, monkeypat
         (["--output", "nowhere/rows.json"], "there is no folder nowhere"),
     ],
 )
-def test_mistakes_are_said_before_anything_is_measured(measure, monkeypatch, options, message):
+def test_mistakes_are_reported_before_anything_is_measured(measure, monkeypatch, options, message):
     monkeypatch.setattr(Bench, "measure", lambda self, case: pytest.fail("it was measured"))
     ran = measure(*options)
     assert (ran.code, ran.out) == (2, "")

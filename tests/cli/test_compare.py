@@ -85,7 +85,7 @@ def test_a_table_is_written_to_a_file(compare_tiny, tmp_path):
     assert len(json.loads(path.read_text())) == 4
 
 
-def test_an_output_that_breaks_is_said_and_the_results_are_kept(compare_tiny, tmp_path, monkeypatch):
+def test_an_output_that_breaks_is_reported_and_the_results_are_kept(compare_tiny, tmp_path, monkeypatch):
     replace = os.replace
 
     def refuse(source, target):
@@ -102,7 +102,7 @@ def test_an_output_that_breaks_is_said_and_the_results_are_kept(compare_tiny, tm
     assert "nothing to compute" in compare_tiny().err
 
 
-def test_progress_is_said_line_by_line_where_nobody_looks(compare_tiny):
+def test_progress_is_reported_line_by_line_where_nobody_looks(compare_tiny):
     ran = compare_tiny("--regimes", "R", "--draws", "1")
     lines = ran.err.splitlines()
     assert lines[0] == "device: cpu"
@@ -281,7 +281,7 @@ def test_cuda_that_is_absent_ends_with_one_line(compare_digits, home, monkeypatc
     assert not (home / "results").exists()
 
 
-def test_the_device_is_said(compare_tiny, monkeypatch):
+def test_the_device_is_reported(compare_tiny, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     ran = compare_tiny("--device", "auto", "--regimes", "R", "--draws", "1")
     assert ran.err.startswith("device: cpu (auto: no CUDA device was found)\n")
@@ -329,7 +329,7 @@ def test_strict_stops_at_a_broken_plugin(compare_tiny, write_plugin, home):
     assert not (home / "results").exists()
 
 
-def test_a_learner_of_a_broken_plugin_is_said_to_be_missing_for_that_reason(compare_tiny, write_plugin):
+def test_a_learner_of_a_broken_plugin_is_reported_to_be_missing_for_that_reason(compare_tiny, write_plugin):
     broken = write_plugin("broken", "def f(:")
     ran = compare_tiny("--features", "mine", plugins=[broken])
     assert ran.code == 2

@@ -80,7 +80,7 @@ def test_a_folder_that_was_moved_is_not_computed_again(compare_folder, photograp
     assert scores(second) == scores(first)
 
 
-def test_a_change_of_an_image_is_computed_anew(compare_folder, photographs):
+def test_a_change_of_an_image_is_computed_again(compare_folder, photographs):
     compare_folder()
     Image.new("L", (20, 16)).save(photographs / "ant" / "0.png")
     assert "6 cells computed" in compare_folder().err

@@ -10,7 +10,7 @@ from featbench.cli import console as module
 from featbench.cli.console import Console
 from featbench.types import Result, Score
 
-OK = Result("key", "ok", score=Score("accuracy", 87.654))
+OK = Result("key", "ok", score=Score("accuracy", 87.654, "%"))
 
 FAILED = Result("key", "failed", message="RuntimeError: on purpose")
 
@@ -54,7 +54,7 @@ def frames(text):
 # Where nobody looks.
 
 
-def test_a_line_is_said_for_each_cell_that_was_computed(said, clock):
+def test_a_line_is_reported_for_each_cell_that_was_computed(said, clock):
     with Console() as console:
         for index, cell in enumerate(["cell a", "cell b", "cell c"]):
             console.started(index, 12, cell)
@@ -76,7 +76,7 @@ def test_lines_name_cells_as_they_are_told_to(said, clock):
     ]
 
 
-def test_steps_are_said_now_and_then(said, clock):
+def test_steps_are_reported_now_and_then(said, clock):
     with Console() as console:
         console.started(0, 1, "cell a")
         for second in range(100):
@@ -90,7 +90,7 @@ def test_steps_are_said_now_and_then(said, clock):
     ]
 
 
-def test_steps_before_any_cell_are_said_too(said, clock):
+def test_steps_before_any_cell_are_reported_too(said, clock):
     with Console() as console:
         console.step("reading", 1, 10)
         clock.now += 30.5
@@ -117,7 +117,7 @@ def test_quiet_says_only_what_went_wrong(said, clock):
     ]
 
 
-def test_warnings_are_said_as_long_as_the_console_is_there(said):
+def test_warnings_are_reported_as_long_as_the_console_is_there(said):
     with Console():
         logging.getLogger("featbench.store.store").warning("take %s", "care")
         logging.getLogger("featbench").info("no news")
@@ -156,7 +156,7 @@ def test_a_bar_shows_the_cell_and_how_many_there_are(terminal, every_step):
     assert all(len(frame) <= 100 for frame in shown)
 
 
-def test_a_failure_is_said_above_the_bar(terminal):
+def test_a_failure_is_printed_above_the_bar(terminal):
     with Console() as console:
         console.started(0, 2, "cell a")
         console.finished(0, 2, "cell a", FAILED, computed=True)

@@ -369,7 +369,7 @@ def test_a_request_that_is_incomplete_is_refused(run, words):
     assert "usage: featbench data" in ran.err
 
 
-def test_a_broken_plugin_is_said(run, write_plugin, data_dir):
+def test_a_broken_plugin_is_reported(run, write_plugin, data_dir):
     broken = write_plugin("broken", "def f(:")
     ran = run("data", "list", "--plugin", broken)
     assert ran.code == 0

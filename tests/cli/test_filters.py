@@ -88,7 +88,7 @@ def test_a_map_may_be_named(draw):
         (["--sort", "colour"], "invalid choice: 'colour'"),
     ],
 )
-def test_mistakes_are_said_and_nothing_is_drawn(draw, options, message):
+def test_mistakes_are_reported_and_nothing_is_drawn(draw, options, message):
     ran, picture = draw(*options)
     assert (ran.code, ran.out, picture) == (2, "", None)
     assert message in ran.err

@@ -52,7 +52,7 @@ def test_a_broken_plugin_is_listed_with_its_error(run, write_plugin, tiny):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_broken_plugin_is_said_where_its_names_are_missing(run, write_plugin, kind):
+def test_a_broken_plugin_is_reported_where_its_names_are_missing(run, write_plugin, kind):
     broken = write_plugin("broken", "def f(:")
     ran = run("list", kind, "--plugin", broken)
     assert ran.code == 0

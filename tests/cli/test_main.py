@@ -89,7 +89,7 @@ def test_debug_shows_the_traceback_of_a_mistake(run, command):
         run("act", "--debug")
 
 
-def test_an_error_of_featbench_is_said_to_be_one(run, command):
+def test_an_error_of_featbench_is_reported_as_one(run, command):
     command(fail(ZeroDivisionError("division by zero")))
     ran = run("act")
     assert (ran.code, ran.out) == (1, "")
@@ -112,7 +112,7 @@ def test_an_unknown_option_is_refused(run):
     assert "Traceback" not in ran.err
 
 
-def test_a_reader_that_goes_away_is_no_error():
+def test_a_reader_that_goes_away_is_not_an_error():
     reading, writing = os.pipe()
     os.close(reading)
     # Buffered, as a program's output into a pipe is: the text is written when the program ends.

@@ -63,7 +63,7 @@ def test_filters_of_a_protocol_are_those_of_its_cells(regime, tmp_path):
         (["--features", "raw-pixels"], "no filters to draw"),
     ],
 )
-def test_what_cannot_be_drawn_is_said(arguments, message, tmp_path, capsys):
+def test_what_cannot_be_drawn_is_reported(arguments, message, tmp_path, capsys):
     store = ["--home", str(tmp_path / "store"), "--output", str(tmp_path / "filters.png")]
     assert main(["filters", *arguments, *store]) == 2
     assert message in capsys.readouterr().err

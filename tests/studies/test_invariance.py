@@ -90,7 +90,7 @@ def test_the_study_measures_every_descriptor_at_both_angles(photographs):
     assert len(figure.axes[0].lines) == 4 + 2
 
 
-def test_images_too_small_for_a_window_are_said(unlabelled):
+def test_images_too_small_for_a_window_are_reported(unlabelled):
     with pytest.raises(DataError, match="comes to 9×7 pixels"):
         invariance.run(InvarianceSettings(**SMALL, unlabelled=str(unlabelled)), Workbench())
 

@@ -81,7 +81,7 @@ def test_published_numbers_stand_where_they_were_published(settings):
     assert published["shrink"] == 3.29
 
 
-def test_a_match_that_is_not_reached_is_said():
+def test_a_match_that_is_not_reached_is_reported():
     rows = [{"atoms": 3, "way": "shrink", "error": 0.1}, {"atoms": 3, "way": "FISTA 7", "error": 0.2}]
     assert lista._match_iterations(rows).rows[0]["FISTA iterations to match"] == "more than 7"
 

@@ -228,7 +228,7 @@ def test_settings_of_refinement_reach_the_refined_cells_alone(workbench):
         samples.run(SamplesSettings(**{**SMALL, "refine": "epoch=3"}), workbench)
 
 
-def test_mistakes_are_said_before_anything_is_computed(write_learner, tiny, log):
+def test_mistakes_are_reported_before_anything_is_computed(write_learner, tiny, log):
     workbench = Workbench(plugins=[tiny, write_learner()])
     small = {**SMALL, "features": "counted", "regimes": "U"}
     with pytest.raises(

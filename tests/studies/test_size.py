@@ -69,7 +69,7 @@ def test_what_the_store_holds_is_not_computed_again(workbench, write_learner, ti
     assert log.count("counted") == 4  # two sizes, two draws
 
 
-def test_a_failed_cell_is_shown_and_said(tiny, write_learner):
+def test_a_failed_cell_is_shown_and_reported(tiny, write_learner):
     plugin = write_learner("bad", "if bank.filters == 8:\n    raise RuntimeError('no luck')\nreturn weight")
     found = size.run(SizeSettings(**{**SMALL, "features": "bad", "regimes": "U"}), Workbench(plugins=[tiny, plugin]))
     assert found.failed
@@ -82,13 +82,14 @@ def test_a_failed_cell_is_shown_and_said(tiny, write_learner):
 
 
 def test_published_numbers_stand_beside_psd_without_labels():
-    line = {"metric": "accuracy", "mean": 50.0, "std": 1.0, "n": 5, "status": "ok", "label": "U", "regime": "U"}
+    line = {"metric": "accuracy", "unit": "%", "mean": 50.0, "std": 1.0, "n": 5, "status": "ok"}
+    line |= {"label": "U", "regime": "U"}
     rows = [{**line, "learner": "psd", "filters": 16}, {**line, "learner": "psd", "regime": "U+", "filters": 16}]
     table = size._make_table([*rows, {**line, "learner": "psd", "filters": 128}], [], size.PUBLISHED["caltech101-30"])
     assert [row["published %"] for row in table.rows] == [50.0, None, None]
 
 
-def test_mistakes_are_said_before_anything_is_computed(workbench, log):
+def test_mistakes_are_reported_before_anything_is_computed(workbench, log):
     with pytest.raises(UnknownNameError, match="did you mean 'random'"):
         size.run(SizeSettings(**{**SMALL, "features": "randm"}), workbench)
     with pytest.raises(UnknownNameError, match="protocol"):

@@ -92,19 +92,19 @@ def test_frames_are_looked_for_below_the_data_folder(settings, tmp_path, frames)
     assert stability.find_frames_folder(settings(frames=""), Workbench(data_dir=tmp_path / "data")).name == "carphone"
 
 
-def test_a_missing_video_is_said(settings, monkeypatch):
+def test_a_missing_video_is_reported(settings, monkeypatch):
     monkeypatch.delenv("FEATBENCH_DATA", raising=False)
     with pytest.raises(DataError, match="name a folder of frames with --frames, or set FEATBENCH_DATA"):
         stability.run(settings(frames=""), Workbench())
 
 
-def test_a_folder_without_frames_is_said(settings, tmp_path):
+def test_a_folder_without_frames_is_reported(settings, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty holds no images"):
         stability.run(settings(frames=str(tmp_path / "empty")), Workbench())
 
 
-def test_a_single_frame_is_no_video(settings, frames):
+def test_a_single_frame_is_not_a_video(settings, frames):
     for path in sorted(frames.iterdir())[1:]:
         path.unlink()
     with pytest.raises(DataError, match="holds a single image"):
