@@ -90,7 +90,7 @@ def find_atoms(learner: FilterLearner, filters: Filters) -> Tensor:
     if decoder is None:
         raise UsageError(f"{learner.name} keeps no dictionary: name a learner that does, as psd")
     atoms = decoder.flatten(1).T
-    # A learner may keep atoms of any norm; one λ means the same for all of them at unit norms only. A dead atom stays 0.
+    # A learner may keep atoms of any norm. One λ means the same for all of them at unit norms; a dead atom stays 0.
     norms: Tensor = atoms.norm(dim=0)
     return atoms / norms.clamp_min(1e-12)
 
