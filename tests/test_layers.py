@@ -1,6 +1,7 @@
 """The rules of the house: which room imports which, what starting up loads, how long a file may be."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -43,7 +44,7 @@ ROOMS = {
     "plugins": "hookspecs errors types system stages evaluation sparse learning features refinement",
     "datasets": "hookspecs errors types data",
     "classifiers": "hookspecs errors types system features classification",
-    "protocols": "hookspecs data evaluation",
+    "protocols": "hookspecs types data evaluation",
     "registry": "built_in hookspecs errors parameters system data evaluation learning classification",
     "extractor": "registry errors types system stages data operations devices evaluation learning features refinement",
     "experiment": "registry errors types parameters system stages data operations devices evaluation learning features "
@@ -52,9 +53,9 @@ ROOMS = {
     "report": "",
     "statistics": "",
     "execution": "errors types system devices experiment store report",
-    "comparison": "registry system stages statistics experiment store execution",
+    "comparison": "registry system stages data statistics experiment store execution",
     "reproduction": "comparison errors evaluation experiment statistics report",
-    "leaderboard": "comparison errors system evaluation refinement experiment execution report",
+    "leaderboard": "comparison errors system evaluation experiment report",
     "speed": "registry errors system stages operations devices learning store",
     "studies": "comparison registry errors types system stages data devices sparse evaluation learning features "
     "experiment store report",
@@ -72,7 +73,7 @@ HEAVY = ("torch", "numpy", "mlflow", "sklearn", "pandas", "scipy", "PIL")
 NO_NUMBERS = (
     *("__init__.py", "built_in.py", "errors.py", "hookspecs.py", "registry.py", "types.py"),
     *("data/__init__.py", "data/dataset.py", "data/folder.py", "experiment/__init__.py", "experiment/cell.py"),
-    *(f"evaluation/{name}.py" for name in ("__init__", "protocol", "published", "regimes")),
+    *(f"evaluation/{name}.py" for name in ("__init__", "metrics", "protocol", "published", "regimes")),
     *(f"system/{name}.py" for name in ("__init__", "clock", "files", "hashing", "source_files")),
 )
 """Files that a cell needs and that decide no number: names, contracts, clocks, what papers say."""
@@ -243,6 +244,25 @@ def test_the_rooms_and_files_of_the_keys_exist(part):
 @pytest.mark.parametrize("path", FILES.values(), ids=FILES.keys())
 def test_files_are_short(path):
     assert len(path.read_text("utf-8").splitlines()) <= 320
+
+
+def test_a_class_name_means_one_thing():
+    files = {}
+    for path in FILES.values():
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                files.setdefault(node.name, []).append(path.relative_to(ROOT).as_posix())
+    assert {name: found for name, found in files.items() if len(found) > 1} == {}
+
+
+def test_the_design_page_tells_of_every_room_and_of_none_that_is_not_there():
+    text = (ROOT.parent / "docs" / "design.md").read_text("utf-8")
+    table = text[text.index("From the lowest room to the highest") : text.index("### The path of a cell")]
+    names = [name for line in table.splitlines() if line.startswith("| `") for name in line.split("|")[1].split(",")]
+    told = {name.strip(" `/").removesuffix(".py") for name in names}
+    assert told == set(ROOMS) - {"__main__"}
+    missing = [path for path in re.findall(r"`([a-z]+/[a-z_0-9]+\.py)`", text) if not (ROOT / path).is_file()]
+    assert [path for path in missing if not (ROOT.parent / path).is_file()] == []
 
 
 def test_help_loads_nothing_heavy():
