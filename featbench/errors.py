@@ -53,6 +53,7 @@ class UnknownNameError(UsageError):
         # A name in another case is a better guess than any name that is merely similar.
         close = [known_name for known_name in names if known_name.lower() == name.lower()]
         close = close or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        close = close or [known_name for known_name in names if len(name) > 1 and name.lower() in known_name.lower()]
         suggestion = f"did you mean {close[0]!r}? " if close else ""
         super().__init__(f"unknown {kind} {name!r}: {suggestion}known: {', '.join(names)}{hint}")
 

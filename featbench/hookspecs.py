@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from featbench.built_in import Command
     from featbench.classification.classifier import AnyClassifier
     from featbench.data.dataset import Dataset
+    from featbench.evaluation.metrics import Metric
     from featbench.evaluation.protocol import Protocol
     from featbench.evaluation.published import PublishedTable
     from featbench.learning.learner import FeatureLearner
@@ -33,6 +34,11 @@ def featbench_classifiers() -> Sequence[AnyClassifier]:  # type: ignore[empty-bo
 @hookspec
 def featbench_datasets() -> Sequence[Dataset]:  # type: ignore[empty-body]
     """Return data sets: instances of `Dataset`."""
+
+
+@hookspec
+def featbench_metrics() -> Sequence[Metric]:  # type: ignore[empty-body]
+    """Return metrics, by which protocols score: instances of `Metric`."""
 
 
 @hookspec

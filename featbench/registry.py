@@ -6,7 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,8 +19,10 @@ from featbench.built_in import BUILT_IN, BUILT_IN_COMMANDS, Command
 from featbench.classification.classifier import AnyClassifier
 from featbench.data.dataset import Dataset
 from featbench.errors import PluginError, UnknownNameError, UsageError
+from featbench.evaluation.metrics import Metric
 from featbench.evaluation.protocol import Protocol
 from featbench.evaluation.published import PublishedTable
+from featbench.evaluation.task import TASKS
 from featbench.learning.learner import FeatureLearner, FilterLearner, NetworkLearner
 from featbench.parameters import Choice
 from featbench.system.source_files import import_file
@@ -29,6 +31,7 @@ KINDS: Mapping[str, Any] = {
     "learners": FeatureLearner,
     "classifiers": AnyClassifier,
     "datasets": Dataset,
+    "metrics": Metric,
     "protocols": Protocol,
     "tables": PublishedTable,
     "commands": Command,
@@ -46,8 +49,12 @@ class PluginRecord:
     traceback: str = ""
 
 
+class _MissingMetricError(PluginError):
+    """A protocol whose metric no plugin has given yet."""
+
+
 class Registry:
-    """Every learner, classifier, data set, protocol and command that is known, by name."""
+    """Every learner, classifier, data set, metric, protocol, published table and command that is known, by name."""
 
     def __init__(self, plugins: Iterable[str | Path | object] = (), *, strict: bool = False) -> None:
         self.strict = strict
@@ -56,15 +63,21 @@ class Registry:
         self._manager.add_hookspecs(hookspecs)
         self._things: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
         self._owners: dict[tuple[str, str], str] = {}
+        self._waiting: list[tuple[str, str, Callable[[], object]]] = []
         for module in BUILT_IN:
             self._register(importlib.import_module(module), module, "built in")
         for entry_point in entry_points(group="featbench"):
             self._load(entry_point.name, f"entry point {entry_point.value}", entry_point.load)
         for plugin in plugins:
-            self.add(plugin)
+            self._add(plugin)
+        self._settle()
 
     def add(self, plugin: str | Path | object) -> None:
         """Load one more plugin: the path of a Python file, or an object with hook implementations."""
+        self._add(plugin)
+        self._settle()
+
+    def _add(self, plugin: str | Path | object) -> None:
         if not isinstance(plugin, str | Path):
             name = getattr(plugin, "__name__", type(plugin).__name__)
             self._load(name, "object", lambda: plugin)
@@ -106,6 +119,11 @@ class Registry:
         found: Dataset = self._get("datasets", base)
         return found.of(argument) if colon else found
 
+    def metric(self, name: str) -> Metric:
+        """Return a metric."""
+        found: Metric = self._get("metrics", name)
+        return found
+
     def protocol(self, name: str) -> Protocol:
         """Return a protocol."""
         found: Protocol = self._get("protocols", name)
@@ -126,10 +144,20 @@ class Registry:
             raise UnknownNameError(kind.rstrip("s"), name, self._things[kind], self.hint)
         return self._things[kind][name]
 
-    def _load(self, name: str, origin: str, load: Any) -> None:
-        """Load and register one plugin; whatever it raises is kept in its record and leaves nothing behind."""
+    def _load(self, name: str, origin: str, load: Callable[[], object], *, last: bool = False) -> None:
+        """Load and register one plugin; whatever it raises is kept in its record and leaves nothing behind.
+
+        One whose protocol names an unknown metric waits for the plugins that come after it, unless this is the `last`
+        chance: entry points come in no order that their authors could choose.
+        """
         try:
-            self._register(load(), name, origin)
+            plugin = load()
+            try:
+                self._register(plugin, name, origin)
+            except _MissingMetricError:
+                if last:
+                    raise
+                self._waiting.append((name, origin, lambda: plugin))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may even call sys.exit
@@ -138,6 +166,19 @@ class Registry:
             if self.strict:
                 raise PluginError(f"plugin {name} ({origin}) cannot be loaded: {message}") from error
             self.records.append(PluginRecord(name, origin, {}, message, traceback.format_exc()))
+
+    def _settle(self) -> None:
+        """Register the plugins that waited for the metric of a later one; those whose metric nobody gave are broken."""
+        before = 0
+        while len(self._waiting) != before:  # one that waited may give the metric that another one waits for
+            before = len(self._waiting)
+            self._load_waiting(last=False)
+        self._load_waiting(last=True)
+
+    def _load_waiting(self, *, last: bool) -> None:
+        waiting, self._waiting = self._waiting, []
+        for name, origin, load in waiting:
+            self._load(name, origin, load, last=last)
 
     def _register(self, plugin: object, name: str, origin: str) -> None:
         _check_hook_names(plugin)
@@ -178,6 +219,8 @@ class Registry:
                                 f"{kind.rstrip('s')} {thing_name!r} is given by {identity} and by {owner}: rename one"
                             )
                         gave[kind][thing_name] = thing
+        for protocol in gave["protocols"].values():
+            _check_protocol(protocol, {**self._things["metrics"], **gave["metrics"]})
         return gave
 
 
@@ -215,6 +258,17 @@ def _name_of(thing: object, kind: str) -> str:
     if not isinstance(name, str) or not name or set(name) & set(",()/\\ "):
         raise PluginError(f"{thing!r} needs a name: a word without spaces, commas, slashes or brackets")
     return name
+
+
+def _check_protocol(protocol: Protocol, metrics: Mapping[str, Metric]) -> None:
+    """Refuse a protocol that names an unknown metric or task: what it scores would bear a name that means nothing."""
+    for kind, name in (("metric", protocol.metric), ("task", protocol.task)):
+        if not isinstance(name, str):
+            raise PluginError(f"protocol {protocol.name}: its {kind} must be the name of one, not {name!r}")
+    if protocol.metric not in metrics:
+        raise _MissingMetricError(f"protocol {protocol.name}: {UnknownNameError('metric', protocol.metric, metrics)}")
+    if protocol.task not in TASKS:
+        raise PluginError(f"protocol {protocol.name}: {UnknownNameError('task', protocol.task, TASKS)}")
 
 
 def _check_learner(learner: type[FeatureLearner]) -> None:

@@ -11,10 +11,11 @@ import featbench
 from featbench.comparison import Workbench, compare
 from featbench.errors import UnknownNameError, UsageError
 from featbench.experiment.request import Request
-from featbench.statistics.summary import ROW
 
 COLUMNS = [
-    *(*ROW, "mean", "std", "unit", "n", "draws", "status"),
+    *("dataset", "protocol", "train_per_class", "test_per_class", "architecture", "learner", "regime", "label"),
+    *("classifier", "metric", "unlabelled", "device", "precision", "refinement", "seed"),
+    *("mean", "std", "unit", "n", "draws", "status"),
     *("fit_seconds", "extract_seconds", "scores", "images_left_out", "message"),
 ]
 

@@ -72,6 +72,16 @@ EXAMPLES = {
         def featbench_datasets():
             return [Halves()]
     """,
+    "featbench_metrics": """
+        import featbench
+
+        def count_misses(predictions, labels, classes):
+            return float((predictions != labels).sum())
+
+        @featbench.hookimpl
+        def featbench_metrics():
+            return [featbench.Metric("example", count_misses, "misses", "images", larger_is_better=False)]
+    """,
     "featbench_protocols": """
         import featbench
 
@@ -168,6 +178,24 @@ LEARNERS = {
     ),
 }
 """Bodies of learners that break their contract."""
+
+METRICS = {
+    "name with a comma": ("'a,b', right", "needs a name"),
+    "name of a number": ("7, right", "needs a name"),
+    "no function": ("'mine'", "missing 1 required positional argument: 'function'"),
+    "a partial call": ("'mine', functools.partial(right, classes=3)", "metric mine: define its function with def"),
+    "a class": ("'mine', dict", "metric mine: define its function with def"),
+    "other needs": ("'mine', right, needs='labels'", "metric mine needs 'labels': it must be one of predictions"),
+}
+"""Arguments of metrics that break their contract."""
+
+for case, (text, why) in METRICS.items():
+    BROKEN[f"metric: {case}"] = (
+        "import functools\nimport featbench\n"
+        "def right(predictions, labels, classes):\n    return float((predictions == labels).mean())\n"
+        f"@featbench.hookimpl\ndef featbench_metrics():\n    return [featbench.Metric({text})]\n",
+        why,
+    )
 
 for case, (text, why) in LEARNERS.items():
     BROKEN[f"learner: {case}"] = (
@@ -323,6 +351,135 @@ def test_a_plugin_that_broke_can_be_mended_and_loaded(write_plugin, broken):
     registry.add(path)
     assert len(registry.broken) == 1
     assert registry.learner("example").family == "fixed"
+
+
+# Metrics of protocols.
+
+METRIC = """
+    import featbench
+
+    @featbench.hookimpl
+    def featbench_metrics():
+        return [featbench.Metric(NAME, lambda predictions, labels, classes: 0.5)]
+"""
+
+JUDGED = """
+    import featbench
+
+    @featbench.hookimpl
+    def featbench_protocols():
+        grey = featbench.Preprocessing()
+        return [featbench.Protocol(NAME, "", "digits", "4F3", grey, 2, "rest", ("random",), METRIC)]
+"""
+
+
+@pytest.fixture
+def write_metric(write_plugin):
+    return lambda name: write_plugin(f"metric_{name}", METRIC.replace("NAME", repr(name)))
+
+
+@pytest.fixture
+def write_protocol(write_plugin):
+    def write(metric, name="judged"):
+        source = JUDGED.replace("NAME", repr(name)).replace("METRIC", f"metric={metric!r}")
+        return write_plugin(name, source)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "metric, why",
+    [
+        ("f1", "protocol judged: unknown metric 'f1': did you mean 'macro-f1'? known: accuracy, balanced, error, "),
+        ("acuracy", "protocol judged: unknown metric 'acuracy': did you mean 'accuracy'?"),
+        (
+            "zzz",
+            "protocol judged: unknown metric 'zzz': known: accuracy, balanced, error, macro-f1, mean-per-class-acc",
+        ),
+        ("", "protocol judged: unknown metric ''"),
+        (None, "protocol judged: its metric must be the name of one, not None"),
+        (["accuracy"], "protocol judged: its metric must be the name of one, not ['accuracy']"),
+    ],
+)
+def test_a_protocol_whose_metric_is_unknown_breaks_its_plugin(write_protocol, built_in, metric, why):
+    path = write_protocol(metric)
+    registry = Registry([path])
+    (record,) = registry.broken
+    assert (record.name, record.origin, record.gave) == ("judged", str(path), {})
+    assert why in record.error
+    assert names(registry) == built_in
+    with pytest.raises(PluginError, match=r"plugin judged \(.*judged.py\) cannot be loaded: protocol judged: "):
+        Registry([path], strict=True)
+
+
+def test_a_protocol_whose_task_is_unknown_breaks_its_plugin(write_plugin):
+    source = JUDGED.replace("NAME", "'judged'").replace("METRIC", "task='regression'")
+    (record,) = Registry([write_plugin("judged", source)]).broken
+    assert "protocol judged: unknown task 'regression': known: classification" in record.error
+
+
+@pytest.mark.parametrize("first", ["metric", "protocol"])
+def test_the_metric_of_a_protocol_may_come_from_an_earlier_or_a_later_plugin(write_metric, write_protocol, first):
+    paths = [write_metric("mine"), write_protocol("mine")]
+    registry = Registry(paths if first == "metric" else paths[::-1], strict=True)
+    assert registry.broken == []
+    assert registry.protocol("judged").metric == registry.metric("mine").name == "mine"
+
+
+def test_a_plugin_may_give_a_protocol_and_its_metric(write_plugin):
+    source = dedent(METRIC.replace("NAME", "'mine'")) + dedent(
+        JUDGED.replace("NAME", "'judged'").replace("METRIC", "metric='mine'")
+    )
+    registry = Registry([write_plugin("both", source)], strict=True)
+    assert dict(registry.records[-1].gave) == {"metrics": ("mine",), "protocols": ("judged",)}
+
+
+def test_plugins_may_wait_for_one_another_in_a_row(write_plugin, write_metric, write_protocol):
+    second = dedent(METRIC.replace("NAME", "'second'")) + dedent(
+        JUDGED.replace("NAME", "'middle'").replace("METRIC", "metric='first'")
+    )
+    paths = [write_protocol("second"), write_plugin("second", second), write_metric("first")]
+    registry = Registry(paths, strict=True)
+    assert {"judged", "middle"} <= set(registry.names("protocols"))
+    assert len(registry.records) == len(BUILT_IN) + 3
+
+
+def test_a_metric_of_a_broken_plugin_is_unknown_and_the_others_stay(write_plugin, write_metric, write_protocol):
+    broken = dedent(METRIC.replace("NAME", "'mine'")) + "raise RuntimeError('on purpose')"
+    registry = Registry([write_protocol("mine"), write_plugin("broken", broken), write_metric("other")])
+    assert [record.name for record in registry.broken] == ["broken", "judged"]
+    assert "unknown metric 'mine'" in registry.broken[1].error
+    assert registry.metric("other").name == "other"
+
+
+def test_a_plugin_that_waited_is_executed_once(write_plugin, write_protocol, write_metric, log):
+    waiting = write_protocol("mine")
+    waiting.write_text("import os\nopen(os.environ['FEATBENCH_TEST_LOG'], 'a').write('ran\\n')\n" + waiting.read_text())
+    Registry([waiting, write_metric("mine")], strict=True)
+    assert log.count("ran") == 1
+
+
+def test_a_protocol_that_is_added_needs_a_metric_that_is_there(write_metric, write_protocol):
+    registry = Registry()
+    registry.add(write_protocol("mine"))
+    assert len(registry.broken) == 1
+    registry.add(write_metric("mine"))
+    registry.add(write_protocol("mine", "again"))
+    assert len(registry.broken) == 1
+    assert "again" in registry.names("protocols")
+
+
+def test_a_metric_of_a_plugin_takes_part_in_a_comparison(compare_tiny, write_plugin, example):
+    protocol = write_plugin("judged", JUDGED.replace("NAME", "'judged'").replace("METRIC", "metric='example'"))
+    plugins = [protocol, example("featbench_metrics")]
+    ran = compare_tiny("--protocol", "judged", "--regimes", "R", "--draws", "2", plugins=plugins)
+    assert ran.code == 0
+    row = ran.row("random")
+    assert (row["metric"], row["unit"]) == ("example", "images")
+    assert all(score == int(score) for score in row["scores"])
+    assert ran.row("chance")["mean"] > row["mean"] > 100  # images of 1,777 that were missed
+    assert "images (" in ran.err
+    assert "%" not in ran.err
 
 
 def test_an_interrupted_plugin_interrupts(write_plugin):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featbench.classification.classifier import AnyClassifier, MapClassifier, MapPredictor, Predictor
-from featbench.errors import FeatureError, PluginError
+from featbench.errors import FeatureError, PluginError, UsageError
 from featbench.evaluation.split import hold_out
 from featbench.features.rows import LocalMaps, PackedMaps, Rows
-from featbench.types import IntArray
+from featbench.types import FloatArray, IntArray
 
 HELD_OUT = 1 / 6
 """Part of the images that a candidate receives as its own validation images, while the candidates are compared.
@@ -56,14 +56,36 @@ class TrainedClassifier:
 
         Raises `PluginError` if it does not return one class for each.
         """
+        predict: Any = self.predictor.predict
+        blocks = self._blocks(features)
+        return np.concatenate([_require_one_each(predict(block), count, self.name) for block, count in blocks])
+
+    def scores(self, features: Rows | PackedMaps, classes: int, metric: str) -> FloatArray:
+        """Return the scores of the classes of each image, [n, classes] float64, for a metric that needs them.
+
+        Raises `UsageError` if the classifier gives none, `PluginError` if they have another shape or contain NaN.
+        """
+        predictor: Any = self.predictor
+        found = []
+        for block, count in self._blocks(features):
+            scores = predictor.scores(block)
+            if scores is None:
+                raise UsageError(
+                    f"classifier {self.name} gives no class scores, which metric {metric} needs: take another "
+                    "classifier, or a protocol with another metric"
+                )
+            found.append(_require_scores(scores, (count, classes), self.name))
+        return np.concatenate(found)
+
+    def _blocks(self, features: Rows | PackedMaps) -> Iterator[tuple[Any, int]]:
+        """Yield some of the images at a time, as the predictor receives them, and how many those are."""
         # Features may lie on disk and exceed the memory: blocks are read one after the other.
         if isinstance(self.predictor, MapPredictor):
-            blocks = _as_maps(features).blocks()
-            found = [_require_one_each(self.predictor.predict(block), len(block.grids), self.name) for block in blocks]
+            for vectors in _as_maps(features).blocks():
+                yield vectors, len(vectors.grids)
         else:
-            rows = _require_rows(features, self.name).blocks()
-            found = [_require_one_each(self.predictor.predict(block), len(block), self.name) for block in rows]
-        return np.concatenate(found)
+            for rows in _require_rows(features, self.name).blocks():
+                yield rows, len(rows)
 
 
 def train(classifiers: Mapping[str, AnyClassifier], training: TrainingData, *, rate: bool = False) -> TrainedClassifier:
@@ -126,3 +148,15 @@ def _require_one_each(predictions: IntArray, count: int, name: str) -> IntArray:
     if found.shape != (count,):
         raise PluginError(f"classifier {name} gave predictions of shape {found.shape} for {count} images")
     return found
+
+
+def _require_scores(scores: FloatArray, shape: tuple[int, int], name: str) -> FloatArray:
+    found = np.asarray(scores)
+    if found.shape != shape or found.dtype.kind != "f":
+        raise PluginError(
+            f"classifier {name} gave scores of type {found.dtype} and shape {found.shape}: floating point of shape "
+            f"{shape} is expected, one for each image and class"
+        )
+    if np.isnan(found).any():
+        raise PluginError(f"classifier {name} gave scores that are NaN, which cannot be ranked")
+    return found.astype(np.float64)

@@ -1,21 +1,33 @@
-"""The scorer: the only place that sees test labels."""
+"""The scorer: nothing else sees the test images' targets."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from featbench.errors import PluginError
-from featbench.evaluation.protocol import Metric
-from featbench.types import IntArray, Score
+from featbench.evaluation.metrics import Metric
+from featbench.types import FloatArray, Score
 
 
-def compute_score(metric: Metric, predictions: IntArray, labels: IntArray, classes: int) -> Score:
-    """Return the percentage of right answers, over all test images or as the mean over their classes."""
-    if np.shape(predictions) != labels.shape:
-        raise PluginError(f"the classifier gave predictions of shape {np.shape(predictions)} for {len(labels)} images")
-    right = np.asarray(predictions) == labels
-    if metric == "accuracy":
-        return Score(metric, 100 * float(right.mean()))
-    counts = np.bincount(labels, minlength=classes)
-    hits = np.bincount(labels[right], minlength=classes)
-    return Score(metric, 100 * float((hits[counts > 0] / counts[counts > 0]).mean()))
+def compute_score(
+    metric: Metric,
+    predictions: NDArray[Any],
+    targets: NDArray[Any],
+    classes: int,
+    scores: FloatArray | None = None,
+) -> Score:
+    """Return what a metric gives for predictions of m test images.
+
+    predictions, targets: [m, …], as the protocol's task has checked them. scores: [m, classes], for a metric that
+    needs them. Raises `PluginError` if the metric gives anything but a finite float.
+    """
+    arguments = (predictions, targets, classes, *(() if scores is None else (scores,)))
+    value = metric.function(*arguments)
+    # A NaN would vanish from means and sort anywhere, an int or a bool is most likely a count that was not divided.
+    if not isinstance(value, float | np.floating) or not math.isfinite(value):
+        raise PluginError(f"metric {metric.name} gave {value!r}, where a finite float is expected")
+    return Score(metric.name, float(value), metric.unit)

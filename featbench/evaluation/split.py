@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from featbench.data.prepare import PreparedImages
 from featbench.errors import SplitError
+from featbench.evaluation.task import CLASSIFICATION, Task
 from featbench.system.seeds import derive_seed
 from featbench.types import Images, IntArray, Split
 
@@ -72,9 +73,9 @@ class Census:
 
 @dataclass(frozen=True)
 class Survey:
-    """What is known of a data set before its images are read: the sizes of its maps, and how many images there are.
+    """What the store knows of a data set without reading its images: the sizes of its maps, and how many there are.
 
-    least: maps, smallest height and smallest width. one_size: whether all images come out alike.
+    least: channels, smallest height and smallest width. one_size: whether all maps have the same size.
     """
 
     least: tuple[int, int, int]
@@ -91,32 +92,36 @@ def draw_split(
     seed: int,
     draw: int,
     test_per_class: int | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Split:
     """Draw `train_per_class` images of each class (None: all), some of them for validation; the same for every learner.
 
-    Test images are the data set's own ("fixed") or those that are left ("rest"): all of them, or at most
-    `test_per_class` of each class. Raises `SplitError` naming the class that has too few images.
+    Test images are the data set's own ("fixed") or all that do not train ("rest"): all of them, or at most
+    `test_per_class` of each class. Classes are the strata of the task. Raises `SplitError` naming the class that has
+    too few images.
     """
     Census.of(images).require(train_per_class, test)
+    strata = task.strata(images)
     own_test = images.test if test == "fixed" and images.test is not None else np.zeros(len(images.labels), dtype=bool)
     generator = np.random.default_rng(derive_seed(seed, "split", draw))
     train: list[IntArray] = []
-    for label in range(len(images.classes)):
-        pool = generator.permutation(np.flatnonzero((images.labels == label) & ~own_test))
+    for stratum in range(strata.max() + 1):
+        # All are shuffled, however few are taken: the images of a small training set are part of those of a larger one.
+        pool = generator.permutation(np.flatnonzero((strata == stratum) & ~own_test))
         train.append(pool if train_per_class is None else pool[:train_per_class])
     indices = np.sort(np.concatenate(train))
     tested = own_test.copy()
     if test == "rest":
         tested[:] = True
         tested[indices] = False
-    validation = hold_out(images.labels[indices], validation_fraction, derive_seed(seed, "validation", draw))
+    validation = hold_out(strata[indices], validation_fraction, derive_seed(seed, "validation", draw))
     if test_per_class is not None:
-        tested = _at_most(tested, images.labels, test_per_class, derive_seed(seed, "test", draw))
+        tested = _keep_at_most(tested, strata, test_per_class, derive_seed(seed, "test", draw))
     return Split(indices, validation, np.flatnonzero(tested))
 
 
-def _at_most(marked: NDArray[np.bool_], labels: IntArray, count: int, seed: int) -> NDArray[np.bool_]:
-    """Keep at most `count` of the marked images of each class, chosen at random."""
+def _keep_at_most(marked: NDArray[np.bool_], labels: IntArray, count: int, seed: int) -> NDArray[np.bool_]:
+    """Keep at most `count` of the marked images of each class, drawn at random."""
     generator = np.random.default_rng(seed)
     kept = np.zeros_like(marked)
     for label in np.unique(labels):

@@ -14,14 +14,22 @@ from featbench.comparison import Workbench, regime_label
 from featbench.errors import FeatbenchError, LeaderboardError, UnknownNameError
 from featbench.evaluation.protocol import Protocol
 from featbench.experiment.cell import Cell
-from featbench.leaderboard.pages import render_csv, render_page
-from featbench.refinement.settings import Refinement
+from featbench.experiment.variations import VARIATIONS, refined_with, without_folders
+from featbench.leaderboard.pages import rank, render_csv, render_page
+from featbench.report.table import PERCENT
 from featbench.system.files import write_atomically
 from featbench.system.hashing import content_hash
 
 Entry = dict[str, Any]
 
 Record = dict[str, Any]
+
+EARLIER = {
+    **{variation.csv or variation.name: variation.usual[0] for variation in VARIATIONS if variation.usual},
+    "unit": PERCENT,
+    "larger_is_better": True,
+}
+"""What entries of earlier versions lack: they knew of no other value, and of no metric but accuracies."""
 
 
 @dataclass
@@ -67,65 +75,36 @@ def render(folder: Path, protocol: str) -> list[Path]:
     return paths
 
 
-def leaderboards(folder: Path) -> list[str]:
+def find_leaderboards(folder: Path) -> list[str]:
     """Return the protocols that have a leaderboard."""
     return sorted(path.parent.name for path in folder.glob("*/entries") if path.is_dir())
 
 
 def read_entries(folder: Path, protocol: str) -> list[Entry]:
     """Return the entries of a leaderboard, best first; a `LeaderboardError` names a damaged one."""
-    if protocol not in leaderboards(folder):
-        raise UnknownNameError("leaderboard", protocol, leaderboards(folder) or ["none"], f" (in {folder})")
-    entries = []
+    if protocol not in find_leaderboards(folder):
+        raise UnknownNameError("leaderboard", protocol, find_leaderboards(folder) or ["none"], f" (in {folder})")
+    entries: list[tuple[str, Entry]] = []
     for path in sorted((folder / protocol / "entries").glob("*.json")):
         try:
             entry = json.loads(path.read_text("utf-8"))
             checksum = entry.pop("checksum")
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise LeaderboardError(f"{path} is no leaderboard entry ({error}): publish it again") from error
+            raise LeaderboardError(f"{path} is not a leaderboard entry ({error}): publish it again") from error
         if checksum != content_hash(entry):
             raise LeaderboardError(f"{path} was changed after it was published: publish it again")
-        entries.append(entry)
+        entries.append((checksum, {**EARLIER, **entry}))
     if not entries:
         raise LeaderboardError(f"{folder / protocol} has no entries: publish some first")
-    return sorted(entries, key=lambda entry: (-entry["mean"], content_hash(entry)))
+    # The checksum decides between equal means: the same entries give the same bytes, whatever their files are called.
+    return [entry for _, entry in sorted(entries, key=lambda pair: (rank(pair[1]), pair[0]))]
 
 
 def entry_name(cell: Cell, protocol: Protocol) -> str:
     """Return the file name of a row, less .json: what tells it from the others of its protocol, readably."""
-    parts = [
-        str(cell.learner),
-        cell.regime.name,
-        cell.classifier,
-        f"{cell.train_per_class or 'all'} per class",
-        f"seed {cell.seed}",
-    ]
-    if cell.dataset != protocol.dataset:
-        parts.append(_without_folders(cell.dataset))
-    if cell.architecture not in ("", protocol.architecture):
-        parts.append(cell.architecture)
-    if cell.unlabelled:
-        parts.append(f"on {_without_folders(cell.unlabelled)}")
-    if cell.test_per_class is not None:
-        parts.append(f"at most {cell.test_per_class} tested")
-    if cell.device != "cpu":
-        parts.append(cell.device)
-    if cell.precision != "float32":
-        parts.append(cell.precision)
-    if refined_with(cell, protocol):
-        parts.append(f"refined with {refined_with(cell, protocol)}")
-    return "_".join(re.sub(r"[^\w+.=,():-]+", "-", part) for part in parts).replace(":", "of")
-
-
-def refined_with(cell: Cell, protocol: Protocol) -> str:
-    """Return the settings of refinement in which a cell differs from its protocol."""
-    return "" if cell.refinement is None else cell.refinement.format_changes(Refinement.read(protocol.refinement))
-
-
-def _without_folders(name: str) -> str:
-    """Return the name of a data set, or of a folder, without the folders that it lies in."""
-    base, colon, path = name.rpartition(":")
-    return f"{base}{colon}{Path(path).name}"
+    parts = [variation.describe_in_name(cell, protocol) for variation in VARIATIONS]
+    # No file system minds what is left; a colon, as in folder:photos, would be one on Windows.
+    return "_".join(re.sub(r"[^\w+.=,():-]+", "-", part) for part in parts if part).replace(":", "of")
 
 
 def _rows(workbench: Workbench, protocol: str) -> list[tuple[Cell, dict[int, Record]]]:
@@ -160,10 +139,11 @@ def _entry(workbench: Workbench, first: Cell, records: Mapping[int, Record], wan
         raise LeaderboardError("computed by code that was not committed; commit and run again, or --allow-dirty")
     scores = [record["score"]["value"] for record in chosen]
     described = {name: value for name, value in first.describe().items() if name != "draw"}
+    metric = workbench.registry.metric(first.metric)
     entry = {
         **described,
-        "dataset": _without_folders(first.dataset),
-        "unlabelled": None if first.unlabelled is None else _without_folders(first.unlabelled),
+        "dataset": without_folders(first.dataset),
+        "unlabelled": None if first.unlabelled is None else without_folders(first.unlabelled),
         "label": regime_label(first, workbench.registry),
         "refined_with": refined_with(first, workbench.registry.protocol(first.protocol)),
         "features": str(first.learner),
@@ -171,6 +151,9 @@ def _entry(workbench: Workbench, first: Cell, records: Mapping[int, Record], wan
         "std": stdev(scores) if len(scores) > 1 else None,
         "n": len(scores),
         "scores": scores,
+        # Pages are rendered without plugins, one of which may have given the metric.
+        "unit": metric.unit,
+        "larger_is_better": metric.larger_is_better,
         "seconds": {name: fmean(r["seconds"][name] for r in chosen) for name in chosen[0]["seconds"]},
         "chosen": [record["report"] for record in chosen],
         "results": [record["key"] for record in chosen],

@@ -10,13 +10,17 @@ from typing import Any
 
 from tabulate import tabulate
 
-from featbench.report.table import DEVIATION, score_text
+from featbench.experiment.variations import VARIATIONS
+from featbench.report.table import explain_deviation, score_text, with_unit
 
-COLUMNS = (
+FIRST = (
     *("protocol", "dataset", "train_per_class", "architecture", "learner", "features", "regime", "label", "classifier"),
     *("metric", "mean", "std", "n", "seed", "device", "precision", "unlabelled", "refined_with"),
 )
-"""Columns of the CSV file, besides the seconds and the commit."""
+"""Columns of the CSV file in the order that published files have."""
+
+COLUMNS = (*FIRST, *(variation.csv for variation in VARIATIONS if variation.csv and variation.csv not in FIRST))
+"""All columns, besides the seconds and the commit: a new variation comes last."""
 
 SECONDS = ("learn", "refine", "extract", "classify")
 
@@ -26,17 +30,18 @@ def render_page(protocol: str, entries: Sequence[dict[str, Any]]) -> str:
     parts = [
         f"# Leaderboard: {protocol}",
         "Written by `featbench leaderboard render` from the files in [entries](entries); do not edit. "
-        f"{DEVIATION} Rows stand in the order of their means; neighbours need not differ significantly.",
+        f"{explain_deviation(entry['unit'] for entry in entries)} Rows stand in the order of their means; neighbours "
+        "need not differ significantly.",
     ]
     ordered = sorted(entries, key=_group)
     for (per_class, dataset, metric), group in groupby(ordered, key=_group):
-        shown = sorted(group, key=lambda entry: -entry["mean"])
+        shown = sorted(group, key=rank)
         parts.append(f"## {dataset}, {per_class if per_class < _ALL else 'all'} training images per class")
         headers = [
             "features",
             "regime",
             "classifier",
-            f"{metric} %",
+            with_unit(metric, shown[0]["unit"]),
             "n",
             "fit s",
             "extract s",
@@ -58,13 +63,18 @@ def render_csv(entries: Sequence[dict[str, Any]]) -> str:
     for entry in entries:
         seconds = [repr(entry["seconds"][name]) for name in SECONDS]
         scores = " ".join(repr(score) for score in entry["scores"])
-        columns = {"precision": "float32", "refined_with": "", **entry}  # entries of earlier versions do not say
-        writer.writerow([*(columns[name] for name in COLUMNS), *seconds, scores, _commit(entry)])
+        writer.writerow([*(entry[name] for name in COLUMNS), *seconds, scores, _commit(entry)])
     return buffer.getvalue()
 
 
 _ALL = 10**9
 """Sorts "all training images" after every number of them."""
+
+
+def rank(entry: dict[str, Any]) -> float:
+    """Return what entries of one metric are sorted by, the best first."""
+    mean: float = entry["mean"]
+    return -mean if entry["larger_is_better"] else mean
 
 
 def _group(entry: dict[str, Any]) -> tuple[int, str, str]:
@@ -73,18 +83,12 @@ def _group(entry: dict[str, Any]) -> tuple[int, str, str]:
 
 def _line(entry: dict[str, Any]) -> list[str]:
     seconds = entry["seconds"]
-    features = entry["features"] + (f" on {entry['unlabelled']}" if entry["unlabelled"] else "")
-    if entry.get("test_per_class"):  # entries of earlier versions do not say
-        features += f", at most {entry['test_per_class']} tested per class"
-    if entry.get("precision", "float32") != "float32":
-        features += f", {entry['precision']}"
-    if entry.get("refined_with"):
-        features += f", refined with {entry['refined_with']}"
+    features = entry["features"] + "".join(variation.describe_on_page(entry) for variation in VARIATIONS)
     return [
         features.replace("raw-pixels", "raw pixels"),
         entry["label"],
         entry["classifier"],
-        score_text("ok", entry["mean"], entry["std"]),
+        score_text("ok", entry["mean"], entry["std"], entry["unit"]),
         str(entry["n"]),
         f"{seconds['learn'] + seconds['refine'] + seconds['classify']:.2f}",
         f"{seconds['extract']:.2f}",

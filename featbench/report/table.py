@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Sequence
+import math
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,25 +15,23 @@ FORMATS = ("table", "markdown", "csv", "json")
 REGIME_ORDER = ("U+", "R+", "U", "R", "fixed+", "fixed")
 """Rows read as in the papers: learned and refined first, designed last."""
 
-BASELINES = ("raw-pixels", "chance")
-"""Learners that stand below all others."""
+PERCENT = "%"
 
-DEVIATION = (
-    "± is the standard deviation over the n draws of training images (ddof 1); means and deviations are in percent."
-)
-
-EXPLANATION = (
-    f"{DEVIATION}\nfit s: seconds to learn the filters, refine them and train the classifier; "
+TIMES = (
+    "fit s: seconds to learn the filters, refine them and train the classifier; "
     "extract s: to extract the features; mean per draw, as first measured."
 )
 
 
-def order_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows in the order of the papers' tables, baselines last."""
+def order_rows(rows: pd.DataFrame, baselines: Sequence[str]) -> pd.DataFrame:
+    """Return the rows in the order of the papers' tables, baselines last.
+
+    baselines: learners that stand below all others, the weakest first, which comes last.
+    """
 
     def rank(row: dict[Hashable, Any]) -> tuple[int, int]:
-        if row["learner"] in BASELINES:
-            return 1, BASELINES.index(row["learner"])
+        if row["learner"] in baselines:
+            return 1, -baselines.index(row["learner"])
         return 0, REGIME_ORDER.index(row["regime"])
 
     records = rows.to_dict("records")
@@ -40,9 +39,9 @@ def order_rows(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.iloc[order].reset_index(drop=True)
 
 
-def render(rows: pd.DataFrame, form: str) -> str:
-    """Return the rows in one of `FORMATS`, ending with a newline."""
-    rows = order_rows(rows)
+def render(rows: pd.DataFrame, form: str, baselines: Sequence[str] = ()) -> str:
+    """Return the rows in one of `FORMATS`, ending with a newline; `baselines` as `order_rows` has them."""
+    rows = order_rows(rows, baselines)
     if form == "json":
         return json.dumps(json_rows(rows), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if form == "csv":
@@ -57,12 +56,21 @@ def _readable(rows: pd.DataFrame, style: str) -> str:
     shown = rows[rows["status"] != "skipped"]
     table = tabulate(
         [_line(row) for row in shown.to_dict("records")],
-        headers=["features", "regime", "classifier", f"{first['metric']} %", "n", "fit s", "extract s"],
+        headers=[
+            "features",
+            "regime",
+            "classifier",
+            with_unit(first["metric"], first["unit"]),
+            "n",
+            "fit s",
+            "extract s",
+        ],
         tablefmt=style,
         colalign=("left", "left", "left", "right", "right", "right", "right"),
         disable_numparse=True,
     )
-    parts = [title + "".join(f"\n{text}" for text in architectures), table, EXPLANATION, *notes(rows)]
+    explanation = f"{explain_deviation([first['unit']])}\n{TIMES}"
+    parts = [title + "".join(f"\n{text}" for text in architectures), table, explanation, *notes(rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -73,23 +81,46 @@ def _line(row: dict[Hashable, Any]) -> list[str]:
         learner,
         row["label"],
         row["classifier"],
-        score_text(row["status"], row["mean"], row["std"]),
+        score_text(row["status"], row["mean"], row["std"], row["unit"]),
         str(row["n"]),
         *times,
     ]
 
 
-def score_text(status: str, mean: float | None, std: float | None) -> str:
-    """Return a row's score as tables show it: 91.2 ± 0.8, 91.2 for a single draw, or what became of it."""
+def score_text(status: str, mean: float | None, std: float | None, unit: str) -> str:
+    """Return a row's score as tables show it: 91.2 ± 0.8, 91.2 for a single draw, or its status unless that is ok."""
     if status != "ok":
         return status
-    return f"{mean:.1f}" if pd.isna(std) else f"{mean:.1f} ± {std:.1f}"
+    digits = count_decimals(unit, mean, std)
+    return f"{mean:.{digits}f}" if pd.isna(std) else f"{mean:.{digits}f} ± {std:.{digits}f}"
+
+
+def count_decimals(unit: str, *values: float | None) -> int:
+    """Return how many decimals to show of values in a unit: one of percentages, else four digits of the largest."""
+    if unit == PERCENT:
+        return 1
+    largest = max((abs(value) for value in values if value is not None and not pd.isna(value)), default=0.0)
+    return 3 if largest == 0 else min(max(3 - math.floor(math.log10(largest)), 0), 12)
+
+
+def with_unit(text: str, unit: str) -> str:
+    """Return the heading of a column of values in a unit: accuracy %, or the text alone where there is no unit."""
+    return f"{text} {unit}".rstrip()
+
+
+def explain_deviation(units: Iterable[str]) -> str:
+    """Return what ± means and, where all values have one unit, which."""
+    several = set(units)
+    unit = several.pop() if len(several) == 1 else ""
+    name = "percent" if unit == PERCENT else unit
+    meaning = "± is the standard deviation over the n draws of training images (ddof 1)"
+    return f"{meaning}; means and deviations are in {name}." if name else f"{meaning}."
 
 
 def notes(rows: pd.DataFrame, named: Sequence[str] = ("learner", "regime", "classifier")) -> list[str]:
-    """Return a paragraph for images left out, for rows that failed, and for those that were skipped, with reasons.
+    """Return a paragraph for images left out, one for rows that failed and one for those that were skipped.
 
-    `named`: the columns that name a row.
+    named: the columns that name a row, before the reason.
     """
     paragraphs = []
     left_out = int(rows["images_left_out"].max())
@@ -106,7 +137,7 @@ def notes(rows: pd.DataFrame, named: Sequence[str] = ("learner", "regime", "clas
 
 
 def json_rows(rows: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    """Return the rows as JSON knows them, null for what is missing."""
+    """Return the rows as plain values that JSON can hold, None for those that are missing."""
     records = rows.astype(object).to_dict("records")
     return [{name: _plain(value) for name, value in record.items()} for record in records]
 

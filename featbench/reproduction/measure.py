@@ -1,33 +1,35 @@
-"""A published table measured anew: its cells are run as any comparison, and set beside the published numbers."""
+"""A published table measured again: its cells run as those of any comparison, next to the published numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from featbench.comparison import Comparison, Workbench, cells_frame
 from featbench.errors import PluginError, UnknownNameError, UsageError
+from featbench.evaluation.metrics import Metric
 from featbench.evaluation.published import PublishedRow, PublishedTable
+from featbench.experiment.baselines import is_baseline
 from featbench.experiment.cell import Cell
-from featbench.experiment.grid import BASELINES
 from featbench.experiment.request import Request
+from featbench.experiment.variations import requested_variations, row_columns
 from featbench.reproduction.claims import judge_claims
 from featbench.statistics.summary import summarise
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A table measured anew.
+    """A published table, measured again.
 
-    rows: a row for each cell of the table, baselines first, with the columns of a comparison and: row, column,
-    published, published_std, difference (measured less published), tolerance, verdict. claims: a row for each contrast
-    of a claim: claim, contrast, published, mean, std, n, p (one-sided, Holm), verdict.
+    metric: what its protocol scores by. rows: a row for each number of the table, baselines first, with the columns of
+    a comparison and: row, column, published, published_std, difference (measured less published), tolerance, verdict.
+    claims: a row for each contrast of a claim, as `judge_claims` returns them.
     """
 
     table: PublishedTable
+    metric: Metric
     comparison: Comparison
     rows: pd.DataFrame
     claims: pd.DataFrame
@@ -45,19 +47,22 @@ def reproduce(
 ) -> Reproduction:
     """Measure a published table, or some `rows` and `columns` of it.
 
-    Of `request` count draws, seed, device, precision, refine, unlabelled, dataset and test_per_class. Cells that the
-    store holds are read.
+    Of `request` counts what `requested_variations` names; the table decides all else. Cells that are in the store are
+    not computed again.
     """
     table = workbench.registry.table(name)
+    metric = workbench.registry.metric(workbench.registry.protocol(table.protocol).metric)
     plan = plan_table(workbench, table, request, rows, columns)
-    asked = {"reproduce": name, "rows": rows, "columns": columns, **_variations(request)}
+    variations = {name: getattr(request, name) for name in requested_variations()}
+    asked = {"reproduce": name, "rows": rows, "columns": columns, **variations}
     comparison = workbench.run(list(plan), asked, retry=retry, track=track)
     places = list(plan.values())
     frame = cells_frame(comparison.runs, workbench.registry)
     frame["row"], frame["column"] = [row for row, _ in places], [column for _, column in places]
     measured = _measured_rows(table, frame)
     ratio = _test_over_train(workbench, next(iter(plan)))
-    return Reproduction(table, comparison, measured, judge_claims(table.claims, table, measured, ratio))
+    claims = judge_claims(table.claims, table, measured, ratio, metric)
+    return Reproduction(table, metric, comparison, measured, claims)
 
 
 def plan_table(
@@ -68,7 +73,7 @@ def plan_table(
     columns: Sequence[str] | None = None,
 ) -> dict[Cell, tuple[str, str]]:
     """Return the cells of a table, each with its row and column ("" for baselines), those first."""
-    _require_sound(table)
+    _require_sound(table, workbench.baselines(table.protocol))
     wanted = _chosen("row", rows, [row.name for row in table.rows])
     shown = _chosen("column", columns, table.columns)
     plan: dict[Cell, tuple[str, str]] = {}
@@ -76,7 +81,8 @@ def plan_table(
         for column in shown:
             if row.name in wanted and column in row.values:
                 for cell in _cells(workbench, table, request, row, column):
-                    place = (cell.learner.name, "") if cell.learner.name in BASELINES else (row.name, column)
+                    baseline = is_baseline(cell, workbench.registry)
+                    place = (str(cell.learner), "") if baseline else (row.name, column)
                     if plan.setdefault(cell, place) != place:
                         raise PluginError(
                             f"table {table.name}: {' '.join(place)} runs what {' '.join(plan[cell])} does"
@@ -86,7 +92,7 @@ def plan_table(
     return plan
 
 
-def _require_sound(table: PublishedTable) -> None:
+def _require_sound(table: PublishedTable, baselines: Sequence[str]) -> None:
     """Raise a `PluginError` for what a table declares wrongly, before anything is computed."""
     names = [row.name for row in table.rows]
     cells = {(row.name, column) for row in table.rows for column in row.values}
@@ -94,9 +100,9 @@ def _require_sound(table: PublishedTable) -> None:
     claimed = {(row, column) for claim in table.claims for line in claim.contrasts for _, row, column in line.terms}
     problems = [
         *(f"two rows are named {name}" for name in sorted({name for name in names if names.count(name) > 1})),
-        *(f"a row is named {name}, as a baseline is" for name in names if name in BASELINES),
-        *(f"row {row.name} measures a baseline" for row in table.rows if row.learner in BASELINES),
-        *(f"there are numbers for {column}, which is no column" for column in sorted(used - set(table.columns))),
+        *(f"a row is named {name}, as a baseline is" for name in names if name in baselines),
+        *(f"row {row.name} measures a baseline" for row in table.rows if row.learner in baselines),
+        *(f"there are numbers for {column}, which is not a column" for column in sorted(used - set(table.columns))),
         *(f"column {column} has no tolerance" for column in sorted(used - set(table.tolerance))),
         *(f"a claim speaks of {row} {column}, which has no number" for row, column in sorted(claimed - cells)),
     ]
@@ -124,17 +130,12 @@ def _cells(workbench: Workbench, table: PublishedTable, request: Request, row: P
     return workbench.plan(asked)
 
 
-def _variations(request: Request) -> dict[str, Any]:
-    kept = ("dataset", "draws", "seed", "device", "precision", "refine", "unlabelled", "test_per_class")
-    return {name: value for name, value in asdict(request).items() if name in kept}
-
-
 def _measured_rows(table: PublishedTable, frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row for all draws of a cell of the table, with what was published."""
     published = {row.name: row for row in table.rows}
     rows = []
     for (row, column), cells in frame.groupby(["row", "column"], sort=False):
-        measured = summarise(cells).iloc[0].to_dict()
+        measured = summarise(cells, row_columns()).iloc[0].to_dict()
         source = published.get(str(row))
         value = None if source is None else source.values[str(column)]
         deviation = None if source is None else source.deviations.get(str(column))

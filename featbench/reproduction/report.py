@@ -9,17 +9,25 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from featbench.report.table import DEVIATION, json_rows, notes, score_text
-from featbench.reproduction.claims import LEVEL, claim_verdict
+from featbench.report.table import (
+    PERCENT,
+    count_decimals,
+    explain_deviation,
+    json_rows,
+    notes,
+    score_text,
+    with_unit,
+)
+from featbench.reproduction.claims import LEVEL, combine_verdicts
 from featbench.reproduction.measure import Reproduction
 
 
 def render(reproduction: Reproduction, form: str) -> str:
     """Return the reproduction in one of the formats of `featbench compare`, ending with a newline.
 
-    CSV and JSON hold the cells; `render_claims` gives what else is to be said.
+    CSV and JSON hold the cells alone: claims are prose, which `render_claims` returns.
     """
-    rows = reproduction.rows
+    rows, unit = reproduction.rows, reproduction.metric.unit
     if form == "json":
         return json.dumps(json_rows(rows), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if form == "csv":
@@ -29,13 +37,17 @@ def render(reproduction: Reproduction, form: str) -> str:
     parts = [
         f"{table.name}: {table.summary}\n{table.source}",
         tabulate(
-            [_line(row) for row in rows.to_dict("records")],
-            headers=["row", "column", "published %", "measured %", "difference", "", "n", "fit s", "extract s"],
+            [_line(row, unit) for row in rows.to_dict("records")],
+            headers=[
+                *("row", "column", with_unit("published", unit), with_unit("measured", unit)),
+                *("difference", "", "n", "fit s", "extract s"),
+            ],
             tablefmt=style,
             colalign=("left", "left", "right", "right", "right", "left", "right", "right", "right"),
             disable_numparse=True,
         ),
-        f"{DEVIATION}\nwithin, below, above: the tolerance of {_tolerances(table.tolerance)} points. "
+        f"{explain_deviation([unit])}\n"
+        f"within, below, above: the tolerance of {with_unit(_tolerances(table.tolerance), _points(unit))}. "
         "fit s, extract s: seconds, mean per draw, as first measured.",
         *notes(rows, ("row", "column")),
         render_claims(reproduction, style),
@@ -45,45 +57,55 @@ def render(reproduction: Reproduction, form: str) -> str:
 
 
 def render_claims(reproduction: Reproduction, style: str = "simple") -> str:
-    """Return the claims, each with its contrasts and what became of them."""
+    """Return the claims, each with its verdict and its contrasts."""
     if reproduction.claims.empty:
         return ""
-    parts = []
+    parts, metric = [], reproduction.metric
     for text, contrasts in reproduction.claims.groupby("claim", sort=False):
         listed = tabulate(
-            [_contrast(row) for row in contrasts.to_dict("records")],
+            [_contrast(row, metric.unit) for row in contrasts.to_dict("records")],
             headers=["contrast", "published", "measured", "n", "p", ""],
             tablefmt=style,
             colalign=("left", "right", "right", "right", "right", "left"),
             disable_numparse=True,
         )
-        parts.append(f"{text} {claim_verdict(list(contrasts['verdict'])).capitalize()}.\n\n{listed}")
-    explained = (
-        "Differences in points. p: one-sided corrected resampled t-test (Nadeau and Bengio 2003) on the same draws, "
-        f"Holm's correction over the claim; confirmed at {LEVEL:g}."
-    )
-    return "\n\n".join([*parts, explained])
+        parts.append(f"{text} {combine_verdicts(list(contrasts['verdict'])).capitalize()}.\n\n{listed}")
+    explained = [
+        f"Differences in {_points(metric.unit)}." if metric.unit else "",
+        "" if metric.larger_is_better else f"Smaller is better in {metric.name}: a sum is expected to be negative.",
+        "p: one-sided corrected resampled t-test (Nadeau and Bengio 2003) on the same draws, Holm's correction over "
+        f"the claim; confirmed at {LEVEL:g}.",
+    ]
+    return "\n\n".join([*parts, " ".join(filter(None, explained))])
 
 
-def _line(row: dict[Hashable, Any]) -> list[str]:
-    published = "" if pd.isna(row["published"]) else score_text("ok", row["published"], row["published_std"])
+def _line(row: dict[Hashable, Any], unit: str) -> list[str]:
+    published = "" if pd.isna(row["published"]) else score_text("ok", row["published"], row["published_std"], unit)
     times = [f"{row[column]:.1f}" if row["n"] else "" for column in ("fit_seconds", "extract_seconds")]
+    # To as many decimals as the numbers that it is the difference of, whatever its own size.
+    decimals = count_decimals(unit, row["published"], row["mean"])
     return [
         str(row["row"]).replace("raw-pixels", "raw pixels"),
         row["column"],
         published,
-        score_text(row["status"], row["mean"], row["std"]),
-        "" if pd.isna(row["difference"]) else f"{row['difference']:+.1f}",
+        score_text(row["status"], row["mean"], row["std"], unit),
+        "" if pd.isna(row["difference"]) else f"{row['difference']:+.{decimals}f}",
         row["verdict"],
         str(row["n"]),
         *times,
     ]
 
 
-def _contrast(row: dict[Hashable, Any]) -> list[str]:
-    measured = "" if pd.isna(row["mean"]) else score_text("ok", row["mean"], row["std"])
+def _contrast(row: dict[Hashable, Any], unit: str) -> list[str]:
+    measured = "" if pd.isna(row["mean"]) else score_text("ok", row["mean"], row["std"], unit)
     p = "" if pd.isna(row["p"]) else f"{row['p']:.2g}"
-    return [row["contrast"], f"{row['published']:.1f}", measured, str(row["n"]), p, row["verdict"]]
+    published = f"{row['published']:.{count_decimals(unit, row['published'])}f}"
+    return [row["contrast"], published, measured, str(row["n"]), p, row["verdict"]]
+
+
+def _points(unit: str) -> str:
+    """Return what a difference of values in a unit is measured in: percentages differ by points."""
+    return "points" if unit == PERCENT else unit
 
 
 def _tolerances(tolerance: Any) -> str:

@@ -1,51 +1,38 @@
-"""Statistics: a data frame in, numbers out."""
+"""Means over draws: a data frame in, numbers out."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
-ROW = (
-    "dataset",
-    "protocol",
-    "train_per_class",
-    "test_per_class",
-    "architecture",
-    "learner",
-    "regime",
-    "label",
-    "classifier",
-    "metric",
-    "unlabelled",
-    "device",
-    "precision",
-    "refinement",
-    "seed",
-)
-"""Columns that cells of one row share; what is left are draws."""
 
-
-def summarise(cells: pd.DataFrame) -> pd.DataFrame:
+def summarise(cells: pd.DataFrame, shared: Sequence[str]) -> pd.DataFrame:
     """Return one row for all draws of a learner × regime × classifier, in the order of the cells.
 
-    Needs the columns `ROW`, draw, status, score, fit_seconds, extract_seconds, images_left_out, message. Adds mean and
-    std (in the unit of score; ddof 1, missing for a single draw), n (draws that are ok), status, scores, and the mean
+    shared: columns that the draws of a row have in common, and cells of different rows do not. Besides these needs the
+    columns status, score, unit, fit_seconds, extract_seconds, images_left_out, message. Adds mean and std (ddof 1;
+    missing for a single draw) in the unit of the scores, n (draws that are ok), draws, status, scores, and the mean
     seconds. There is no mean over a row that is incomplete.
     """
-    return pd.DataFrame([_row(draws) for _, draws in cells.groupby(list(ROW), sort=False, dropna=False)])
+    # Missing values are a group of their own (dropna): rows without unlabelled images would vanish otherwise.
+    groups = cells.groupby(list(shared), sort=False, dropna=False)
+    return pd.DataFrame([_summarise_row(draws, shared) for _, draws in groups])
 
 
-def _row(draws: pd.DataFrame) -> dict[str, object]:
+def _summarise_row(draws: pd.DataFrame, shared: Sequence[str]) -> dict[str, object]:
     ok = draws[draws["status"] == "ok"]
+    # The mean of the draws that happened to work would not be comparable with that of other rows.
     complete = len(ok) == len(draws)
     messages = draws.loc[draws["status"] != "ok", "message"]
     return {
-        **{column: draws[column].iloc[0] for column in ROW},
+        **{column: draws[column].iloc[0] for column in shared},
         "mean": float(ok["score"].mean()) if complete else None,
         "std": float(ok["score"].std(ddof=1)) if complete and len(ok) > 1 else None,
-        "unit": "%",
+        "unit": draws["unit"].iloc[0],
         "n": len(ok),
         "draws": len(draws),
-        "status": _status(draws["status"]),
+        "status": _find_worst(draws["status"]),
         "fit_seconds": float(ok["fit_seconds"].mean()) if len(ok) else None,
         "extract_seconds": float(ok["extract_seconds"].mean()) if len(ok) else None,
         "scores": [float(score) for score in ok["score"]],
@@ -54,7 +41,7 @@ def _row(draws: pd.DataFrame) -> dict[str, object]:
     }
 
 
-def _status(statuses: pd.Series[str]) -> str:
+def _find_worst(statuses: pd.Series[str]) -> str:
     """Return the worst status of a row's draws."""
     present = set(statuses)
     return next(status for status in ("failed", "not run", "skipped", "ok") if status in present)

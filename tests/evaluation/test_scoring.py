@@ -1,49 +1,48 @@
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from featbench.errors import PluginError
+from featbench.evaluation.metrics import Metric
 from featbench.evaluation.scoring import compute_score
 
-
-def drawn(seed, n=500, classes=7):
-    generator = np.random.default_rng(seed)
-    labels = generator.choice(classes, n, p=np.arange(1, classes + 1) / sum(range(1, classes + 1)))
-    return np.where(generator.random(n) < 0.6, labels, generator.integers(0, classes, n)), labels
+PREDICTIONS, LABELS = np.array([0, 1, 1]), np.array([0, 1, 2])
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_scores_equal_those_of_scikit_learn(seed):
-    predictions, labels = drawn(seed)
-    accuracy = compute_score("accuracy", predictions, labels, 7)
-    balanced = compute_score("mean-per-class-accuracy", predictions, labels, 7)
-    assert accuracy.value == pytest.approx(100 * accuracy_score(labels, predictions), abs=1e-10)
-    assert balanced.value == pytest.approx(100 * balanced_accuracy_score(labels, predictions), abs=1e-10)
-    assert (accuracy.metric, balanced.metric) == ("accuracy", "mean-per-class-accuracy")
-    assert accuracy.value != balanced.value
+def test_a_score_has_the_name_and_the_unit_of_its_metric():
+    metric = Metric("hits", lambda predictions, labels, classes: float((predictions == labels).sum()), unit="images")
+    score = compute_score(metric, PREDICTIONS, LABELS, 3)
+    assert (score.metric, score.value, score.unit) == ("hits", 2.0, "images")
 
 
-def test_small_classes_count_as_much_as_large_ones_in_the_mean_per_class():
-    labels, predictions = np.array([0, 0, 0, 0, 1]), np.array([0, 0, 0, 1, 0])
-    assert compute_score("accuracy", predictions, labels, 2).value == pytest.approx(60)
-    assert compute_score("mean-per-class-accuracy", predictions, labels, 2).value == pytest.approx(37.5)
+def test_a_metric_is_given_predictions_labels_and_the_number_of_classes():
+    seen = []
+
+    def watch(*arguments):
+        seen.extend(arguments)
+        return 1.0
+
+    compute_score(Metric("watch", watch), PREDICTIONS, LABELS, 5)
+    assert seen[0] is PREDICTIONS
+    assert seen[1] is LABELS
+    assert seen[2:] == [5]
 
 
-def test_class_without_test_images_has_no_part_in_the_mean():
-    labels, predictions = np.array([0, 0, 3]), np.array([0, 1, 3])
-    assert compute_score("mean-per-class-accuracy", predictions, labels, 5).value == pytest.approx(75)
+def test_a_metric_that_needs_scores_is_given_them_as_well():
+    scores = np.eye(3)
+    metric = Metric("highest", lambda predictions, labels, classes, scores: float(scores.max()), needs="scores")
+    assert compute_score(metric, PREDICTIONS, LABELS, 3, scores).value == 1.0
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "mean-per-class-accuracy"])
-def test_all_right_and_all_wrong(metric):
-    labels = np.array([0, 1, 2, 2])
-    assert compute_score(metric, labels, labels, 3).value == 100
-    assert compute_score(metric, (labels + 1) % 3, labels, 3).value == 0
+@pytest.mark.parametrize("value", [np.float32(0.5), np.float64(0.5), 0.5])
+def test_floats_of_numpy_become_those_of_python(value):
+    score = compute_score(Metric("half", lambda *_: value), PREDICTIONS, LABELS, 3)
+    assert type(score.value) is float
+    assert score.value == 0.5
 
 
-@pytest.mark.parametrize("predictions", [np.zeros(3), np.zeros((4, 2)), np.zeros(5), np.zeros(())])
-def test_predictions_that_are_not_one_an_image_are_refused_with_their_shape(predictions):
-    with pytest.raises(PluginError) as caught:
-        compute_score("accuracy", predictions, np.zeros(4, dtype=np.int64), 3)
-    assert str(predictions.shape) in str(caught.value)
-    assert "4 images" in str(caught.value)
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), -float("inf"), np.float32("nan"), 1, True, None, "91.3", np.array(0.5), [0.5]]
+)
+def test_anything_but_a_finite_float_is_refused_with_the_name_of_the_metric(value):
+    with pytest.raises(PluginError, match=r"metric odd gave .*, where a finite float is expected"):
+        compute_score(Metric("odd", lambda *_: value), PREDICTIONS, LABELS, 3)

@@ -147,6 +147,7 @@ def test_split_is_the_same_for_every_learner_for_it_is_told_of_none():
         "seed",
         "draw",
         "test_per_class",
+        "task",
     ]
     given = images()
     first = draw(given)

@@ -1,14 +1,21 @@
 import csv
+import dataclasses
 import io
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import featbench
 from featbench.comparison import Workbench
 from featbench.errors import LeaderboardError, UnknownNameError
+from featbench.experiment.cell import Cell
 from featbench.experiment.request import Request
-from featbench.leaderboard.entries import leaderboards, publish, read_entries, render
+from featbench.leaderboard.entries import entry_name, find_leaderboards, publish, read_entries, render
+from featbench.registry import Registry
+from featbench.system.hashing import content_hash
 
 REQUEST = Request(protocol="digits", features=["random"], regimes=["R"])
 
@@ -83,12 +90,13 @@ def test_an_incomplete_row_is_left_out_and_said(tmp_path):
 
 def test_results_of_other_code_are_not_published(workbench, tmp_path, monkeypatch):
     monkeypatch.setattr("featbench.store.keys.code_version", lambda *_: "another version")
+    later = Workbench(home=workbench.store.home)
     with pytest.raises(LeaderboardError, match="incomplete under the present code and data"):
-        publish(workbench, "digits", tmp_path, allow_dirty=True)
+        publish(later, "digits", tmp_path, allow_dirty=True)
 
 
 def test_results_of_uncommitted_code_need_to_be_allowed(tmp_path, monkeypatch):
-    monkeypatch.setattr("featbench.store.provenance._git_state", lambda root: ("c0ffee", True))
+    monkeypatch.setattr("featbench.store.provenance._read_git_state", lambda root: ("c0ffee", True))
     bench = Workbench(home=tmp_path / "store")
     bench.compare(REQUEST, track=False)
     with pytest.raises(LeaderboardError, match="not committed"):
@@ -110,11 +118,100 @@ def test_an_entry_that_was_edited_by_hand_is_refused(published):
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null"])
 def test_a_damaged_entry_is_named(published, text):
     next((published / "digits" / "entries").glob("chance*")).write_text(text)
-    with pytest.raises(LeaderboardError, match=r"chance_fixed.*no leaderboard entry"):
+    with pytest.raises(LeaderboardError, match=r"chance_fixed.*is not a leaderboard entry"):
         render(published, "digits")
 
 
 def test_an_unknown_leaderboard_is_named_with_those_that_exist(published):
-    assert leaderboards(published) == ["digits"]
+    assert find_leaderboards(published) == ["digits"]
     with pytest.raises(UnknownNameError, match="did you mean 'digits'"):
         render(published, "digit")
+
+
+# Metrics of which less is better, and without a unit.
+
+
+@pytest.fixture
+def by_loss(tmp_path):
+    """A leaderboard of a protocol whose metric a plugin gives: the part of predictions that are wrong."""
+
+    class Plugin:
+        @featbench.hookimpl
+        def featbench_metrics(self):
+            return [featbench.Metric("wrong", lambda p, labels, _: float((p != labels).mean()), larger_is_better=False)]
+
+        @featbench.hookimpl
+        def featbench_protocols(self):
+            preprocessing = featbench.Preprocessing()
+            return [
+                featbench.Protocol(
+                    name="by-loss",
+                    summary="",
+                    dataset="digits",
+                    architecture="4F3-Rabs-PA2/2",
+                    preprocessing=preprocessing,
+                    train_per_class=5,
+                    test="rest",
+                    features=("random",),
+                    draws=2,
+                    metric="wrong",
+                )
+            ]
+
+    bench = Workbench(home=tmp_path / "store", plugins=[Plugin()], strict=True)
+    bench.compare(Request(protocol="by-loss", regimes=["R"]), track=False)
+    publish(bench, "by-loss", tmp_path / "boards", allow_dirty=True)
+    return tmp_path / "boards"
+
+
+def test_rows_stand_best_first_where_smaller_is_better(by_loss):
+    page, table = (path.read_text() for path in render(by_loss, "by-loss"))
+    entries = read_entries(by_loss, "by-loss")
+    means = [entry["mean"] for entry in entries]
+    assert means == sorted(means)
+    assert entries[-1]["learner"] == "chance"
+    assert {(entry["metric"], entry["unit"], entry["larger_is_better"]) for entry in entries} == {("wrong", "", False)}
+    assert [float(row["mean"]) for row in csv.DictReader(io.StringIO(table))] == means
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    assert [line.split("|")[1].strip() for line in lines][-1] == "chance"
+    assert lines[0].split("|")[4].strip() == "wrong"
+    assert "%" not in page
+    assert "percent" not in page
+
+
+# Entries that were published before.
+
+
+def test_entries_of_earlier_versions_are_read_as_what_they_were(published):
+    before = [path.read_bytes() for path in render(published, "digits")]
+    for path in (published / "digits" / "entries").iterdir():
+        entry = json.loads(path.read_text())
+        for field in ("checksum", "unit", "larger_is_better", "precision", "refined_with", "test_per_class", "task"):
+            del entry[field]
+        path.write_text(json.dumps({"checksum": content_hash(entry), **entry}))
+    assert [path.read_bytes() for path in render(published, "digits")] == before
+
+
+FOLDER = Path(__file__).parents[2] / "leaderboards"
+
+
+@pytest.mark.parametrize("protocol", find_leaderboards(FOLDER))
+def test_the_entries_in_the_repository_give_the_pages_beside_them(protocol, tmp_path):
+    shutil.copytree(FOLDER / protocol, tmp_path / protocol)
+    page, table = render(tmp_path, protocol)
+    assert page.read_bytes() == (FOLDER / protocol / "README.md").read_bytes()
+    # Tables that were rendered before these columns existed lack them.
+    rows = [list(csv.DictReader(io.StringIO(path.read_text()))) for path in (FOLDER / protocol / "results.csv", table)]
+    known = rows[0][0].keys()
+    assert known <= rows[1][0].keys()
+    assert [{name: row[name] for name in known} for row in rows[1]] == rows[0]
+
+
+@pytest.mark.parametrize("protocol", find_leaderboards(FOLDER))
+def test_the_entries_in_the_repository_would_have_the_same_names(protocol):
+    registry = Registry()
+    fields = {field.name for field in dataclasses.fields(Cell)} | {"parameters"}
+    for path in (FOLDER / protocol / "entries").glob("*.json"):
+        entry = {"test_per_class": None, **json.loads(path.read_text())}
+        cell = Cell.restore({"draw": 0, **{name: value for name, value in entry.items() if name in fields}})
+        assert entry_name(cell, registry.protocol(protocol)) == path.stem

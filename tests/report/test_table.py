@@ -6,12 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from featbench.report.table import FORMATS, order_rows, render, score_text
+from featbench.report import table
+from featbench.report.table import FORMATS, count_decimals, explain_deviation, order_rows, score_text, with_unit
+
+BASELINES = ("chance", "raw-pixels")
 
 KEYS = [
     *("dataset", "protocol", "architecture", "learner", "regime", "classifier", "metric"),
     *("mean", "std", "n", "status", "fit_seconds", "extract_seconds", "seed"),
 ]
+
+
+def render(rows, form):
+    return table.render(rows, form, BASELINES)
 
 
 def row(learner, regime, scores, status="ok", message="", classifier="logistic", **changes):
@@ -152,7 +159,7 @@ def test_what_failed_or_was_skipped_is_said_with_its_reason(rows, form):
 def test_rows_are_ordered_as_in_the_papers():
     regimes = ["fixed", "R", "fixed+", "U", "R+", "U+"]
     mixed = pd.DataFrame([row("chance", "fixed", [1.0]), *[row("a", regime, [1.0]) for regime in regimes]])
-    ordered = order_rows(mixed)
+    ordered = order_rows(mixed, BASELINES)
     assert ordered["regime"].tolist() == ["U+", "R+", "U", "R", "fixed+", "fixed", "fixed"]
     assert ordered["learner"].tolist()[-1] == "chance"
     assert ordered.index.tolist() == list(range(7))
@@ -160,23 +167,52 @@ def test_rows_are_ordered_as_in_the_papers():
 
 def test_rows_of_one_regime_keep_their_order():
     mixed = pd.DataFrame([row(name, "U", [1.0]) for name in ("z", "a", "m")])
-    assert order_rows(mixed)["learner"].tolist() == ["z", "a", "m"]
+    assert order_rows(mixed, BASELINES)["learner"].tolist() == ["z", "a", "m"]
 
 
 @pytest.mark.parametrize(
-    "status, mean, std, text",
+    "status, mean, std, unit, text",
     [
-        ("ok", 91.25, 0.84, "91.2 ± 0.8"),
-        ("ok", 91.26, 0.0, "91.3 ± 0.0"),
-        ("ok", 91.26, None, "91.3"),
-        ("ok", 91.26, float("nan"), "91.3"),
-        ("ok", 0.0, 0.0, "0.0 ± 0.0"),
-        ("failed", None, None, "failed"),
-        ("skipped", float("nan"), float("nan"), "skipped"),
+        ("ok", 91.25, 0.84, "%", "91.2 ± 0.8"),
+        ("ok", 91.26, 0.0, "%", "91.3 ± 0.0"),
+        ("ok", 91.26, None, "%", "91.3"),
+        ("ok", 91.26, float("nan"), "%", "91.3"),
+        ("ok", 0.0, 0.0, "%", "0.0 ± 0.0"),
+        ("failed", None, None, "%", "failed"),
+        ("skipped", float("nan"), float("nan"), "%", "skipped"),
+        ("ok", 0.91256, 0.00841, "", "0.9126 ± 0.0084"),
+        ("ok", -0.0123456, None, "", "-0.01235"),
+        ("ok", 12345.6, 17.2, "px", "12346 ± 17"),
+        ("ok", 7.25, float("nan"), "px", "7.250"),
+        ("ok", 0.0, 0.0, "", "0.000 ± 0.000"),
+        ("failed", None, None, "", "failed"),
     ],
 )
-def test_a_score_is_rounded_when_it_is_shown(status, mean, std, text):
-    assert score_text(status, mean, std) == text
+def test_a_score_is_rounded_when_it_is_shown(status, mean, std, unit, text):
+    assert score_text(status, mean, std, unit) == text
+
+
+def test_percentages_have_one_decimal_and_other_numbers_four_digits_of_the_largest():
+    assert [count_decimals("%", value) for value in (0.001, 5.0, 1e6, None)] == [1] * 4
+    assert [count_decimals("", value) for value in (0.001, 0.5, 5.0, 1e6, 0.0, None)] == [6, 4, 3, 0, 3, 3]
+    assert count_decimals("", 0.5, 123.0, float("nan"), None) == 1
+
+
+def test_headings_and_the_explanation_name_the_unit_that_values_have():
+    assert [with_unit("error", unit) for unit in ("%", "px", "")] == ["error %", "error px", "error"]
+    assert explain_deviation(["%", "%"]).endswith("(ddof 1); means and deviations are in percent.")
+    assert explain_deviation(["px"]).endswith("(ddof 1); means and deviations are in px.")
+    for units in ([""], ["%", ""], []):
+        assert explain_deviation(units).endswith("(ddof 1).")
+
+
+@pytest.mark.parametrize("form", ["table", "markdown"])
+def test_a_metric_that_is_no_percentage_is_not_said_to_be_one(form):
+    text = render(pd.DataFrame([row("a", "U", [0.5, 0.75], metric="correlation", unit="")]), form)
+    assert "correlation" in text
+    assert "0.6250 ± 0.1768" in text
+    assert "%" not in text
+    assert "percent" not in text
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -12,7 +12,8 @@ from featbench.errors import PluginError, UnknownNameError, UsageError
 from featbench.evaluation.published import Claim, Contrast, PublishedRow, PublishedTable
 from featbench.experiment.request import Request
 from featbench.hookspecs import hookimpl
-from featbench.reproduction.claims import claim_verdict, judge_claims
+from featbench.registry import Registry
+from featbench.reproduction.claims import combine_verdicts, judge_claims
 from featbench.reproduction.measure import plan_table, reproduce
 
 PROTOCOL = featbench.Protocol(
@@ -198,7 +199,7 @@ def test_measured_numbers_are_those_of_a_comparison(bench):
 
 WRONG = {
     "column PA has no tolerance": {"tolerance": {"Rabs": 1.0, "PM": 1.0}},
-    "numbers for PA, which is no column": {"columns": ("Rabs", "PM")},
+    "numbers for PA, which is not a column": {"columns": ("Rabs", "PM")},
     "two rows are named R": {"rows": (*TABLE.rows, TABLE.rows[0])},
     "a row is named chance, as a baseline is": {"rows": (replace(TABLE.rows[0], name="chance"),)},
     "row R measures a baseline": {"rows": (replace(TABLE.rows[0], learner="raw-pixels"),)},
@@ -377,11 +378,12 @@ def measured(**scores):
     )
 
 
-def judge(contrasts, rows, ratio=0.0):
+def judge(contrasts, rows, ratio=0.0, metric="accuracy"):
     """Judge one claim of a table with the row A."""
     row = PublishedRow("A", "random", "R", "one", {"x": 3.0, "y": 1.0, "z": 0.5})
     table = replace(TABLE, rows=(row,), columns=("x", "y", "z"))
-    return judge_claims([Claim("It is so.", tuple(contrasts))], table, rows, ratio).to_dict("records")
+    claim = Claim("It is so.", tuple(contrasts))
+    return judge_claims([claim], table, rows, ratio, Registry().metric(metric)).to_dict("records")
 
 
 LARGER = Contrast("x less y", ((1, "A", "x"), (-1, "A", "y")))
@@ -402,6 +404,24 @@ def test_a_contrast_must_be_above_what_it_says():
     assert less["mean"] == nearly["mean"] == -2.0  # shown as measured, not less what it is to be above
     expected = stats.ttest_1samp([8, 9, 7], 0, alternative="greater").pvalue
     assert nearly["p"] == pytest.approx(2 * expected)
+
+
+def test_where_smaller_is_better_a_sum_is_better_below():
+    """The errors of the rows above are 100 less their accuracies: each claim must be judged alike."""
+    right = measured(x=[10.0, 50.0, 90.0], y=[9.0, 48.0, 89.0])
+    wrong = measured(x=[90.0, 50.0, 10.0], y=[91.0, 52.0, 11.0])
+    for contrast in (LARGER, replace(LARGER, above=1.0), replace(LARGER, above=-1.0)):
+        (accuracy,), (error,) = judge([contrast], right), judge([contrast], wrong, metric="error")
+        assert error["mean"] == -accuracy["mean"] == pytest.approx(-4 / 3)  # shown as it is
+        assert (error["p"], error["std"]) == (pytest.approx(accuracy["p"]), pytest.approx(accuracy["std"]))
+        assert error["verdict"] == accuracy["verdict"]
+    assert judge([LARGER], wrong)[0]["verdict"] == "not confirmed"
+
+
+def test_small_scores_are_told_from_rounding_errors():
+    rows = measured(x=[3e-10, 5e-10, 4e-10], y=[1e-10, 3e-10, 2e-10])
+    assert judge([LARGER], rows)[0]["verdict"] == "confirmed"
+    assert judge([LARGER], measured(x=[0.0, 0.0], y=[0.0, 0.0]))[0]["verdict"] == "not confirmed"
 
 
 def test_confirmed_is_below_the_level_and_not_at_it():
@@ -446,4 +466,4 @@ def test_differences_without_spread_are_certain():
     ],
 )
 def test_a_claim_holds_if_all_its_contrasts_do(verdicts, verdict):
-    assert claim_verdict(verdicts) == verdict
+    assert combine_verdicts(verdicts) == verdict

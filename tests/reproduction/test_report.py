@@ -2,11 +2,13 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from featbench.evaluation.published import PublishedRow, PublishedTable
+from featbench.registry import Registry
 from featbench.reproduction.measure import Reproduction
 from featbench.reproduction.report import render, render_claims
 
@@ -23,6 +25,8 @@ TABLE = PublishedTable(
     notes=("The text says 60.0 for 59.5.", "It gives no bank."),
     source="Nobody 2001, table 7",
 )
+
+ACCURACY = Registry().metric("accuracy")
 
 CLAIMS = [
     ("All of it matters.", "loss without less", 5.2, 4.75, 0.25, 3, 0.0123, "confirmed"),
@@ -73,7 +77,7 @@ ROWS = [
 
 @pytest.fixture
 def reproduction():
-    return Reproduction(TABLE, None, pd.DataFrame(ROWS), pd.DataFrame(CLAIMS, columns=NAMES))
+    return Reproduction(TABLE, ACCURACY, None, pd.DataFrame(ROWS), pd.DataFrame(CLAIMS, columns=NAMES))
 
 
 def cells(text, row, column):
@@ -138,12 +142,31 @@ def test_the_claims_alone_are_those_of_the_table(reproduction):
 
 def test_a_table_without_claims_and_notes_says_nothing_of_them(reproduction):
     bare = PublishedTable(**{**vars(TABLE), "notes": ()})
-    found = Reproduction(bare, None, reproduction.rows, pd.DataFrame())
+    found = Reproduction(bare, ACCURACY, None, reproduction.rows, pd.DataFrame())
     assert render_claims(found) == ""
     for form in ("table", "markdown"):
         text = render(found, form)
         assert "Nadeau" not in text
         assert text.endswith("it cannot\n")
+
+
+@pytest.mark.parametrize("form", ["table", "markdown"])
+def test_headings_and_explanations_have_the_unit_of_the_metric(reproduction, form):
+    text = render(reproduction, form)
+    assert "published %" in text
+    assert "measured %" in text
+    assert "means and deviations are in percent" in text
+    assert "Differences in points. p: one-sided" in text
+    assert "Smaller" not in text
+    metric = replace(ACCURACY, name="loss", unit="", larger_is_better=False)
+    plain = render(replace(reproduction, metric=metric), form)
+    assert "%" not in plain
+    assert "percent" not in plain
+    assert "points" not in plain
+    assert "the tolerance of 1.5 (full), 3 (less, least). fit s" in plain
+    assert "Smaller is better in loss: a sum is expected to be negative. p: one-sided" in plain
+    assert cells(plain, "R+R+", "less")[2:5] == ["59.50 ± 1.60", "50.25", "-9.25"]
+    assert cells(plain, "loss without less", "")[1:3] == ["5.200", "4.750 ± 0.250"]
 
 
 def test_json_is_strict_and_holds_every_cell(reproduction):

@@ -1,0 +1,73 @@
+"""Tasks: what is predicted of an image. Today that is its class.
+
+A task decides everything that depends on the kind of target: which targets images carry, from which groups a draw
+takes equally many, and what a prediction must look like. Verifying pairs, or predicting ratings or pixels, would each
+be another task; steps, runner, store and reports ask the task, and need not change for it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from featbench.data.prepare import PreparedImages
+from featbench.errors import PluginError
+from featbench.types import Images, IntArray
+
+
+class Task(ABC):
+    """What is predicted of each image.
+
+    stored_as: the type that the store keeps predictions in.
+    """
+
+    stored_as: ClassVar[type[np.generic]]
+
+    @abstractmethod
+    def targets(self, images: Images | PreparedImages) -> NDArray[Any]:
+        """Return what is to be predicted, one for each image along the first axis."""
+
+    @abstractmethod
+    def strata(self, images: Images | PreparedImages) -> IntArray:
+        """Return the group [n] of each image, from 0: a draw takes equally many training images of each."""
+
+    @abstractmethod
+    def check_predictions(self, predictions: ArrayLike, count: int, classifier: str) -> NDArray[Any]:
+        """Return the predictions for `count` images as metrics take them.
+
+        Raises `PluginError`, naming the classifier, for predictions of another shape or type.
+        """
+
+
+class Classification(Task):
+    """Each image belongs to one of the data set's classes: targets and predictions are class indices [n], int64."""
+
+    stored_as: ClassVar[type[np.generic]] = np.int32
+
+    def targets(self, images: Images | PreparedImages) -> IntArray:
+        """Return the labels."""
+        return images.labels
+
+    def strata(self, images: Images | PreparedImages) -> IntArray:
+        """Return the labels: a draw takes equally many images of each class."""
+        return images.labels
+
+    def check_predictions(self, predictions: ArrayLike, count: int, classifier: str) -> IntArray:
+        """Return class indices [count]."""
+        found = np.asarray(predictions)
+        if found.shape != (count,):
+            raise PluginError(f"classifier {classifier} gave predictions of shape {found.shape} for {count} images")
+        if found.dtype.kind not in "iu":
+            raise PluginError(
+                f"classifier {classifier} predicted values of type {found.dtype}; class indices are integers"
+            )
+        return found.astype(np.int64, copy=False)
+
+
+CLASSIFICATION = Classification()
+
+TASKS: dict[str, Task] = {"classification": CLASSIFICATION}
+"""The tasks, by the names that protocols give them."""
