@@ -64,11 +64,14 @@ class Autoencoder(FilterLearner):
             raise ValueError("patches, updates and batch must be at least 1")
 
     def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
-        """Learn W and b; the decoder's atoms come along as `decoder`, [filters, fan_in, size, size]."""
+        """Learn W and b; the decoder's atoms are the extra `decoder`, [filters, fan_in, size, size]."""
         matrix = PatchMatrix.sample("the auto-encoder", bank, patches, self.patches, centre=self.centre)
-        model = Model(bank.filters, matrix.rows.shape[1], self.activation, self.tied, seed).to(matrix.rows.device)
+        model = AutoencoderNetwork(bank.filters, matrix.rows.shape[1], self.activation, self.tied, seed)
+        model.to(matrix.rows.device)
+        # Learners may be called with gradients switched off.
         with torch.enable_grad():
             self._learn(model, matrix.rows, seed)
+        # Diverged parameters would give features of NaN, which only the classifier would find.
         if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
             raise LearningError(f"the auto-encoder diverged: a rate smaller than {self.rate} is needed")
         decoder = {"decoder": model.atoms.detach().clone().view(bank.shape)}
@@ -80,7 +83,9 @@ class Autoencoder(FilterLearner):
             return build_tanh_encoder(filters, table)
         return nn.Sequential(FilterBank(filters, table), nn.Sigmoid())
 
-    def _learn(self, model: Model, rows: Tensor, seed: int) -> None:
+    def _learn(self, model: AutoencoderNetwork, rows: Tensor, seed: int) -> None:
+        """Train the model in place on rows [n, d], by Adam."""
+        # On the CPU whatever the device: the same seed draws the same batches and the same noise.
         generator = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.Adam(model.parameters(), lr=self.rate)
         for update in range(self.updates):
@@ -91,21 +96,22 @@ class Autoencoder(FilterLearner):
             codes = model.encode(seen)
             loss = 0.5 * (model.decode(codes) - batch).square().mean(dim=1)
             if self.kind == "contractive":
-                loss = loss + self.lam * model.contraction(codes)
+                loss = loss + self.lam * model.compute_contraction(codes)
             loss.mean().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
 
 def corrupt(rows: Tensor, noise: float, generator: torch.Generator) -> Tensor:
-    """Set a part `noise` of the values of rows [n, d] to 0, at random."""
+    """Return rows [n, d] with a part `noise` of their values, drawn at random, set to 0."""
     return rows * (torch.rand(rows.shape, generator=generator) >= noise).to(rows)
 
 
-class Model(nn.Module):
-    """Encoder weight W [m, d] and bias b [m]; decoder atoms D [m, d], W itself if tied, and offset a [d]."""
+class AutoencoderNetwork(nn.Module):
+    """An auto-encoder of d inputs and m hidden units: W [m, d] and b [m]; D [m, d], which is W if tied, and a [d]."""
 
     def __init__(self, filters: int, inputs: int, activation: str, tied: bool, seed: int) -> None:
         super().__init__()
+        # Another stream of random numbers than that of the batches, which begin from `seed` itself.
         generator = torch.Generator().manual_seed(seed ^ 1)
         self.activation = activation
         self.weight = nn.Parameter(torch.randn(filters, inputs, generator=generator) / math.sqrt(inputs))
@@ -122,8 +128,11 @@ class Model(nn.Module):
         """Return the reconstruction [n, d] from h [n, m]."""
         return torch.addmm(self.offset, codes, self.atoms)
 
-    def contraction(self, codes: Tensor) -> Tensor:
-        """Return ‖∂h/∂x‖² [n], the squared Frobenius norm, from h [n, m]: s' is h(1 - h), or 1 - h² for tanh."""
+    def compute_contraction(self, codes: Tensor) -> Tensor:
+        """Return ‖∂h/∂x‖² = Σ_i s'_i² Σ_j W_ij² [n], the squared Frobenius norm, from h [n, m].
+
+        The slope s' of the activation follows from its value: h (1 - h) for the sigmoid, 1 - h² for tanh.
+        """
         slopes = 1 - codes.square() if self.activation == "tanh" else codes * (1 - codes)
         return slopes.square() @ self.weight.square().sum(dim=1)
 

@@ -16,6 +16,8 @@ from featbench.stages.specs import Shape
 
 
 class _Constant(nn.Module):
+    """Gives the feature 1 for every image, [n, 1]."""
+
     def forward(self, x: Tensor) -> Tensor:
         return torch.ones(len(x), 1, device=x.device)
 

@@ -67,10 +67,11 @@ class ConvPsd(FilterLearner):
             raise ValueError("positions, windows, updates, batch and iterations must be at least 1")
 
     def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
-        """Learn the encoder's filters; the kernels come along as `decoder`, [filters, fan_in, size, size]."""
+        """Learn the encoder's filters; the kernels are the extra `decoder`, [filters, fan_in, size, size]."""
         if patches is None:
             raise LearningError(f"{self.name} learns from windows of images and was given none")
         x = patches.sample(self.windows, bank.size + self.positions - 1)
+        # In double: a sum of millions of squares loses its last digits in single precision.
         scale = float(x.double().square().mean().sqrt())
         if not math.isfinite(scale) or scale == 0:
             raise LearningError(f"the windows hold no signal for {self.name}: all of them are zero, or not finite")
@@ -90,24 +91,30 @@ class ConvPsd(FilterLearner):
 class WindowDecoder(Decoder):
     """½‖x - Σ_k D_k ∗ z_k‖²_M + λ‖z‖₁ + α/2 ‖z - F(x)‖² for windows x [n, fan_in, h, w], kernels D of unit norm.
 
-    Codes are [n, filters, positions, positions]; ∗ is the full convolution, so that h = positions + size - 1.
+    Codes are [n, filters, positions, positions]; ∗ is the full convolution, so that h = positions + size - 1. M [1, 1,
+    h, w] has for each pixel the number of positions whose kernels reach it, divided by the largest such number.
     """
 
     def __init__(self, kernels: Tensor, lam: float, alpha: float, iterations: int, positions: int) -> None:
         super().__init__(kernels)
         self.lam, self.alpha, self.iterations, self.positions = lam, alpha, iterations, positions
         size = kernels.shape[-1]
+        # Few positions reach the border: at full weight, its pixels would take codes that serve nothing else.
         ones = kernels.new_ones(1, 1, positions, positions)
-        covered = functional.conv_transpose2d(ones, kernels.new_ones(1, 1, size, size))
-        self.mask = covered / covered.max()
+        reached = functional.conv_transpose2d(ones, kernels.new_ones(1, 1, size, size))
+        self.mask = reached / reached.max()
 
     def infer(self, y: Tensor, prediction: Tensor) -> Tensor:
-        """Return codes by FISTA (Beck, Teboulle 2009) from the prediction."""
-        step = 1 / (self._lipschitz() + self.alpha)
+        """Return codes by FISTA (Beck, Teboulle 2009) from the prediction.
+
+        z = h_{λ/L}(x - ∇f(x)/L), x ← z + (t - 1)/t' (z - z_old), t' = (1 + √(1 + 4 t²))/2; L bounds the Hessian of f.
+        """
+        step = 1 / (self._compute_lipschitz() + self.alpha)
         codes = extrapolated = prediction
         momentum = 1.0
         for _ in range(self.iterations):
-            gradient = functional.conv2d(self._residual(y, extrapolated), self.atoms)
+            # Correlation with the kernels is the adjoint of the convolution with them.
+            gradient = functional.conv2d(self._compute_residual(y, extrapolated), self.atoms)
             gradient += self.alpha * (extrapolated - prediction)
             moved = functional.softshrink(extrapolated - step * gradient, step * self.lam)
             following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
@@ -117,19 +124,26 @@ class WindowDecoder(Decoder):
 
     def gradient(self, y: Tensor, codes: Tensor) -> Tensor:
         """Return the gradient of the mean energy with respect to the kernels."""
-        residual = self._residual(y, codes)
-        # Correlating residuals with codes: images take the place of maps.
-        found = functional.conv2d(residual.transpose(0, 1), codes.transpose(0, 1))
-        return found.transpose(0, 1) / len(y)
+        residual = self._compute_residual(y, codes)
+        # Correlates residuals with codes and sums over the images: conv2d sums over what it takes for maps.
+        gradient = functional.conv2d(residual.transpose(0, 1), codes.transpose(0, 1))
+        return gradient.transpose(0, 1) / len(y)
 
-    def _residual(self, y: Tensor, codes: Tensor) -> Tensor:
+    def _compute_residual(self, y: Tensor, codes: Tensor) -> Tensor:
+        """Return M (Σ_k D_k ∗ z_k - y), [n, fan_in, h, w]."""
         return (functional.conv_transpose2d(codes, self.atoms) - y) * self.mask
 
-    def _lipschitz(self) -> float:
-        """Return the largest eigenvalue of the unmasked reconstruction, by frequency: the mask only lowers it."""
+    def _compute_lipschitz(self) -> float:
+        """Return a bound of the largest eigenvalue of the reconstruction's Hessian, by frequency.
+
+        On a torus of the window's side convolutions are products at each frequency, so that the Hessian falls apart
+        into one matrix D(f)ᴴ D(f) a frequency. Codes fill only so much of the torus that nothing wraps around it, and
+        the mask, at most 1, only lowers the eigenvalue.
+        """
         side = self.positions + self.atoms.shape[-1] - 1
         spectrum = torch.fft.rfft2(self.atoms, s=(side, side)).flatten(2).permute(2, 1, 0)
         filters, fan_in = self.atoms.shape[:2]
+        # Of the two products with the same non-zero eigenvalues, the smaller.
         product = spectrum @ spectrum.mH if fan_in <= filters else spectrum.mH @ spectrum
         return float(torch.linalg.eigvalsh(product)[:, -1].max())
 

@@ -36,9 +36,10 @@ class MapDropout(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop maps of x [n, maps, ...]; in evaluation give x back."""
+        """Return x [n, maps, ...] with some of its maps dropped; in evaluation, x itself."""
         if not self.training:
             return x
+        # Not torch's global generator: several threads train at once, and each has its own draws to be reproducible.
         drawn = torch.rand(x.shape[:2], generator=generator(x.device), device=x.device)
         kept = (drawn >= self.rate).to(x.dtype) / (1 - self.rate)
         return x * kept.view(*x.shape[:2], *(1,) * (x.ndim - 2))
@@ -68,7 +69,7 @@ class ConvNet(FilterLearner):
             raise ValueError(f"dropout must be at least 0 and less than 1, not {self.dropout}")
 
     def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
-        """Draw the weights of `bank`."""
+        """Draw the weights of `bank`, of a scale that keeps the variance of activations from layer to layer."""
         draws = torch.Generator().manual_seed(seed)
         inputs = bank.fan_in * bank.size**2
         if self.activation == "relu":
@@ -78,7 +79,7 @@ class ConvNet(FilterLearner):
         return Filters(weight / math.sqrt(inputs), bias=bias / math.sqrt(inputs))
 
     def encoder(self, filters: Filters, table: IntArray) -> nn.Module:
-        """Build filter bank, batch normalisation, activation and dropout, of these what is asked for."""
+        """Build filter bank, batch normalisation, activation and dropout, without those that are switched off."""
         modules: list[nn.Module] = [FilterBank(filters, table)]
         if self.batch_norm:
             modules.append(nn.BatchNorm2d(len(filters.weight)))

@@ -15,8 +15,8 @@ from featbench.learning.learner import FeatureLearner, FilterLearner
 from featbench.learning.patches import PatchSource
 from featbench.stages.filters import Bank, Filters
 
-GROUPS = 64
-"""Templates are chosen among so many times the patches that a bank takes."""
+SAMPLED = 64
+"""Patches sampled for each template that is chosen among them."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,12 @@ class Gabor(FilterLearner):
     def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
         """Return the first `bank.filters` of the bank, phases first, then orientations, then wavelengths."""
         orientations = self.orientations if bank.size >= 2 * self.shortest else math.ceil(bank.filters / 2)
+        # As many wavelengths as fill the bank with two phases of each orientation; those left over are cut off below.
         count = math.ceil(bank.filters / (2 * orientations))
         ratio = bank.size / self.shortest
         waves = [self.shortest * ratio ** (i / max(count - 1, 1)) for i in range(count)]
         kernels = [
-            _gabor(bank.size, wave, math.pi * orientation / orientations, phase, self.envelope * bank.size)
+            _make_kernel(bank.size, wave, math.pi * orientation / orientations, phase, self.envelope * bank.size)
             for wave in waves
             for orientation in range(orientations)
             for phase in (0.0, math.pi / 2)
@@ -65,12 +66,13 @@ class Gabor(FilterLearner):
         return Filters(torch.stack(kernels[: bank.filters]).unsqueeze(1).float())
 
 
-def _gabor(size: int, wavelength: float, angle: float, phase: float, sigma: float) -> Tensor:
-    """Return one [size, size] kernel of zero mean and unit norm."""
+def _make_kernel(size: int, wavelength: float, angle: float, phase: float, sigma: float) -> Tensor:
+    """Return one kernel [size, size] of zero mean and unit norm: a Gaussian of `sigma` times a cosine along `angle`."""
     axis = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     along = x * math.cos(angle) + y * math.sin(angle)
     kernel = torch.exp(-(x**2 + y**2) / (2 * sigma**2)) * torch.cos(2 * math.pi * along / wavelength + phase)
+    # An even Gabor has a mean of its own, and would respond to flat patches.
     kernel = kernel - kernel.mean()
     normalised: Tensor = kernel / kernel.norm()
     return normalised
@@ -104,9 +106,9 @@ class GaborTemplates(Gabor):
         """Return Gabors for a single map, else templates."""
         if bank.fan_in == 1:
             return super().filters(bank, patches, seed)
-        assert patches is not None  # samples_images asks for them
-        # Every group of a connection table chooses among the same patches, by its own seed.
-        sampled = patches.sample(GROUPS * bank.filters)
+        assert patches is not None  # since samples_images is set
+        # The source gives every group of a connection table the same patches: each chooses others by its own seed.
+        sampled = patches.sample(SAMPLED * bank.filters)
         chosen = torch.randperm(len(sampled), generator=torch.Generator().manual_seed(seed))[: bank.filters]
         templates = sampled[chosen.to(sampled.device)]
         norms = templates.flatten(1).norm(dim=1).clamp_min(1e-12)

@@ -70,28 +70,32 @@ class Ica(FilterLearner):
         )
 
     def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
-        """Learn the filters; what they stand for in a patch comes along as `decoder`, [filters, fan_in, size, size]."""
+        """Learn the filters; the patches that they stand for are the extra `decoder`, [filters, fan_in, size, size]."""
         matrix = PatchMatrix.sample("ICA", bank, patches, self.patches, centre=self.centre)
-        found = PrincipalComponents.of(matrix.rows, bank.filters)
-        white = (matrix.rows - found.mean) @ found.compute_whitener().T
+        components = PrincipalComponents.of(matrix.rows, bank.filters)
+        whitener = components.compute_whitener()
+        white = (matrix.rows - components.mean) @ whitener.T
         if self.method == "rica":
-            unmixing = rica(white, bank.filters, self.lam, self.iterations, seed)
+            unmixing = minimise_rica_cost(white, bank.filters, self.lam, self.iterations, seed)
         else:
-            unmixing = _fastica(white, bank.filters, self.iterations, seed)
+            unmixing = _run_fastica(white, bank.filters, self.iterations, seed)
         if not bool(torch.isfinite(unmixing).all()):
-            raise LearningError("ICA went astray: its filters are not finite; a smaller lam may help")
-        weight = unmixing @ found.compute_whitener()
-        decoder = (unmixing @ found.compute_unwhitener()).view(bank.shape)
-        return Filters(matrix.fold(weight).view(bank.shape), bias=-weight @ found.mean, extras={"decoder": decoder})
+            raise LearningError("ICA diverged: its filters are not finite; a smaller lam may help")
+        # Filters see patches as they come: W (V (x - mean)) = (W V) x - (W V) mean, with the whitener V.
+        weight = unmixing @ whitener
+        decoder = (unmixing @ components.compute_unwhitener()).view(bank.shape)
+        bias = -weight @ components.mean
+        return Filters(matrix.fold(weight).view(bank.shape), bias=bias, extras={"decoder": decoder})
 
 
-def rica(white: Tensor, filters: int, lam: float, iterations: int, seed: int) -> Tensor:
+def minimise_rica_cost(white: Tensor, filters: int, lam: float, iterations: int, seed: int) -> Tensor:
     """Return W [filters, r] of unit rows that minimises `rica_cost` on white rows [n, r], from a random start."""
     start = torch.randn(filters, white.shape[1], generator=torch.Generator().manual_seed(seed), dtype=white.dtype)
     unmixing = start.to(white.device).requires_grad_()
     optimizer = torch.optim.LBFGS([unmixing], max_iter=iterations, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
+        # The norm is inside the cost: L-BFGS moves rows of any length, and its gradient is along the sphere.
         optimizer.zero_grad()
         cost = rica_cost(normalise_rows(unmixing), white, lam)
         cost.backward()  # type: ignore[no-untyped-call]
@@ -103,7 +107,7 @@ def rica(white: Tensor, filters: int, lam: float, iterations: int, seed: int) ->
 
 
 def normalise_rows(unmixing: Tensor) -> Tensor:
-    """Divide each row by its norm: without that, rows beyond the number of dimensions shrink to nothing."""
+    """Divide each row by its norm: without that, rows beyond the number of dimensions would shrink to zero."""
     normalised: Tensor = unmixing / unmixing.norm(dim=1, keepdim=True)
     return normalised
 
@@ -116,7 +120,8 @@ def rica_cost(unmixing: Tensor, white: Tensor, lam: float) -> Tensor:
     return cost / len(white)
 
 
-def _fastica(white: Tensor, filters: int, iterations: int, seed: int) -> Tensor:
+def _run_fastica(white: Tensor, filters: int, iterations: int, seed: int) -> Tensor:
+    """Return the unmixing matrix [filters, r] of white rows [n, r] that scikit-learn's FastICA finds."""
     if white.shape[1] < filters:
         raise LearningError(
             f"the patches vary in {white.shape[1]} dimensions only, but FastICA is asked for {filters} components: "
@@ -126,6 +131,7 @@ def _fastica(white: Tensor, filters: int, iterations: int, seed: int) -> Tensor:
     from sklearn.exceptions import ConvergenceWarning
 
     solver = FastICA(whiten=False, fun="logcosh", max_iter=iterations, random_state=seed % 2**32)
+    # The warning becomes a line of the log, which says what a user of featbench can do about it.
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         solver.fit(white.double().cpu().numpy())

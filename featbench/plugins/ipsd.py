@@ -30,7 +30,7 @@ from featbench.stages.encoders import build_tanh_encoder
 from featbench.stages.filters import Bank, Filters
 
 FLOOR = 1e-6
-"""Added to squares under a root: a pool without activity has a gradient."""
+"""Added to the squares under the root: without it a pool without activity would have an infinite gradient."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,12 @@ class Ipsd(FilterLearner):
         return None
 
     def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
-        """Learn the filters of all units, row by row of the map; the dictionary comes along as `decoder`."""
+        """Learn the filters of all units, row by row of the map; the dictionary is the extra `decoder`."""
         whole = replace(bank, filters=self.units(bank))
         matrix = PatchMatrix.sample(self.name, whole, patches, self.patches, centre=self.centre)
         atoms = draw_random_atoms(whole, seed, self.batch).to(matrix.rows.device)
         predictor = PredictiveEncoder(atoms, "tanh", threshold=0, centred=matrix.centred)
-        pools = self.pools(bank).to(matrix.rows)
+        pools = self.make_pools(bank).to(matrix.rows)
 
         def infer(gram: Tensor, correlations: Tensor, lipschitz: float, start: Tensor) -> Tensor:
             return infer_groups(gram, correlations, lipschitz, start, pools, self.lam, self.iterations)
@@ -106,19 +106,21 @@ class Ipsd(FilterLearner):
         """Build F and the pools, within each group of the connection table."""
         pools = len(filters.weight) // len(table) // self.stride**2
         bank = Bank(pools, filters.weight.shape[-1], filters.weight.shape[1])
-        return nn.Sequential(build_tanh_encoder(filters, table), GroupPooling(self.pools(bank), len(table)))
+        return nn.Sequential(build_tanh_encoder(filters, table), GroupPooling(self.make_pools(bank), len(table)))
 
-    def pools(self, bank: Bank) -> Tensor:
-        """Return the weights w [pools, units]."""
-        rows, columns = (self._along(side) for side in self.grid(bank))
+    def make_pools(self, bank: Bank) -> Tensor:
+        """Return the weights w [pools, units] of all pools over all units of the map."""
+        # A square Gaussian is the product of two of one dimension.
+        rows, columns = (self._make_pools_along(side) for side in self.grid(bank))
         return torch.einsum("ir,jc->ijrc", rows, columns).reshape(bank.filters, self.units(bank))
 
-    def _along(self, side: int) -> Tensor:
+    def _make_pools_along(self, side: int) -> Tensor:
         """Return the weights of pools along one side of the map, [side / stride, side]; each sums to 1."""
         offsets = torch.arange(self.pool) - (self.pool - 1) / 2
         gaussian = torch.exp(-0.5 * (offsets / (self.pool / 4)) ** 2)
         weights = torch.zeros(side // self.stride, side)
         for pool in range(side // self.stride):
+            # Modulo the side: opposite borders of the map touch.
             members = (pool * self.stride + torch.arange(self.pool)) % side
             weights[pool, members] = gaussian / gaussian.sum()
         return weights
@@ -129,8 +131,9 @@ def infer_groups(
 ) -> Tensor:
     """Minimise ½ zᵀGz - cᵀz + λ Σ_i sqrt(Σ_j w_ij z_j²) over z [n, units] from `start`; no step raises it.
 
-    At each step the first part is bounded by its Lipschitz constant and the roots by parabolas that touch them at z: z
-    becomes (z - (zG - c)/L) / (1 + λ a/L) with a_j = Σ_i w_ij/v_i.
+    Majorisation-minimisation: at each step the first part is bounded by a parabola of curvature L, and each root v_i by
+    a parabola that touches it at z, v ≤ (v_i + v²/v_i)/2. Their sum is least at z ← (z - (zG - c)/L) / (1 + λ a/L),
+    with a_j = Σ_i w_ij/v_i. There is no proximal operator in closed form, since the pools overlap.
     """
     codes = start
     for _ in range(iterations):

@@ -20,7 +20,7 @@ from featbench.learning.patches import PatchSource
 from featbench.stages.filters import Bank, Filters
 
 CLOSEST = 1e-6
-"""Squared distances are no smaller, where the gradient of the distance would have no bound."""
+"""Least squared distance: at zero the gradient of the distance would be infinite."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class KMeans(FilterLearner):
         return "a patch of a single value has no contrast to normalise" if bank.fan_in * bank.size == 1 else None
 
     def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
-        """Learn centroids c; their filters w = Wᵀc and biases are such that ‖x - c‖² = ‖x‖² - 2 (wᵀx' + bias).
+        """Learn centroids c, as filters w = Wᵀc and biases with which ‖x - c‖² = ‖x‖² - 2 (wᵀx' + bias).
 
-        `decoder` [filters, fan_in, size, size] are the centroids as normalised patches; `scale` [1], the root mean
-        variance of the patches, `whitener` W [r, fan_in, size, size] and `shift` W mean x' [r] serve the encoder.
+        Extras: `decoder` [filters, fan_in, size, size], the centroids as normalised patches; for the encoder `scale`
+        [1], the root mean variance of the patches, `whitener` W [r, fan_in, size, size] and `shift` W mean x' [r].
         """
         matrix = PatchMatrix.sample("K-means", bank, patches, self.patches)
         rows = matrix.rows / (matrix.rows.square().mean(dim=1, keepdim=True) + self.contrast).sqrt()
@@ -71,22 +71,22 @@ class KMeans(FilterLearner):
             centroids = learn_centroids(rows, bank.filters, self.iterations, seed)
             weight, decoder, offset = centroids, centroids, rows.new_zeros(bank.filters)
         else:
-            found = PrincipalComponents.of(rows, self.components)
-            whitener = found.compute_whitener(self.epsilon)
-            centroids = learn_centroids((rows - found.mean) @ whitener.T, bank.filters, self.iterations, seed)
-            weight, offset = centroids @ whitener, -centroids @ (whitener @ found.mean)
-            decoder = centroids @ found.compute_unwhitener(self.epsilon) + found.mean
-            # The groups of a connection table need matrices of one size, whatever the rank of what they see.
+            principal = PrincipalComponents.of(rows, self.components)
+            whitener = principal.compute_whitener(self.epsilon)
+            centroids = learn_centroids((rows - principal.mean) @ whitener.T, bank.filters, self.iterations, seed)
+            weight, offset = centroids @ whitener, -centroids @ (whitener @ principal.mean)
+            decoder = centroids @ principal.compute_unwhitener(self.epsilon) + principal.mean
+            # The groups of a connection table are joined, which takes matrices of one size, whatever the rank of each.
             padded = functional.pad(whitener, (0, 0, 0, min(self.components, rows.shape[1]) - len(whitener)))
             extras["whitener"] = padded.view(-1, *bank.shape[1:])
-            extras["shift"] = padded @ found.mean
+            extras["shift"] = padded @ principal.mean
         extras["decoder"] = decoder.view(bank.shape)
         bias = offset - centroids.square().sum(dim=1) / 2
         return Filters(matrix.fold(weight).view(bank.shape), bias=bias, extras=extras)
 
     def encoder(self, filters: Filters, table: NDArray[np.int64]) -> nn.Module:
         """Build the triangle code."""
-        return nn.Sequential(Distances(filters, table, self.contrast), Triangle())
+        return nn.Sequential(Distances(filters, table, self.contrast), TriangleCode())
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,15 @@ class KMeansHard(KMeans):
 
     def encoder(self, filters: Filters, table: NDArray[np.int64]) -> nn.Module:
         """Build the hard code."""
-        return nn.Sequential(Distances(filters, table, self.contrast), Hard())
+        return nn.Sequential(Distances(filters, table, self.contrast), HardCode())
 
 
 class Distances(nn.Module):
-    """Distances of the normalised, whitened patch around each position to all centroids, group by group."""
+    """Distances of the normalised, whitened patch around each position to all centroids, group by group.
+
+    No patch is ever cut: its mean and variance are average poolings of x and x², and its products with W and the
+    centroids are convolutions, from which the mean is taken out and which are divided by the deviation afterwards.
+    """
 
     table: Tensor
     scale: Tensor
@@ -125,34 +129,38 @@ class Distances(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return z [n, groups, filters / groups, h - size + 1, w - size + 1] for x [n, maps, h, w]."""
         seen = x[:, self.table.flatten()]
-        # Patches lose their mean anyway: small numbers lose less to rounding.
+        # Patches lose their mean anyway. Near 0, mean(x²) - mean(x)² loses fewer digits to cancellation.
         seen = seen - seen.mean(dim=(1, 2, 3), keepdim=True)
-        size, scale = self.weight.shape[-1], self._per_group(self.scale)
+        size, scale = self.weight.shape[-1], self._view_per_group(self.scale)
         by_group = seen.view(len(x), self.groups, -1, *x.shape[2:])
         mean = functional.avg_pool2d(by_group.mean(dim=2), size, 1).unsqueeze(2)
         square = functional.avg_pool2d(by_group.square().mean(dim=2), size, 1).unsqueeze(2)
-        variance = (square - mean.square()).clamp_min(0)
+        variance = (square - mean.square()).clamp_min(0)  # rounding may leave it below 0
         deviation = (variance + self.contrast * scale.square()).sqrt()
-        scores = self._project(seen, self.weight, mean) * (scale / deviation) + self._per_group(self.bias)
+        scores = self._project(seen, self.weight, mean) * (scale / deviation) + self._view_per_group(self.bias)
         if self.whitener is None or self.shift is None:
+            # ‖x'‖² is the sum of the squares of what was normalised: d times the variance, in units of the deviation.
             norms = self.weight[0].numel() * variance / deviation.square()
         else:
-            white = self._project(seen, self.whitener, mean) / deviation - self._per_group(self.shift)
+            white = self._project(seen, self.whitener, mean) / deviation - self._view_per_group(self.shift)
             norms = white.square().sum(dim=2, keepdim=True)
         return (norms - 2 * scores).clamp_min(CLOSEST).sqrt()
 
     def _project(self, seen: Tensor, weight: Tensor, mean: Tensor) -> Tensor:
-        """Return weight · (patch - its mean), [n, groups, k, h', w']; refined weights may have a mean themselves."""
+        """Return weight · (patch - its mean), [n, groups, k, h', w'].
+
+        Learned weights have mean zero, and would need no correction; weights that were refined may have any.
+        """
         products = functional.conv2d(seen, weight, groups=self.groups)
         by_group = products.view(len(seen), self.groups, -1, *products.shape[2:])
-        return by_group - mean * self._per_group(weight.sum(dim=(1, 2, 3)))
+        return by_group - mean * self._view_per_group(weight.sum(dim=(1, 2, 3)))
 
-    def _per_group(self, values: Tensor) -> Tensor:
+    def _view_per_group(self, values: Tensor) -> Tensor:
         """View values [groups × k] so that they broadcast over [n, groups, k, h, w]."""
         return values.view(self.groups, -1, 1, 1)
 
 
-class Triangle(nn.Module):
+class TriangleCode(nn.Module):
     """f_k = max(0, mean_k z - z_k): 0 for the centroids that are farther than the average."""
 
     def forward(self, z: Tensor) -> Tensor:
@@ -160,7 +168,7 @@ class Triangle(nn.Module):
         return functional.relu(z.mean(dim=2, keepdim=True) - z).flatten(1, 2)
 
 
-class Hard(nn.Module):
+class HardCode(nn.Module):
     """1 for the nearest centroid of each group, 0 for the others; the first wins a tie."""
 
     def forward(self, z: Tensor) -> Tensor:

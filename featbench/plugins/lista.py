@@ -75,13 +75,13 @@ class UnrolledLearner(FilterLearner):
         )
 
     def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
-        """Learn the filters W_e; S, θ and the dictionary come along as `mixing`, `threshold` and `decoder`."""
+        """Learn the filters W_e; S, θ and the dictionary are the extras `mixing`, `threshold` and `decoder`."""
         matrix = PatchMatrix.sample(self.name, bank, patches, self.patches, centre=self.centre)
         atoms = learn_dictionary(
             matrix.rows, bank.filters, self.lam, updates=self.dictionary_updates, batch=self.batch, seed=seed
         ).atoms
         codes = feature_sign(matrix.rows, atoms, self.lam, tolerance=1e-4).codes
-        encoder, unrolled = self.network(atoms, seed)
+        encoder, unrolled = self.build_network(atoms, seed)
         train_unrolled(encoder, unrolled, matrix.rows, codes, self.updates, self.batch, self.rate, seed)
         extras = {
             "decoder": atoms.T.reshape(bank.shape),
@@ -90,13 +90,17 @@ class UnrolledLearner(FilterLearner):
         }
         return Filters(matrix.fold(encoder.weight.detach()).view(bank.shape), extras=extras)
 
-    def network(self, atoms: Tensor, seed: int) -> tuple[nn.Linear, Unrolled]:
-        """Build the network before it is trained, for atoms [d, m]: W_e on patches in rows, and the steps on W_e x."""
-        start = self.begin(atoms) if self.start == "solver" else draw_random_weights(atoms, self.lam, seed)
+    def build_network(self, atoms: Tensor, seed: int) -> tuple[nn.Linear, Unrolled]:
+        """Return the untrained network for atoms [d, m]: W_e on patches in rows, and the steps on W_e x."""
+        start = (
+            self.make_initial_weights(atoms) if self.start == "solver" else draw_random_weights(atoms, self.lam, seed)
+        )
         mixing = keep_largest(start.mixing, make_descent_weights(atoms, self.lam).mixing, self.keep)
         unrolled = self.unroll(mixing.unsqueeze(0), start.threshold)
         if self.rank:
-            parametrize.register_parametrization(unrolled, "free", LowRank(*factorise_to_rank(mixing, self.rank)))
+            low_rank = LowRank(*factorise_to_rank(mixing, self.rank))
+            # Training then moves U and V in place of S, so that S keeps its rank.
+            parametrize.register_parametrization(unrolled, "free", low_rank)
         inputs, units = atoms.shape
         encoder = nn.Linear(inputs, units, bias=False, device=atoms.device, dtype=atoms.dtype)
         with torch.no_grad():
@@ -109,12 +113,12 @@ class UnrolledLearner(FilterLearner):
         return nn.Sequential(FilterBank(filters, table), self.unroll(mixing, filters.extras["threshold"]))
 
     @abstractmethod
-    def begin(self, atoms: Tensor) -> InitialWeights:
-        """Return the matrices with which the network takes steps of its solver."""
+    def make_initial_weights(self, atoms: Tensor) -> InitialWeights:
+        """Return the weights with which the network takes steps of its solver, for atoms [d, m]."""
 
     @abstractmethod
     def unroll(self, mixing: Tensor, threshold: Tensor) -> Unrolled:
-        """Build the steps."""
+        """Build the steps from S [groups, m, m] and θ [groups × m]."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ class ListaLearner(UnrolledLearner):
 
     name: ClassVar[str] = "lista"
 
-    def begin(self, atoms: Tensor) -> InitialWeights:
+    def make_initial_weights(self, atoms: Tensor) -> InitialWeights:
         """Begin as ISTA."""
         return make_ista_weights(atoms, self.lam)
 
@@ -154,7 +158,7 @@ class LcodLearner(UnrolledLearner):
 
     steps: int = 10
 
-    def begin(self, atoms: Tensor) -> InitialWeights:
+    def make_initial_weights(self, atoms: Tensor) -> InitialWeights:
         """Begin as coordinate descent."""
         return make_descent_weights(atoms, self.lam)
 

@@ -28,7 +28,7 @@ TOLERANCE = 1e-4
 
 
 class RepeatedMap(nn.Module):
-    """Gives `network` its one map `channels` times over, as grey images are given to a network made for RGB."""
+    """Gives `network` its one map `channels` times over: grey images for a network made for RGB."""
 
     def __init__(self, network: nn.Module, channels: int) -> None:
         super().__init__()
@@ -62,25 +62,26 @@ class Module(NetworkLearner):
             raise ValueError(f"channels must be at least 1, not {self.channels}")
 
     def files(self) -> tuple[Path, ...]:
-        """Return the file of the module and that of its weights; of one that is missing `refusal` speaks."""
+        """Return the files of module and weights that exist; `refusal` reports one that is missing."""
         return tuple(Path(name) for name in (self.file, self.weights) if Path(name).is_file())
 
     def refusal(self, shape: Shape) -> str | None:
         """Say what is wrong with the files, the module, the weights or the features that it gives, or None."""
-        return _reason(lambda: self.network(shape, None, 0))
+        return _find_refusal(lambda: self.network(shape, None, 0))
 
     def refinement_refusal(self, shape: Shape) -> str | None:
         """Say why no gradient reaches the module's parameters, or None."""
-        return _reason(lambda: require_gradient(self._who, self.network(shape, None, 0), shape))
+        return _find_refusal(lambda: require_gradient(self._who, self.network(shape, None, 0), shape))
 
     def network(self, shape: Shape, maps: MapSource | None, seed: int) -> nn.Module:
-        """Return the module once it has shown on random maps that it can be used; a `UsageError` says why it cannot."""
+        """Return the module, tried out on random maps; a `UsageError` says why it cannot be used."""
         network = self._build(shape, seed)
         if self.weights:
             load_weights(self._who, network, Path(self.weights))
-        network = self._fed(network)
+        network = self._repeat_map(network)
         features = probe(self._who, network, shape)
-        if not _alike(probe(self._who, self.rebuild(shape, network.state_dict()), shape), features):
+        # The store keeps the state_dict alone: built anew under another seed, the module must give the same features.
+        if not _are_alike(probe(self._who, self.rebuild(shape, network.state_dict()), shape), features):
             raise UsageError(
                 f"{self._who} draws numbers that its state_dict does not hold: keep them with register_buffer"
             )
@@ -88,7 +89,7 @@ class Module(NetworkLearner):
 
     def rebuild(self, shape: Shape, state: Mapping[str, Tensor]) -> nn.Module:
         """Build the module again and give it its state."""
-        network = self._fed(self._build(shape, derive_seed(0, "rebuild")))
+        network = self._repeat_map(self._build(shape, derive_seed(0, "rebuild")))
         network.load_state_dict(state)
         return network
 
@@ -105,7 +106,7 @@ class Module(NetworkLearner):
         if self.channels > 1 and shape[0] != 1:
             raise UsageError(f"channels={self.channels} copies one map, and {shape[0]} come in")
         maker = find_maker(import_user_file(Path(self.file)), self.net, self.file)
-        with seeded(seed), _blaming(f"{self.net}() of {self.file}"):
+        with seeded(seed), _attributing_errors(f"{self.net}() of {self.file}"):
             network = maker()
         if not isinstance(network, nn.Module):
             raise UsageError(f"{self._who} gives a {type(network).__name__}, not a torch.nn.Module")
@@ -113,7 +114,7 @@ class Module(NetworkLearner):
             raise UsageError(f"{self._who} has lazy modules, which have no weights yet: give them their sizes")
         return network
 
-    def _fed(self, network: nn.Module) -> nn.Module:
+    def _repeat_map(self, network: nn.Module) -> nn.Module:
         return network if self.channels == 1 else RepeatedMap(network, self.channels)
 
 
@@ -123,7 +124,7 @@ def import_user_file(path: Path) -> ModuleType:
         raise UsageError(f"there is no file {path}")
     if path.suffix != ".py":
         raise UsageError(f"{path} is not a Python file (.py)")
-    with _blaming(f"importing {path}"):
+    with _attributing_errors(f"importing {path}"):
         # The network is built several times for a cell, and again for every other: its file runs once.
         return import_file(path, reuse=True)
 
@@ -152,19 +153,20 @@ def load_weights(who: str, network: nn.Module, path: Path) -> None:
         ],
     }
     if any(misfits.values()):
-        said = "; ".join(f"{kind}: {_first(names)}" for kind, names in misfits.items() if names)
+        said = "; ".join(f"{kind}: {_list_first(names)}" for kind, names in misfits.items() if names)
         raise UsageError(f"the weights of {path} do not fit {who}: {said}")
     network.load_state_dict(weights)
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """Read named tensors; of pickles tensors alone are taken, so that no code of theirs runs."""
+    """Read named tensors from a file; `UsageError` if it holds anything else. No code in a pickle is run."""
     if path.suffix not in (".safetensors", ".pt", ".pth"):
-        raise UsageError(f"weights are read from .safetensors, .pt and .pth files, and {path} is none")
+        raise UsageError(f"weights are read from .safetensors, .pt and .pth files, and {path} is not one of these")
     if not path.is_file():
         raise UsageError(f"there is no weights file {path}")
     try:
         safe = path.suffix == ".safetensors"
+        # weights_only: a pickle may run any code, and this refuses all but tensors in plain containers.
         weights = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UsageError(
@@ -172,27 +174,30 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
             "save net.state_dict() in it"
         ) from error
     except Exception as error:  # each library has its own
-        raise UsageError(f"the weights of {path} cannot be read: {_text(error)}") from error
+        raise UsageError(f"the weights of {path} cannot be read: {_describe_error(error)}") from error
     if not isinstance(weights, Mapping):
         raise UsageError(f"{path} holds a {type(weights).__name__}, not named tensors: save net.state_dict() in it")
     others = [str(name) for name, one in weights.items() if not isinstance(name, str) or not isinstance(one, Tensor)]
     if others:
-        raise UsageError(f"{path} holds more than named tensors ({_first(others)}): save net.state_dict() by itself")
+        found = _list_first(others)
+        raise UsageError(f"{path} holds more than named tensors ({found}): save net.state_dict() by itself")
     return weights
 
 
 def probe(who: str, network: nn.Module, shape: Shape) -> Tensor:
     """Return the features of two random maps, or raise a `UsageError` if they are not those of the maps alone."""
     network.eval()
+    # Extraction batches images as memory allows, caches features, and hands the same maps to several steps: a module
+    # that changes its input, that draws or remembers, or that mixes the images of a batch, would give wrong tables.
     maps = _random_maps(shape)
     with torch.no_grad(), seeded(0):
         given = maps.clone()
         features = _features(who, network, given)
         if not torch.equal(given, maps):
             raise UsageError(f"{who} changes the maps that it is given: have its first operation make new ones")
-        if not _alike(_features(who, network, maps.clone()), features):
+        if not _are_alike(_features(who, network, maps.clone()), features):
             raise UsageError(f"{who} gives the same maps other features the second time: it draws or remembers numbers")
-        if not _alike(_features(who, network, maps[:1].clone()), features[:1]):
+        if not _are_alike(_features(who, network, maps[:1].clone()), features[:1]):
             raise UsageError(f"{who} gives a map other features alone than beside another: it depends on the batch")
     return features
 
@@ -207,15 +212,15 @@ def require_gradient(who: str, network: nn.Module, shape: Shape) -> None:
         features = _features(who, network, _random_maps(shape))
         if not features.requires_grad:
             raise UsageError(f"{who} gives features without gradients, so labels cannot refine it")
-        with _blaming(f"back-propagation through {who}"):
+        with _attributing_errors(f"back-propagation through {who}"):
             (features * torch.randn_like(features)).sum().backward()  # type: ignore[no-untyped-call]
     if all(one.grad is None for one in parameters):
         raise UsageError(f"no gradient reaches the parameters of {who}, so labels cannot refine it")
 
 
 def _features(who: str, network: nn.Module, maps: Tensor) -> Tensor:
-    """Run the module on maps; what it gives has to be features."""
-    with _blaming(f"{who} on maps {list(maps.shape)}"):
+    """Run the module on maps and return its features; a `UsageError` if what it gives is not features."""
+    with _attributing_errors(f"{who} on maps {list(maps.shape)}"):
         features = network(maps)
     if not isinstance(features, Tensor):
         raise UsageError(f"{who} gives a {type(features).__name__}, not a tensor of features")
@@ -236,13 +241,13 @@ def _random_maps(shape: Shape) -> Tensor:
     return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def _alike(found: Tensor, expected: Tensor) -> bool:
+def _are_alike(found: Tensor, expected: Tensor) -> bool:
     if found.shape != expected.shape:
         return False
     return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())
 
 
-def _reason(attempt: Callable[[], object]) -> str | None:
+def _find_refusal(attempt: Callable[[], object]) -> str | None:
     """Return the message of the `UsageError` that an attempt raises, or None."""
     try:
         attempt()
@@ -252,19 +257,19 @@ def _reason(attempt: Callable[[], object]) -> str | None:
 
 
 @contextmanager
-def _blaming(what: str) -> Iterator[None]:
-    """Say of what a user's code raises whose it is."""
+def _attributing_errors(what: str) -> Iterator[None]:
+    """Turn what a user's code raises into a `UsageError` that says whose code it is."""
     try:
         yield
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{what} raises {_text(error)}") from error
+        raise UsageError(f"{what} raises {_describe_error(error)}") from error
 
 
-def _text(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _first(names: list[str], count: int = 3) -> str:
+def _list_first(names: list[str], count: int = 3) -> str:
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more
 

@@ -51,18 +51,21 @@ class Pca(FilterLearner):
         )
 
     def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
-        """Find the components, [filters, fan_in, size, size]; those of unit norm come along as `decoder`."""
+        """Find the components, [filters, fan_in, size, size]; those of unit norm are the extra `decoder`."""
         matrix = PatchMatrix.sample("PCA", bank, patches, self.patches, centre=self.centre)
-        found = PrincipalComponents.of(matrix.rows, bank.filters)
-        if len(found.variances) < bank.filters:
+        principal = PrincipalComponents.of(matrix.rows, bank.filters)
+        found = len(principal.variances)
+        if found < bank.filters:
             raise LearningError(
-                f"the patches vary in {len(found.variances)} dimensions only, but {bank.filters} principal components "
-                "are asked for: take fewer filters, or more images"
+                f"the patches vary in {found} dimensions only, but {bank.filters} principal components are asked for: "
+                "take fewer filters, or more images"
             )
-        scale = found.variances if self.whiten else found.variances.mean()
-        weight = found.components / scale.sqrt().view(-1, 1)
-        decoder = found.components.view(bank.shape)
-        return Filters(matrix.fold(weight).view(bank.shape), bias=-weight @ found.mean, extras={"decoder": decoder})
+        scale = principal.variances if self.whiten else principal.variances.mean()
+        weight = principal.components / scale.sqrt().view(-1, 1)
+        decoder = principal.components.view(bank.shape)
+        # The bias centres the patches: w · (x - mean) = w · x - w · mean.
+        bias = -weight @ principal.mean
+        return Filters(matrix.fold(weight).view(bank.shape), bias=bias, extras={"decoder": decoder})
 
 
 @hookimpl

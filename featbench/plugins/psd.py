@@ -66,11 +66,11 @@ class Psd(FilterLearner):
             raise ValueError("patches, updates, batch and iterations must be at least 1")
 
     def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
-        """Learn the encoder's filters; the dictionary comes along as `decoder`, [filters, fan_in, size, size]."""
+        """Learn the encoder's filters; the dictionary is the extra `decoder`, [filters, fan_in, size, size]."""
         return self.connected(bank, make_full_table(bank.fan_in), bank.fan_in, patches, seed)
 
     def connected(self, bank: Bank, table: IntArray, maps: int, patches: PatchSource | None, seed: int) -> Filters:
-        """Learn the filters of all groups together: their atoms share the work of decoding all maps.
+        """Learn the filters of all groups together, as one dictionary that decodes all maps.
 
         Learned apart, each group would find the same few directions of largest variance.
         """
@@ -90,6 +90,7 @@ class Psd(FilterLearner):
         return build_encoder(self.nonlinearity, filters, table)
 
     def _infer(self, gram: Tensor, correlations: Tensor, lipschitz: float, start: Tensor) -> Tensor:
+        """Return codes [n, filters] that minimise ½ zᵀGz - cᵀz + λ‖z‖₁, up to the steps that are taken."""
         return take_fista_steps(gram, correlations, start, make_soft_threshold(self.lam), self.iterations, lipschitz)
 
 

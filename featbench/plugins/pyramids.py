@@ -26,7 +26,7 @@ IMAGES = 1000
 
 
 class PyramidOfSift(nn.Module):
-    """Takes maps [n, 1, height, width] of any size to rows [n, length]: descriptors, their codes, pooled."""
+    """Takes maps [n, 1, height, width] of any size to rows [n, length]: pooled codes of their descriptors."""
 
     words: Tensor
     spread: Tensor
@@ -45,10 +45,10 @@ class PyramidOfSift(nn.Module):
 
 @dataclass(frozen=True)
 class CodedSift(NetworkLearner):
-    """What the three have in common. No gradient flows through the codes.
+    """What the three pipelines have in common. No gradient flows through the codes.
 
-    codebook: words, learned from `samples` descriptors of the images that it may look at. levels: of the pyramid. size,
-    step: of SIFT's patches. macro: side of the square of neighbouring descriptors that are coded together.
+    codebook: number of words, learned from `samples` descriptors of the images that it may look at. levels: of the
+    pyramid. size, step: of SIFT's patches. macro: side of the square of neighbouring descriptors coded together.
     """
 
     family: ClassVar[Family] = "unsupervised"
@@ -103,6 +103,7 @@ class CodedSift(NetworkLearner):
         if reason or maps is None:
             raise UsageError(reason or f"{self.name} needs images to learn a codebook from")
         generator = np.random.default_rng(derive_seed(seed, "images"))
+        # In order, so that images are read from the disk one after the other.
         chosen = np.sort(generator.permutation(len(maps))[:IMAGES])
         pyramid = self.pyramid()
         sample = VectorSample(pyramid, len(chosen), derive_seed(seed, "vectors"))

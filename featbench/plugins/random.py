@@ -41,13 +41,13 @@ class Random(FilterLearner):
             raise ValueError(f"scale and gain must be positive, not {self.scale} and {self.gain}")
 
     def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
-        """Draw the filters of `bank`."""
+        """Draw the filters of `bank`, on the CPU, so that the seed decides them whatever the device."""
         generator = torch.Generator().manual_seed(seed)
         if self.distribution == "uniform":
             weight = 2 * torch.rand(bank.shape, generator=generator) - 1
         else:
             weight = torch.randn(bank.shape, generator=generator)
-        # A filter of a single weight would be nothing without its mean.
+        # Without its mean, a filter of a single weight would be zero.
         if self.zero_mean and weight[0].numel() > 1:
             weight = weight - weight.mean(dim=(1, 2, 3), keepdim=True)
         weight = self.scale * weight / weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1)

@@ -22,8 +22,8 @@ from featbench.learning.schedules import cosine_decay
 from featbench.stages.encoders import FilterBank
 from featbench.stages.filters import Bank, Filters
 
-RARE = -4.0
-"""Hidden biases start at it: units that are rarely on become features of a few patches rather than of all."""
+FIRST_HIDDEN_BIAS = -4.0
+"""First hidden bias, sigm(-4) = 0.02: units that are seldom on become features of a few patches rather than of all."""
 
 
 @dataclass(frozen=True)
@@ -71,28 +71,31 @@ class Rbm(FilterLearner):
             raise ValueError("rate > 0, 0 ≤ momentum < 1, epsilon > 0 and sigma > 0 are needed")
 
     def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
-        """Learn W and c; what W stands for in a patch comes along as `decoder`, [filters, fan_in, size, size]."""
+        """Learn W and c; the patches that W stands for are the extra `decoder`, [filters, fan_in, size, size]."""
         matrix = PatchMatrix.sample("RBM", bank, patches, self.patches, centre=self.centre)
-        found = PrincipalComponents.of(matrix.rows, self.components) if self.whiten else None
-        rows = matrix.rows if found is None else (matrix.rows - found.mean) @ found.compute_whitener(self.epsilon).T
-        machine = Machine(bank.filters, rows.shape[1], seed, rows.device)
+        principal = PrincipalComponents.of(matrix.rows, self.components) if self.whiten else None
+        rows = matrix.rows
+        if principal is not None:
+            rows = (rows - principal.mean) @ principal.compute_whitener(self.epsilon).T
+        machine = BoltzmannMachine(bank.filters, rows.shape[1], seed, rows.device)
         self._learn(machine, rows / self.sigma, seed)
         if not all(bool(torch.isfinite(parameter).all()) for parameter in machine.parameters()):
             raise LearningError(f"the RBM diverged: a rate smaller than {self.rate} is needed")
         weight, decoder, bias = machine.weight / self.sigma, machine.weight * self.sigma, machine.hidden
-        if found is not None:
-            weight, decoder = (
-                weight @ found.compute_whitener(self.epsilon),
-                decoder @ found.compute_unwhitener(self.epsilon),
-            )
-            bias = bias - weight @ found.mean
+        if principal is not None:
+            # The filters see patches as they come: whitening and the mean go into W and c.
+            weight = weight @ principal.compute_whitener(self.epsilon)
+            decoder = decoder @ principal.compute_unwhitener(self.epsilon)
+            bias = bias - weight @ principal.mean
         return Filters(matrix.fold(weight).view(bank.shape), bias=bias, extras={"decoder": decoder.view(bank.shape)})
 
     def encoder(self, filters: Filters, table: NDArray[np.int64]) -> nn.Module:
         """Build p(h = 1 | v): filter bank, bias, logistic function."""
         return nn.Sequential(FilterBank(filters, table), nn.Sigmoid())
 
-    def _learn(self, machine: Machine, rows: Tensor, seed: int) -> None:
+    def _learn(self, machine: BoltzmannMachine, rows: Tensor, seed: int) -> None:
+        """Train the machine in place on rows [n, d] of its visible units."""
+        # On the CPU whatever the device, so that the seed decides all draws.
         generator = torch.Generator().manual_seed(seed)
         velocities = [torch.zeros_like(parameter) for parameter in machine.parameters()]
         target = min(self.active / len(machine.hidden), 0.5)
@@ -101,49 +104,55 @@ class Rbm(FilterLearner):
             rate = self.rate * cosine_decay(update, self.updates)
             data = rows[torch.randint(len(rows), (self.batch,), generator=generator).to(rows.device)]
             start = chains if self.persistent and chains is not None else data
-            chains = machine.gibbs(start, self.steps, generator)
-            ascent = machine.statistics(data, chains)
-            activity = machine.activity(data).mean(dim=0)
+            chains = machine.run_gibbs(start, self.steps, generator)
+            ascent = machine.compute_ascent(data, chains)
+            activity = machine.compute_activity(data).mean(dim=0)
+            # The sparsity term moves the hidden biases alone, as in Lee, Ekanadham, Ng 2008.
             ascent[2] = ascent[2] + self.sparsity_cost * (target - activity)
             for parameter, velocity, direction in zip(machine.parameters(), velocities, ascent, strict=True):
+                # An average of directions, not their sum: the step has the size of the rate whatever the momentum.
                 velocity.mul_(self.momentum).add_(direction, alpha=rate * (1 - self.momentum))
                 parameter += velocity
 
 
-class Machine:
+class BoltzmannMachine:
     """Weights W [m, d], visible bias b [d], hidden bias c [m] of a Gaussian-binary machine."""
 
     def __init__(self, hidden: int, visible: int, seed: int, device: torch.device) -> None:
         generator = torch.Generator().manual_seed(seed ^ 1)
         self.weight = (0.1 * torch.randn(hidden, visible, generator=generator) / math.sqrt(visible)).to(device)
         self.visible = torch.zeros(visible, device=device)
-        self.hidden = torch.full((hidden,), RARE, device=device)
+        self.hidden = torch.full((hidden,), FIRST_HIDDEN_BIAS, device=device)
 
     def parameters(self) -> list[Tensor]:
         """Return W, b and c."""
         return [self.weight, self.visible, self.hidden]
 
-    def activity(self, v: Tensor) -> Tensor:
+    def compute_activity(self, v: Tensor) -> Tensor:
         """Return p(h = 1 | v), [n, m], for v [n, d]."""
         return torch.sigmoid(torch.addmm(self.hidden, v, self.weight.T))
 
     def free_energy(self, v: Tensor) -> Tensor:
-        """Return F(v) = ½‖v - b‖² - Σ log(1 + e^{c + W v}), [n]: p(v) is e^{-F(v)} but for a constant."""
+        """Return F(v) = ½‖v - b‖² - Σ log(1 + e^{c + W v}), [n]: p(v) is proportional to e^{-F(v)}."""
         inner = torch.addmm(self.hidden, v, self.weight.T)
         return 0.5 * (v - self.visible).square().sum(dim=1) - functional.softplus(inner).sum(dim=1)
 
-    def gibbs(self, v: Tensor, steps: int, generator: torch.Generator) -> Tensor:
-        """Sample h given v, then v given h, `steps` times; v [n, d]."""
+    def run_gibbs(self, v: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+        """Return v [n, d] after sampling h given v, then v given h, `steps` times: Gibbs sampling."""
         for _ in range(steps):
             uniform = torch.rand(len(v), len(self.hidden), generator=generator).to(v)
-            hidden = (uniform < self.activity(v)).to(v.dtype)
+            hidden = (uniform < self.compute_activity(v)).to(v.dtype)
             noise = torch.randn(v.shape, generator=generator).to(v)
             v = torch.addmm(self.visible, hidden, self.weight) + noise
         return v
 
-    def statistics(self, data: Tensor, model: Tensor) -> list[Tensor]:
-        """Return how W, b and c ascend: mean -∂F/∂θ over the data less that over the model's samples."""
-        on, off = self.activity(data), self.activity(model)
+    def compute_ascent(self, data: Tensor, model: Tensor) -> list[Tensor]:
+        """Return the directions of W, b and c: mean of -∂F/∂θ over data [n, d] less that over samples of the model.
+
+        That is the gradient of the log-likelihood, for samples of the model's own distribution; after a few steps of
+        Gibbs sampling it is contrastive divergence (Hinton 2002).
+        """
+        on, off = self.compute_activity(data), self.compute_activity(model)
         return [
             on.T @ data / len(data) - off.T @ model / len(model),
             data.mean(dim=0) - model.mean(dim=0),

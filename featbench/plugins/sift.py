@@ -58,11 +58,11 @@ class Sift(NetworkLearner):
         """SIFT describes one map, and needs room for a patch."""
         side = min(shape[1:])
         remedy = f"try sift(size={side})" if side >= SIFT.cells else "images with more pixels are needed"
-        return _refusal("SIFT", shape, self.size, remedy)
+        return _find_refusal("SIFT", shape, self.size, remedy)
 
     def network(self, shape: Shape, maps: MapSource | None, seed: int) -> nn.Module:
         """Return a module from [n, 1, height, width] to [n, 128, rows, columns]."""
-        _require(self.refusal(shape))
+        _refuse(self.refusal(shape))
         return _Descriptors(partial(dense_sift, size=self.size, step=self.step, floor=self.floor))
 
 
@@ -86,16 +86,16 @@ class Hog(NetworkLearner):
         """HOG describes one map, and needs room for a block."""
         side = min(shape[1:])
         remedy = f"try hog(cell={side // HOG.cells})" if side >= HOG.cells else "images with more pixels are needed"
-        return _refusal("HOG", shape, HOG.cells * self.cell, remedy)
+        return _find_refusal("HOG", shape, HOG.cells * self.cell, remedy)
 
     def network(self, shape: Shape, maps: MapSource | None, seed: int) -> nn.Module:
         """Return a module from [n, 1, height, width] to [n, 36, rows, columns]."""
-        _require(self.refusal(shape))
+        _refuse(self.refusal(shape))
         return _Descriptors(partial(dense_hog, cell=self.cell))
 
 
-def _refusal(name: str, shape: Shape, size: int, remedy: str) -> str | None:
-    """Say why maps of this shape cannot be described, or None."""
+def _find_refusal(name: str, shape: Shape, size: int, remedy: str) -> str | None:
+    """Return why maps of this shape cannot be described, or None."""
     maps, height, width = shape
     if maps != 1:
         return f"{name} describes one map, and {maps} come in: make the images grey"
@@ -104,7 +104,8 @@ def _refusal(name: str, shape: Shape, size: int, remedy: str) -> str | None:
     return None
 
 
-def _require(reason: str | None) -> None:
+def _refuse(reason: str | None) -> None:
+    """Raise a `UsageError` if there is a reason."""
     if reason:
         raise UsageError(reason)
 

@@ -56,7 +56,7 @@ class SparseCoding(FilterLearner):
             raise ValueError("patches, updates and batch must be at least 1")
 
     def filters(self, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
-        """Learn the dictionary; the filters are its atoms, which give Dᵀy, and it comes along as `decoder`."""
+        """Learn the dictionary; the filters are its atoms, which give Dᵀy; it is the extra `decoder` too."""
         matrix = PatchMatrix.sample(self.name, bank, patches, self.patches, centre=self.centre)
         atoms = learn_dictionary(matrix.rows, bank.filters, self.lam, updates=self.updates, batch=self.batch, seed=seed)
         rows = atoms.atoms.T
@@ -68,7 +68,7 @@ class SparseCoding(FilterLearner):
 
 
 class OptimalCodes(nn.Module):
-    """From correlations Dᵀy at every position to the codes: only they and DᵀD decide the minimum."""
+    """Takes correlations Dᵀy at every position to the codes: the minimum depends on y through Dᵀy alone."""
 
     roots: Tensor
     inverses: Tensor
@@ -76,8 +76,9 @@ class OptimalCodes(nn.Module):
     def __init__(self, learner: SparseCoding, decoder: Tensor, groups: int) -> None:
         super().__init__()
         self.learner = learner
+        # In double: the inverse of the root would magnify the rounding errors of DᵀD where atoms are alike.
         atoms = decoder.flatten(1).view(groups, decoder.shape[0] // groups, -1).double()
-        roots, inverses = zip(*(_square_root(rows @ rows.T) for rows in atoms), strict=True)
+        roots, inverses = zip(*(_compute_square_root(rows @ rows.T) for rows in atoms), strict=True)
         self.register_buffer("roots", torch.stack(roots))
         self.register_buffer("inverses", torch.stack(inverses))
 
@@ -87,7 +88,8 @@ class OptimalCodes(nn.Module):
         last = x.movedim(1, -1)
         rows = last.reshape(-1, groups, units)
         solve = SOLVERS[self.learner.solver]
-        # With D = R for RR = DᵀD and y = R⁻¹Dᵀy the problem has the same Gram matrix and correlations, in m dimensions.
+        # The solvers take patches and a dictionary. With the dictionary R, RR = DᵀD, and the patch R⁻¹Dᵀy they see the
+        # same Gram matrix and the same correlations, in m dimensions instead of d: the codes are the same.
         codes = [
             solve(
                 (rows[:, group].double() @ self.inverses[group]).to(x.dtype),
@@ -100,9 +102,10 @@ class OptimalCodes(nn.Module):
         return torch.stack(codes, dim=1).reshape(last.shape).movedim(-1, 1)
 
 
-def _square_root(gram: Tensor) -> tuple[Tensor, Tensor]:
+def _compute_square_root(gram: Tensor) -> tuple[Tensor, Tensor]:
     """Return the symmetric square root of a Gram matrix [m, m], and its pseudo-inverse."""
     values, vectors = torch.linalg.eigh(gram)
+    # Rounding may leave eigenvalues of a singular matrix below 0; directions of tiny ones are left out of the inverse.
     roots = values.clamp_min(0).sqrt()
     inverse = torch.where(roots > 1e-6 * roots[-1], 1 / roots.clamp_min(1e-30), torch.zeros_like(roots))
     return (vectors * roots) @ vectors.T, (vectors * inverse) @ vectors.T

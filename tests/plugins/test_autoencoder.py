@@ -8,7 +8,7 @@ from featbench.errors import LearningError, UsageError
 from featbench.learning.banks import fill_bank
 from featbench.learning.patch_matrix import PatchMatrix
 from featbench.learning.patches import MapSource, PatchSource
-from featbench.plugins.autoencoder import ACTIVATIONS, KINDS, Autoencoder, Model, corrupt
+from featbench.plugins.autoencoder import ACTIVATIONS, KINDS, Autoencoder, AutoencoderNetwork, corrupt
 from featbench.registry import Registry
 from featbench.stages.filters import Bank
 
@@ -35,7 +35,7 @@ def trained(**parameters):
     """A model and rows it has not seen."""
     learner = Autoencoder(**{**QUICK, "lam": 0.01, "patches": 2000, "updates": 600, "batch": 64, **parameters})
     rows = PatchMatrix.sample("X", Bank(10, 4, 1), source(images(), 4), 2000).rows
-    model = Model(10, 16, learner.activation, learner.tied, 0)
+    model = AutoencoderNetwork(10, 16, learner.activation, learner.tied, 0)
     learner._learn(model, rows, 0)
     return model, PatchMatrix.sample("X", Bank(10, 4, 1), source(images(seed=1), 4), 1000).rows
 
@@ -67,20 +67,20 @@ def test_denoising_restores_better_than_the_plain_kind():
 
 def test_contraction_shrinks_the_jacobian():
     (plain, held_out), (contractive, _) = trained(kind="plain"), trained(kind="contractive", lam=0.1)
-    found = [model.contraction(model.encode(held_out)).mean().detach() for model in (plain, contractive)]
+    found = [model.compute_contraction(model.encode(held_out)).mean().detach() for model in (plain, contractive)]
     assert found[1] < 0.8 * found[0]
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_contraction_is_the_squared_norm_of_autograds_jacobian(activation):
-    model = Model(7, 5, activation, True, 0).double()
+    model = AutoencoderNetwork(7, 5, activation, True, 0).double()
     nn.init.normal_(model.bias, generator=torch.Generator().manual_seed(0))
     rows = torch.from_numpy(np.random.default_rng(0).standard_normal((6, 5)))
     expected = []
     for row in rows:
         jacobian = torch.autograd.functional.jacobian(lambda x: model.encode(x[None])[0], row)
         expected.append(float(jacobian.square().sum()))
-    np.testing.assert_allclose(model.contraction(model.encode(rows)).detach(), expected, rtol=1e-10)
+    np.testing.assert_allclose(model.compute_contraction(model.encode(rows)).detach(), expected, rtol=1e-10)
 
 
 def test_noise_sets_its_part_of_the_values_to_zero():

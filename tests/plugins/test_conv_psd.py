@@ -130,7 +130,7 @@ def test_the_step_is_never_too_long(filters, maps, size, positions):
     decoder = decoder_of(filters, maps, size, positions)
     root = np.tile(np.sqrt(cover(positions, size)).flatten(), maps)
     plain = matrix_of(decoder.atoms, positions)
-    bound = decoder._lipschitz()
+    bound = decoder._compute_lipschitz()
     assert bound >= np.linalg.norm(root[:, None] * plain, 2) ** 2 * (1 - 1e-9)
     assert bound >= np.linalg.norm(plain, 2) ** 2 * (1 - 1e-9)
     # A bound of no use would be that of all entries of the code being one atom.

@@ -9,7 +9,7 @@ import featbench
 from featbench.errors import LearningError, UsageError
 from featbench.learning.banks import fill_bank
 from featbench.learning.patches import MapSource, PatchSource
-from featbench.plugins.ica import SMOOTHING, Ica, normalise_rows, rica, rica_cost
+from featbench.plugins.ica import SMOOTHING, Ica, minimise_rica_cost, normalise_rows, rica_cost
 from featbench.registry import Registry
 from featbench.stages.filters import Bank
 
@@ -87,7 +87,7 @@ def test_cost_is_the_written_one(lam):
 def test_lbfgs_ends_where_the_cost_is_flat_and_lower():
     white = torch.from_numpy(np.random.default_rng(0).laplace(size=(500, 4)))
     start = normalise_rows(torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
-    found = rica(white, 6, 0.1, 300, 0)
+    found = minimise_rica_cost(white, 6, 0.1, 300, 0)
     assert float(rica_cost(found, white, 0.1)) < 0.9 * float(rica_cost(start, white, 0.1))
     free = found.clone().requires_grad_()
     rica_cost(normalise_rows(free), white, 0.1).backward()

@@ -69,7 +69,7 @@ def written_pools(rows, columns, pool, stride):
 def test_pools_are_gaussians_of_sum_one_on_a_map_whose_borders_touch(pools, pool, stride):
     learner, bank = Ipsd(pool=pool, stride=stride), Bank(pools, 5, 1)
     assert learner.refusal(bank) is None
-    weights = learner.pools(bank).numpy()
+    weights = learner.make_pools(bank).numpy()
     np.testing.assert_allclose(weights, written_pools(*learner.grid(bank), pool, stride), atol=1e-6)
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
     assert ((weights > 0).sum(axis=1) == pool**2).all()
@@ -106,7 +106,7 @@ def problem(units=16, pools=4, seed=0, n=5, dtype=torch.float64):
     atoms /= atoms.norm(dim=0)
     gram = atoms.T @ atoms + torch.eye(units, dtype=torch.float64)
     correlations, start = sample(n, 12, seed=seed + 1) @ atoms, sample(n, units, seed=seed + 2)
-    weights = Ipsd(pool=3).pools(Bank(pools, 5, 1))
+    weights = Ipsd(pool=3).make_pools(Bank(pools, 5, 1))
     return (
         [part.to(dtype) for part in (gram, correlations + start)],
         compute_largest_eigenvalue(gram),
@@ -202,7 +202,7 @@ def test_encoder_is_the_root_of_weighted_squares_of_f_by_loops(table):
 
 
 def test_pools_have_a_gradient_where_nothing_is_active():
-    pooling = GroupPooling(Ipsd(pool=3).pools(Bank(4, 3, 1)), 2)
+    pooling = GroupPooling(Ipsd(pool=3).make_pools(Bank(4, 3, 1)), 2)
     x = torch.zeros(2, 32, 3, 3, requires_grad=True)
     y = pooling(x)
     y.sum().backward()
@@ -253,7 +253,7 @@ def test_energy_falls_as_it_learns():
     patches = source(gratings(300, seed=1), 6).sample(100).flatten(1).double()
     raw = source(images, 6).sample(400).flatten(1).double()
     scale = float((raw - raw.mean(dim=1, keepdim=True)).square().mean().sqrt())
-    y, pools, values = (patches - patches.mean(dim=1, keepdim=True)) / scale, learner.pools(bank).double(), []
+    y, pools, values = (patches - patches.mean(dim=1, keepdim=True)) / scale, learner.make_pools(bank).double(), []
     for updates in (1, 20, 200):
         filters = learn(bank=bank, images=images, updates=updates)
         weight, atoms = filters.weight.flatten(1).double(), filters.extras["decoder"].flatten(1).double()

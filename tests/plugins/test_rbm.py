@@ -9,7 +9,7 @@ import featbench
 from featbench.errors import LearningError, UsageError
 from featbench.learning.banks import fill_bank
 from featbench.learning.patches import MapSource, PatchSource
-from featbench.plugins.rbm import Machine, Rbm
+from featbench.plugins.rbm import BoltzmannMachine, Rbm
 from featbench.registry import Registry
 from featbench.stages.filters import Bank
 
@@ -19,7 +19,7 @@ QUICK = {"patches": 500, "updates": 50, "batch": 32}
 
 def machine(hidden=3, visible=2, seed=0):
     generator = np.random.default_rng(seed)
-    made = Machine(hidden, visible, 0, CPU)
+    made = BoltzmannMachine(hidden, visible, 0, CPU)
     made.weight = torch.from_numpy(generator.standard_normal((hidden, visible)))
     made.visible, made.hidden = (torch.from_numpy(generator.standard_normal(n)) for n in (visible, hidden))
     return made
@@ -62,7 +62,7 @@ def test_activity_is_the_posterior_of_the_hidden_units():
     for v in np.random.default_rng(1).standard_normal((5, 2)):
         weights = np.array([np.exp(-energy(made, v, h)) for h in states(3)])
         expected = weights @ np.array(states(3)) / weights.sum()
-        np.testing.assert_allclose(made.activity(torch.from_numpy(v)[None])[0], expected, atol=1e-12)
+        np.testing.assert_allclose(made.compute_activity(torch.from_numpy(v)[None])[0], expected, atol=1e-12)
 
 
 def test_partition_function_of_one_visible_unit_is_the_integral():
@@ -77,16 +77,16 @@ def test_ascent_is_the_gradient_of_the_likelihood_once_the_chains_have_run():
     parameters = [parameter.requires_grad_() for parameter in made.parameters()]
     gradients = torch.autograd.grad(log_likelihood(made, rows), parameters)
     made.weight, made.visible, made.hidden = (parameter.detach() for parameter in parameters)
-    chains = made.gibbs(rows.repeat(2000, 1), 100, torch.Generator().manual_seed(0))
-    for found, expected in zip(made.statistics(rows, chains), gradients, strict=True):
+    chains = made.run_gibbs(rows.repeat(2000, 1), 100, torch.Generator().manual_seed(0))
+    for found, expected in zip(made.compute_ascent(rows, chains), gradients, strict=True):
         np.testing.assert_allclose(found, expected, atol=0.02)
 
 
 def test_one_step_of_gibbs_sampling_has_the_right_moments():
     made = machine()
     v = torch.from_numpy(np.random.default_rng(1).standard_normal((1, 2)))
-    sampled = made.gibbs(v.repeat(200_000, 1), 1, torch.Generator().manual_seed(0))
-    on = made.activity(v)
+    sampled = made.run_gibbs(v.repeat(200_000, 1), 1, torch.Generator().manual_seed(0))
+    on = made.compute_activity(v)
     mean = made.visible + on @ made.weight
     covariance = torch.eye(2) + made.weight.T @ torch.diag((on * (1 - on))[0]) @ made.weight
     np.testing.assert_allclose(sampled.mean(dim=0), mean[0], atol=0.02)
@@ -105,7 +105,7 @@ def blobs(count, seed):
 def test_likelihood_of_held_out_patches_rises(persistent):
     learner = Rbm(persistent=persistent, updates=2000, batch=64, rate=0.02, sparsity_cost=0.0, whiten=False, sigma=0.5)
     training, held_out = blobs(2000, 0).flatten(1), blobs(500, 1).flatten(1)
-    made = Machine(6, 4, 0, CPU)
+    made = BoltzmannMachine(6, 4, 0, CPU)
     before = float(log_likelihood(made, held_out))
     learner._learn(made, training, 0)
     assert float(log_likelihood(made, held_out)) > before + 1
@@ -114,17 +114,17 @@ def test_likelihood_of_held_out_patches_rises(persistent):
 def test_chains_go_on_only_where_they_are_persistent(monkeypatch):
     starts = []
 
-    def gibbs(self, v, steps, generator):
+    def run_gibbs(self, v, steps, generator):
         starts.append(v)
         return v + 100
 
-    monkeypatch.setattr(Machine, "gibbs", gibbs)
+    monkeypatch.setattr(BoltzmannMachine, "run_gibbs", run_gibbs)
     rows = blobs(50, 0).flatten(1)
-    Rbm(persistent=True, updates=3, batch=8)._learn(Machine(2, 4, 0, CPU), rows, 0)
+    Rbm(persistent=True, updates=3, batch=8)._learn(BoltzmannMachine(2, 4, 0, CPU), rows, 0)
     assert torch.equal(starts[1], starts[0] + 100)
     assert torch.equal(starts[2], starts[1] + 100)
     starts.clear()
-    Rbm(updates=3, batch=8)._learn(Machine(2, 4, 0, CPU), rows, 0)
+    Rbm(updates=3, batch=8)._learn(BoltzmannMachine(2, 4, 0, CPU), rows, 0)
     assert all(float(start.abs().max()) < 50 for start in starts)
 
 
@@ -165,7 +165,7 @@ def test_what_f_stands_for_is_the_activity_of_the_machine_it_learned(monkeypatch
     maps = factor * images()
     filters = learn(maps=maps, whiten=whiten, components=9)
     codes = Rbm().encoder(filters, np.array([[0]]))(source(maps, 4).sample(500)).flatten(1)
-    torch.testing.assert_close(codes, seen["machine"].activity(seen["rows"]), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(codes, seen["machine"].compute_activity(seen["rows"]), atol=1e-4, rtol=1e-3)
     assert seen["rows"].shape == (500, 9 if whiten else 16)
 
 
