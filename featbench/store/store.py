@@ -1,4 +1,9 @@
-"""The store: results and artifacts on disk, under content hashes, written atomically and checked when read."""
+"""The store: results and artifacts on disk, under content hashes, written atomically and checked when read.
+
+A run may be killed at any moment, and several may work with one store. So a file is never changed: it is written beside
+its place and moved there whole. What decides a thing decides its name, so that two runs that write one file write the
+same. A checksum tells when a disk, or a hand, has changed it since.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +38,7 @@ class Store:
         self._checked: set[Path] = set()
 
     def require_writable(self) -> None:
-        """Raise a `StoreError` at once if nothing can be kept here."""
+        """Raise a `StoreError` if nothing can be kept here: now, and not after the first cell was computed."""
         self._write(self.home / ".writable", lambda file: file.write(b""))
         with contextlib.suppress(OSError):
             (self.home / ".writable").unlink()
@@ -42,12 +47,13 @@ class Store:
 
     def write_record(self, kind: str, key: str, document: Mapping[str, Any]) -> None:
         """Write a JSON record."""
+        # JSON has no NaN: Python would write one, and no other program could read the record.
         body = {"checksum": content_hash(document), **document}
         text = json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
         self._write(self._record_path(kind, key), lambda file: file.write(text.encode()))
 
     def read_record(self, kind: str, key: str) -> dict[str, Any] | None:
-        """Read a JSON record; None if there is none, or if it is damaged: then it is set aside, and said."""
+        """Read a JSON record; None if there is none. One that is damaged is set aside with a warning: None too."""
         path = self._record_path(kind, key)
         try:
             document = json.loads(path.read_bytes())
@@ -73,9 +79,10 @@ class Store:
     # Results.
 
     def write_result(self, result: Result, cell: Mapping[str, Any]) -> None:
-        """Keep a result with the description of its cell; its predictions go first, so that they are never missing."""
+        """Keep a result with the description of its cell."""
+        # The predictions go first: a run that is killed in between leaves no result without them.
         if result.predictions is not None:
-            self.write_array("predictions", result.key, np.asarray(result.predictions, dtype=np.int32), {})
+            self.write_array("predictions", result.key, result.predictions, {})
         document = {
             "cell": dict(cell),
             "key": result.key,
@@ -92,9 +99,10 @@ class Store:
     def read_result(self, key: str) -> Result | None:
         """Read a result without its predictions (`read_array("predictions", key)`), or None."""
         document = self.read_record("results", key)
-        return None if document is None else result_of(document)
+        return None if document is None else restore_result(document)
 
-    # Artifacts: an array or named tensors, with their checksum and what else is known in a record beside them.
+    # Artifacts: an array or named tensors in a file, and a record beside it that holds the file's checksum and what
+    # else is known of them.
 
     def write_array(self, kind: str, key: str, array: NDArray[Any], about: Mapping[str, Any]) -> None:
         """Keep an array as .npy."""
@@ -108,9 +116,10 @@ class Store:
         blocks: Iterator[NDArray[Any]],
         about: Callable[[], Mapping[str, Any]],
     ) -> None:
-        """Keep an array of so many rows as .npy, its blocks of rows written as they come; `about` is asked afterwards.
+        """Keep an array of so many rows as .npy, each block of rows written as it comes: it need not fit into memory.
 
-        Without `rows` there are as many as come. Raises `ValueError` if the blocks do not make up the rows.
+        `about` is called when the last block is written. Without `rows` there are as many as come. Raises `ValueError`
+        if the blocks do not make up the rows.
         """
 
         def write(file: IO[bytes]) -> None:
@@ -126,6 +135,7 @@ class Store:
             if rows is None:
                 if row is None:
                     raise ValueError("there are no blocks to write")
+                # The header says how many rows there are, and stands before them: it is written again, over the first.
                 _write_header(file, (written, *row), block.dtype)
             elif written != rows:
                 raise ValueError(f"the blocks hold {written} rows, not {rows}")
@@ -133,8 +143,8 @@ class Store:
         self._write_artifact(kind, key, ".npy", write, about)
 
     def read_array(self, kind: str, key: str) -> tuple[NDArray[Any], dict[str, Any]] | None:
-        """Return an array by memory map, and what was written about it; None if there is none."""
-        found = self._artifact(kind, key, ".npy")
+        """Return an array by memory map, and what was written about it; None if there is none, or it is damaged."""
+        found = self._find_artifact(kind, key, ".npy")
         return None if found is None else (np.load(found[0], mmap_mode="r", allow_pickle=False), found[1])
 
     def write_tensors(self, kind: str, key: str, tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> None:
@@ -143,12 +153,13 @@ class Store:
         self._write_artifact(kind, key, ".safetensors", lambda file: file.write(data), lambda: about)
 
     def read_tensors(self, kind: str, key: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
-        """Return named arrays, and what was written about them; None if there are none."""
-        found = self._artifact(kind, key, ".safetensors")
+        """Return named arrays, and what was written about them; None if there are none, or they are damaged."""
+        found = self._find_artifact(kind, key, ".safetensors")
         return None if found is None else (load(found[0].read_bytes()), found[1])
 
     def remove(self, kind: str, key: str) -> None:
         """Remove named tensors that are no longer needed, if there are any."""
+        # The record goes first: without it the other file is not there for any reader.
         for path in (self._record_path(f"artifacts/{kind}", key), self._artifact_path(kind, key, ".safetensors")):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
@@ -163,13 +174,16 @@ class Store:
     ) -> None:
         path = self._artifact_path(kind, key, ending)
         self._write(path, write)
+        # The record goes last: a run that is killed before leaves a file that no reader takes for whole.
         self.write_record(f"artifacts/{kind}", key, {"about": dict(about()), "sha256": file_hash(path)})
 
-    def _artifact(self, kind: str, key: str, ending: str) -> tuple[Path, dict[str, Any]] | None:
+    def _find_artifact(self, kind: str, key: str, ending: str) -> tuple[Path, dict[str, Any]] | None:
+        """Return the file of an artifact and what was written about it; None if it is not there, or damaged."""
         record = self.read_record(f"artifacts/{kind}", key)
         path = self._artifact_path(kind, key, ending)
         if record is None or not path.is_file():
             return None
+        # Once in the life of this object: hashing features of gigabytes takes seconds, and every cell reads them.
         if path not in self._checked:
             if file_hash(path) != record["sha256"]:
                 self._set_aside(path)
@@ -184,13 +198,14 @@ class Store:
         return self.home / kind / f"{key}.json"
 
     def _set_aside(self, path: Path) -> None:
+        # Not deleted: what is left of it may be all that is left of a day's computing.
         aside = self.home / "damaged" / path.relative_to(self.home)
         try:
             aside.parent.mkdir(parents=True, exist_ok=True)
             path.replace(aside)
         except OSError as error:
             raise StoreError(f"{path} is damaged and cannot be moved away ({error.strerror}): delete it") from error
-        log.warning("%s is damaged: it was moved to %s and is made anew", path, aside)
+        log.warning("%s is damaged: it was moved to %s and is made again", path, aside)
 
     def _write(self, path: Path, write: Callable[[IO[bytes]], object]) -> None:
         try:
@@ -199,16 +214,18 @@ class Store:
             raise StoreError(
                 f"cannot write {path}: {error.strerror or error}; choose another store with --home or FEATBENCH_HOME"
             ) from error
+        # What was checked is no longer what is there.
         self._checked.discard(path)
 
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Write the header of an .npy file; numpy leaves room for a longer first side, so that it can be written again."""
+    """Write the header of an .npy file at its beginning."""
+    # numpy pads headers for as many rows as any array may have, so that the number can be overwritten in place.
     file.seek(0)
     np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})
 
 
-def result_of(document: Mapping[str, Any]) -> Result:
+def restore_result(document: Mapping[str, Any]) -> Result:
     """Rebuild a result from its record."""
     return Result(
         key=document["key"],

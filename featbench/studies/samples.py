@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from featbench.errors import SplitError, UsageError
-from featbench.studies.series import BASELINES, Row, compare_each, read_fingerprints, read_number
+from featbench.studies.series import Row, compare_each, read_fingerprints, read_number
 from featbench.studies.study import Findings, Study, StudySettings, Table, Value, option
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _count_per_class(workbench: Workbench, protocol: Protocol) -> float:
 def _group_curves(rows: Sequence[Row]) -> Curves:
     """Group rows into curves, in the order of the rows but with baselines last."""
     curves: dict[tuple[str, str, str], dict[int | str, Row]] = {}
-    for row in sorted(rows, key=lambda row: row["learner"] in BASELINES):
+    for row in sorted(rows, key=lambda row: bool(row["baseline"])):
         features = str(row["learner"]).replace("raw-pixels", "raw pixels")
         curves.setdefault((features, row["label"], row["classifier"]), {})[row["samples"]] = row
     return curves
@@ -252,7 +252,7 @@ def _write_notes(rows: Sequence[Row], protocol: Protocol, quantity: Quantity) ->
 
 def _explain_missing(rows: Sequence[Row]) -> list[str]:
     """Return the reasons why a learner or a regime that the settings name has no curve at all."""
-    learned = [row for row in rows if row["status"] != "skipped" and row["learner"] not in BASELINES]
+    learned = [row for row in rows if row["status"] != "skipped" and not row["baseline"]]
     present = {row[column] for row in learned for column in ("learner", "regime")}
     return [
         f"{row['learner']} {row['label']} was left out: {row['message']}"

@@ -10,13 +10,11 @@ if TYPE_CHECKING:
     from featbench.experiment.request import Request
 
 Row = dict[str, Any]
-"""A row of a comparison, and the value it belongs to."""
-
-BASELINES = ("raw-pixels", "chance")
+"""A row of a comparison, the value it belongs to, and in `baseline` whether its protocol adds it to every table."""
 
 
 def compare_each(workbench: Workbench, requests: Mapping[Any, Request], column: str, unit: str) -> list[Row]:
-    """Run a comparison for each value, and return the rows of all of them with the value in `column`.
+    """Run a comparison for each value, and return the rows of all of them with the value in `column`, and `baseline`.
 
     Cells that are in the store are not computed again. `unit` stands after a value where progress is shown, such as
     "filters". Raises what planning any of the requests raises, before anything is computed.
@@ -28,7 +26,8 @@ def compare_each(workbench: Workbench, requests: Mapping[Any, Request], column: 
     for number, (value, request) in enumerate(requests.items()):
         workbench.listener.step(f"{value} {unit}", number, len(requests))
         compared: list[dict[Any, Any]] = workbench.compare(request, track=False).rows.to_dict("records")
-        rows += [{column: value, **row} for row in compared]
+        baselines = workbench.baselines(request.protocol)
+        rows += [{column: value, "baseline": row["learner"] in baselines, **row} for row in compared]
     return rows
 
 

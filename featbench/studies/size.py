@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from featbench.studies.series import BASELINES, Row, compare_each, read_fingerprints, read_number
+from featbench.studies.series import Row, compare_each, read_fingerprints, read_number
 from featbench.studies.study import Findings, Study, StudySettings, Table, Value, option
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def run(settings: SizeSettings, workbench: Workbench) -> Findings:
     }
     requests = {count: replace(request, stages=text) for count, text in architectures.items()}
     rows = [row for row in compare_each(workbench, requests, "filters", "filters") if row["status"] != "skipped"]
-    learned = [row for row in rows if row["learner"] not in BASELINES]
-    baselines = {str(row["learner"]): row for row in rows if row["learner"] in BASELINES}
+    learned = [row for row in rows if not row["baseline"]]
+    baselines = {str(row["learner"]): row for row in rows if row["baseline"]}
     published = PUBLISHED.get(settings.protocol, {})
     return Findings(
         title=f"Accuracy against the number of filters: {settings.protocol}",
@@ -97,7 +97,7 @@ def _make_table(learned: list[Row], baselines: list[Row], published: dict[int, f
     rows: list[dict[str, Value]] = []
     seen: set[str] = set()
     for row in [*learned, *baselines]:
-        baseline = row["learner"] in BASELINES
+        baseline = row["baseline"]
         if baseline and row["learner"] in seen:
             continue
         seen.add(row["learner"])

@@ -314,7 +314,8 @@ def test_a_result_names_its_cell_its_provenance_and_its_predictions(bench, cells
     predictions, _ = bench.store.read_array("predictions", run.result.key)
     images, _ = bench.steps.load(run.cell.dataset, run.cell.preprocessing)
     truth = images.labels[bench.steps.split(run.cell, images).test]
-    assert document["score"] == {"metric": "accuracy", "value": pytest.approx(100 * np.mean(predictions == truth))}
+    accuracy = pytest.approx(100 * np.mean(predictions == truth))
+    assert document["score"] == {"metric": "accuracy", "value": accuracy, "unit": "%"}
     assert json.dumps(document["report"]) == '{"classes": 3}'
 
 

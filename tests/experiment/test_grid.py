@@ -4,9 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import featbench
 from featbench.data.maps import Preprocessing
 from featbench.errors import ArchitectureError, DataError, DeviceError, SplitError, UnknownNameError, UsageError
+from featbench.evaluation.protocol import Baseline
 from featbench.evaluation.split import Census, Survey
+from featbench.experiment.baselines import is_baseline
 from featbench.experiment.grid import enumerate_cells
 from featbench.experiment.request import Request, parse_choice, split_list
 from featbench.parameters import Choice
@@ -103,6 +106,125 @@ def test_raw_pixels_are_there_for_every_classifier_and_chance_once():
 
 def test_naming_a_baseline_gives_its_rows_alone():
     assert pairs(enumerate_for(Request(features=["raw-pixels", "chance"]))) == BASELINES
+
+
+# The baselines that a protocol declares.
+
+
+def with_baselines(*baselines, **changes):
+    """Return a registry whose protocol `judged` is `digits` with other baselines."""
+    protocol = dataclasses.replace(REGISTRY.protocol("digits"), name="judged", baselines=baselines, **changes)
+
+    class Plugin:
+        @featbench.hookimpl
+        def featbench_protocols(self):
+            return [protocol]
+
+    return Registry([Plugin()], strict=True)
+
+
+def rows_of(registry, one_size=True, shape=(1, 16, 16), **request):
+    """Return learner, regime, classifier and whether it is run, once for each row of the protocol `judged`."""
+    cells = enumerate_for(Request("judged", draws=1, **request), registry=registry, one_size=one_size, shape=shape)
+    return [(str(cell.learner), cell.regime.name, cell.classifier, not cell.skip) for cell in cells]
+
+
+GABOR = ("gabor", "fixed", "logistic", True)
+
+
+def test_protocols_declare_chance_and_raw_pixels_if_they_say_nothing():
+    assert REGISTRY.protocol("digits").baselines == (Baseline("chance", "guess"), Baseline("raw-pixels"))
+    expected = [("chance", "fixed", "guess", True), ("raw-pixels", "fixed", "logistic", True), GABOR]
+    declared = REGISTRY.protocol("digits").baselines
+    assert rows_of(with_baselines(*declared), features=["gabor"], regimes=["fixed"]) == expected
+
+
+def test_a_protocol_without_baselines_has_the_rows_that_were_asked_for_alone():
+    assert rows_of(with_baselines(), features=["gabor"], regimes=["fixed"]) == [GABOR]
+    # What is a baseline elsewhere is here a learner like any other.
+    rows = rows_of(with_baselines(), features=["raw-pixels", "chance"])
+    assert rows == [("raw-pixels", "fixed", "logistic", True), ("chance", "fixed", "logistic", True)]
+
+
+def test_any_learner_can_be_a_baseline_under_any_regime_and_classifier():
+    baselines = (Baseline("random(scale=0.5)", regime="R"), Baseline("sift(size=8)", "linear-svm( C=1 )"))
+    rows = rows_of(with_baselines(*baselines), features=["gabor"], regimes=["fixed"], classifiers=["knn", "logistic"])
+    assert rows == [
+        ("random(scale=0.5)", "R", "knn", True),
+        ("random(scale=0.5)", "R", "logistic", True),
+        ("sift(size=8)", "fixed", "linear-svm", True),
+        ("gabor", "fixed", "knn", True),
+        ("gabor", "fixed", "logistic", True),
+    ]
+
+
+def test_a_baseline_of_rows_goes_with_another_classifier_where_all_take_local_vectors():
+    registry = with_baselines(Baseline("raw-pixels", otherwise="knn"), Baseline("chance", "guess"))
+    rows = rows_of(registry, features=["gabor"], regimes=["fixed"], classifiers=["pmk-svm"])
+    assert rows[:2] == [("raw-pixels", "fixed", "knn", True), ("chance", "fixed", "guess", True)]
+
+
+def test_a_baseline_that_fills_an_architecture_has_it_and_needs_it_to_fit():
+    registry = with_baselines(Baseline("random", regime="R"))
+    cells = enumerate_for(Request("judged", features=["raw-pixels"], draws=1), registry=registry, shape=(1, 16, 16))
+    assert [cell.architecture for cell in cells][:1] == ["32F3-Rabs-N3-PA2/2"]
+    with pytest.raises(ArchitectureError):
+        enumerate_for(Request("judged", features=["raw-pixels"], draws=1), registry=registry, shape=(1, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("baseline", "reason"),
+    [
+        (Baseline("random"), "random is not designed by hand: R is its regime"),
+        (Baseline("raw-pixels", regime="fixed+"), "raw-pixels is not differentiable, so labels cannot refine it"),
+        (Baseline("raw-pixels", "pmk-svm"), ""),
+    ],
+)
+def test_a_baseline_that_makes_no_sense_is_shown_with_its_reason(baseline, reason):
+    request = Request("judged", features=["gabor"], regimes=["fixed"], draws=1)
+    first = enumerate_for(request, registry=with_baselines(baseline), shape=(1, 16, 16))[0]
+    assert first.skip == reason
+
+
+def test_naming_a_baseline_adds_the_regimes_it_has_no_row_for():
+    registry = with_baselines(Baseline("random", "knn", regime="R"))
+    baseline = ("random", "R", "knn", True)
+    assert rows_of(registry, features=["random"]) == [baseline, ("random", "R+", "logistic", True)]
+    assert rows_of(registry, features=["random"], regimes=["R"]) == [baseline]
+    assert rows_of(registry, features=["random"], regimes=["R+"]) == [baseline, ("random", "R+", "logistic", True)]
+    assert rows_of(registry, features=["random"], regimes=["U"]) == [baseline]
+    # With other parameters it is another learner.
+    other = [("random(scale=2.0)", regime, "logistic", True) for regime in ("R", "R+")]
+    assert rows_of(registry, features=["random(scale=2)"]) == [baseline, *other]
+
+
+@pytest.mark.parametrize(
+    ("baseline", "message"),
+    [
+        (Baseline("rndom"), "unknown learner 'rndom': did you mean 'random'"),
+        (Baseline("random", "gues"), "unknown classifier 'gues': did you mean 'guess'"),
+        (Baseline("random", regime="r"), "unknown regime 'r': did you mean 'R'"),
+        (Baseline("random(scale=x)", regime="R"), "random: parameter scale takes a float, not 'x'"),
+    ],
+)
+def test_a_baseline_that_nobody_knows_is_refused(baseline, message):
+    with pytest.raises(UsageError, match=message):
+        rows_of(with_baselines(baseline), features=["gabor"])
+
+
+def test_a_cell_is_that_of_a_baseline_by_its_learner_and_its_regime():
+    registry = with_baselines(Baseline("random", regime="R"), Baseline("chance", "guess"))
+    request = Request("judged", features=["random", "raw-pixels", "random(scale=2)"], draws=1)
+    cells = enumerate_for(request, registry=registry)
+    found = {(str(cell.learner), cell.regime.name): is_baseline(cell, registry) for cell in cells}
+    assert found == {
+        ("random", "R"): True,
+        ("chance", "fixed"): True,
+        ("random", "R+"): False,
+        ("raw-pixels", "fixed"): False,
+        ("random(scale=2.0)", "R"): False,
+        ("random(scale=2.0)", "R+"): False,
+    }
 
 
 # Nothing that was named vanishes.

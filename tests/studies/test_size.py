@@ -83,7 +83,7 @@ def test_a_failed_cell_is_shown_and_reported(tiny, write_learner):
 
 def test_published_numbers_stand_beside_psd_without_labels():
     line = {"metric": "accuracy", "unit": "%", "mean": 50.0, "std": 1.0, "n": 5, "status": "ok"}
-    line |= {"label": "U", "regime": "U"}
+    line |= {"label": "U", "regime": "U", "baseline": False}
     rows = [{**line, "learner": "psd", "filters": 16}, {**line, "learner": "psd", "regime": "U+", "filters": 16}]
     table = size._make_table([*rows, {**line, "learner": "psd", "filters": 128}], [], size.PUBLISHED["caltech101-30"])
     assert [row["published %"] for row in table.rows] == [50.0, None, None]
