@@ -101,7 +101,7 @@ class PmkSvm(MapClassifier):
     def _make_weights(self, pyramid: SpatialPyramid) -> FloatArray:
         """Return the factor of each value of a row, [length], that gives its level the right weight in the kernel."""
         # w min(a, b) = min(w a, w b), but w a b = (√w a) (√w b).
-        weights = pyramid.weights() if self.weighted else np.ones(pyramid.length, dtype=np.float32)
+        weights = pyramid.make_weights() if self.weighted else np.ones(pyramid.length, dtype=np.float32)
         return weights if self.kernel == "intersection" else np.sqrt(weights)
 
     def _compute_gram(self, a: FloatArray, b: FloatArray) -> NDArray[np.float64]:

@@ -23,7 +23,7 @@ from featbench.evaluation.task import TASKS
 from featbench.experiment.artifacts import Artifacts, Part, Weights
 from featbench.experiment.cell import Cell
 from featbench.experiment.unlabelled import joins_training, pool_name, unlabelled_images
-from featbench.features.extraction import FeatureBlock, feature_blocks, keep_in_least_precision
+from featbench.features.extraction import FeatureBlock, compute_features, keep_in_least_precision
 from featbench.features.rows import Extracted, Features
 from featbench.learning.learner import FilterLearner, NetworkLearner
 from featbench.learning.networks import StageFilters, assemble, learn_network, learn_stages
@@ -245,7 +245,7 @@ class Steps:
         several = len(maps.sizes) > 1
 
         def compute() -> Iterator[FeatureBlock]:
-            return feature_blocks(network, maps, device, report, several_sizes=several, precision=cell.precision)
+            return compute_features(network, maps, device, report, several_sizes=several, precision=cell.precision)
 
         def keep(blocks: Iterator[FeatureBlock]) -> tuple[Extracted, float]:
             return self.artifacts.write_features(cell, part, blocks, clock.seconds)

@@ -22,14 +22,16 @@ from featbench.system.threads import Workers
 from featbench.types import FloatArray, IntArray
 
 BLOCK_IMAGES = 256
-"""At most so many images at once."""
+"""Images in a block of features, at most: a store writes, and a user sees progress, that often."""
 
 SEVERAL_SIZES = 64
-"""Images at once where they differ in size."""
+"""Images in a block where they differ in size."""
 
 HALF_ERROR = 1e-3
-"""Features are kept in half precision if that changes them by less than this, relative to their root mean square."""
+"""Features are kept in half precision if that changes a block by less than this, relative to its root mean square.
 
+float16 has 11 bits: rounding changes a value by up to 2^-11 = 5e-4 of it, and loses what is below 6e-8 altogether.
+"""
 
 Kept = TypeVar("Kept")
 
@@ -52,8 +54,8 @@ class FeatureBlock:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Images of one size: which they are, and their maps [n, ...] or the bytes of these."""
+class ImageGroup:
+    """Images of one size: their indices [n], and their maps [n, ...] or the bytes that these are made from."""
 
     images: IntArray
     maps: Tensor | GreyImages
@@ -66,14 +68,14 @@ def extract(
     progress: Callable[[int, int], None] | None = None,
     precision: Precision = "float32",
 ) -> FloatArray:
-    """Return the features [n, d] of maps [n, ...], float32; raises as `feature_blocks` does."""
-    blocks = feature_blocks(network, maps, device, progress, precision=precision)
+    """Return the features [n, d] of maps [n, ...], float32; raises as `compute_features` does."""
+    blocks = compute_features(network, maps, device, progress, precision=precision)
     values = (block.values for block in blocks)
     return np.concatenate([rows.reshape(len(rows), math.prod(rows.shape[1:])) for rows in values])
 
 
 @torch.no_grad()
-def feature_blocks(
+def compute_features(
     network: nn.Module,
     maps: Tensor | Maps,
     device: torch.device,
@@ -94,67 +96,78 @@ def feature_blocks(
     """
     batches = Batches(network, device, precision)
     if len(maps) == 0:
-        yield FeatureBlock(_of_no_images(batches, maps))
+        yield FeatureBlock(_compute_no_features(batches, maps))
         return
     if not several_sizes and isinstance(maps, Maps):
         maps.require_one_size()
     block = SEVERAL_SIZES if several_sizes else min(BLOCK_IMAGES, batches.images_at_once(maps[:1]))
+    # Blocks are cut before anything is computed: the same images are together whatever the threads do, and since the
+    # digits of a convolution may depend on the size of its batch, so are the features the same.
     parts = [np.arange(start, min(start + block, len(maps))) for start in range(0, len(maps), block)]
-    for part, made in zip(parts, _computed(batches, maps, several_sizes, parts), strict=True):
-        yield _packed(made) if several_sizes else FeatureBlock(made[0][1])
+    for part, made in zip(parts, _compute_parts(batches, maps, several_sizes, parts), strict=True):
+        yield _pack_features(made) if several_sizes else FeatureBlock(made[0][1])
         if progress is not None:
             progress(int(part[-1]) + 1, len(maps))
 
 
-def _groups(maps: Tensor | Maps, several: bool, as_bytes: bool, images: IntArray) -> list[Group]:
+def _read_groups(maps: Tensor | Maps, several: bool, as_bytes: bool, images: IntArray) -> list[ImageGroup]:
     """Read consecutive images, those of one size together; as bytes where their maps can be made on the device."""
     if as_bytes and isinstance(maps, Maps):
-        return [Group(group, GreyImages.from_maps(maps, group)) for group in _of_one_size(maps, images)]
+        return [ImageGroup(group, GreyImages.from_maps(maps, group)) for group in _group_by_size(maps, images)]
     if not several:
-        return [Group(images, maps[int(images[0]) : int(images[-1]) + 1])]
+        return [ImageGroup(images, maps[int(images[0]) : int(images[-1]) + 1])]
     assert isinstance(maps, Maps)  # tensors have one size
-    return [Group(group, maps[group]) for group in _of_one_size(maps, images)]
+    return [ImageGroup(group, maps[group]) for group in _group_by_size(maps, images)]
 
 
-def _of_one_size(maps: Maps, images: IntArray) -> list[IntArray]:
+def _group_by_size(maps: Maps, images: IntArray) -> list[IntArray]:
+    """Return the indices of images, those whose maps have one size together."""
     sizes = maps.image_sizes[images]
     return [images[(sizes == size).all(axis=1)] for size in np.unique(sizes, axis=0)]
 
 
-def _computed(
+def _compute_parts(
     batches: Batches, maps: Tensor | Maps, several: bool, parts: list[IntArray]
 ) -> Iterator[list[tuple[IntArray, FloatArray]]]:
-    """Yield which images the groups of each part hold, with their features; others are made while one is taken."""
+    """Yield the groups of each part, each as the indices of its images and their features.
+
+    The next parts are computed while the caller is busy with one.
+    """
     as_bytes = batches.device.type == "cuda" and GreyImages.can_hold(maps)
 
-    def read(part: IntArray) -> list[Group]:
-        return _groups(maps, several, as_bytes, part)
+    def read(part: IntArray) -> list[ImageGroup]:
+        return _read_groups(maps, several, as_bytes, part)
 
     def compute(part: IntArray) -> list[tuple[IntArray, FloatArray]]:
-        return [(group.images, _checked(batches.launch(group.maps)(), group.images)) for group in read(part)]
+        return [(group.images, _check_features(batches.launch(group.maps)(), group.images)) for group in read(part)]
 
     if batches.device.type == "cuda":
-        yield from _streamed(batches, Workers(1).map(read, parts))
+        # One thread reads and copies images while the GPU computes: that is all a GPU needs of the CPU.
+        yield from _compute_streamed(batches, Workers(1).map(read, parts))
     elif len(parts) > 1 and (workers := batches.workers):
+        # A thread for each core, each with parts of its own: threads that share each operation wait for one another at
+        # the end of every one.
         yield from workers.map(compute, parts)
     else:
         # Where each operation has all threads, one that reads ahead would take a core from those that wait for it.
         yield from map(compute, parts)
 
 
-def _streamed(batches: Batches, blocks: Iterator[list[Group]]) -> Iterator[list[tuple[IntArray, FloatArray]]]:
-    """Launch one block before the features of the last one are waited for."""
+def _compute_streamed(
+    batches: Batches, blocks: Iterator[list[ImageGroup]]
+) -> Iterator[list[tuple[IntArray, FloatArray]]]:
+    """Launch each block before the features of the last one are waited for, so that the GPU is never idle."""
     launched: deque[list[tuple[IntArray, Wait]]] = deque()
     for groups in blocks:
         launched.append([(group.images, batches.launch(group.maps)) for group in groups])
         if len(launched) > 1:
-            yield [(images, _checked(wait(), images)) for images, wait in launched.popleft()]
+            yield [(images, _check_features(wait(), images)) for images, wait in launched.popleft()]
     while launched:
-        yield [(images, _checked(wait(), images)) for images, wait in launched.popleft()]
+        yield [(images, _check_features(wait(), images)) for images, wait in launched.popleft()]
 
 
-def _checked(out: Tensor, images: IntArray) -> FloatArray:
-    """Return the features of images, of which each must be finite."""
+def _check_features(out: Tensor, images: IntArray) -> FloatArray:
+    """Return the features [n, ...] of images; an error names the first image whose features are not finite."""
     if len(out) != len(images):
         raise PluginError(f"the network gives features of {len(out)} images for {len(images)}")
     finite = torch.isfinite(out.flatten(1)).all(dim=1)
@@ -165,8 +178,8 @@ def _checked(out: Tensor, images: IntArray) -> FloatArray:
     return values
 
 
-def _packed(made: list[tuple[IntArray, FloatArray]]) -> FeatureBlock:
-    """Return rows [b, d], or local vectors [p, maps] with their grids, in the order of the images."""
+def _pack_features(made: list[tuple[IntArray, FloatArray]]) -> FeatureBlock:
+    """Join the groups of a part: rows [b, d], or local vectors [p, maps] with their grids, in the order of images."""
     features = {image: row for images, rows in made for image, row in zip(images.tolist(), rows, strict=True)}
     ordered = [features[image] for image in sorted(features)]
     if ordered[0].ndim == 1:
@@ -175,21 +188,24 @@ def _packed(made: list[tuple[IntArray, FloatArray]]) -> FeatureBlock:
                 "the network gives rows of several lengths for images of several sizes: pool them, or give maps"
             )
         return FeatureBlock(np.stack(ordered))
+    # [maps, rows, columns] of an image become a vector of all maps at each position.
     vectors = np.concatenate([one.reshape(len(one), -1).T for one in ordered])
     return FeatureBlock(vectors, tuple((one.shape[1], one.shape[2]) for one in ordered))
 
 
-def _of_no_images(batches: Batches, maps: Tensor | Maps) -> FloatArray:
+def _compute_no_features(batches: Batches, maps: Tensor | Maps) -> FloatArray:
+    """Return features [0, ...] of as many numbers as an image would have."""
     if isinstance(maps, Maps):
         raise DataError("there are no images to extract features of")
     values: FloatArray = batches.launch(maps)().numpy()
     return values
 
 
-def in_half_precision(blocks: Iterator[FeatureBlock]) -> Iterator[FeatureBlock]:
+def convert_to_half_precision(blocks: Iterator[FeatureBlock]) -> Iterator[FeatureBlock]:
     """Yield the blocks as float16; raises `HalfPrecisionError` at the first that it would change too much."""
     for block in blocks:
-        with np.errstate(over="ignore"):  # an overflow becomes an infinity, which the comparison below refuses
+        # An overflow becomes an infinity, which the comparison below refuses.
+        with np.errstate(over="ignore"):
             half = block.values.astype(np.float16)
         # Written with `not … <=`, so that a NaN, which compares false with everything, counts as changed too much.
         if not np.linalg.norm(half.astype(np.float32) - block.values) <= HALF_ERROR * np.linalg.norm(block.values):
@@ -206,5 +222,5 @@ def keep_in_least_precision(
     shows at some block, when those before it are gone: then everything is computed again from the first image.
     """
     with suppress(HalfPrecisionError):
-        return keep(in_half_precision(compute()))
+        return keep(convert_to_half_precision(compute()))
     return keep(compute())

@@ -18,19 +18,20 @@ POOLINGS = ("sum", "max")
 NORMALISATIONS = ("count", "l1", "l2", "none")
 
 BLOCK_CODES = 2**22
-"""Codes that are computed at once."""
+"""Values of codes that are computed at once: 16 MB in float32. Codes over 1,024 words are eight times as long as SIFT
+descriptors, so that those of all images would not fit into the memory."""
 
 
 @dataclass(frozen=True)
 class SpatialPyramid:
     """From local vectors to one row per image: what Lazebnik's pyramid, ScSPM and LLC have in common.
 
-    words: size of the codebook. levels: L, the finest level; level l has 2^l × 2^l cells. single: the finest level
-    alone. coding: of a vector. pooling: the codes of a cell are added up, or the largest is taken. normalise: what a
-    row is divided by: the number of local vectors (count), the sum of all values (l1), their Euclidean norm (l2), or
-    nothing (none); a row of zeros stays so. macro: side of the square of neighbouring vectors that are joined to one
-    (Boureau et al. 2010). samples: local vectors that the codebook is learned from.
-    Source: Lazebnik, Schmid, Ponce 2006.
+    words: size of the codebook. levels: L, the finest level; level l divides the image into 2^l × 2^l cells. single:
+    the finest level alone. coding: how a vector is coded. pooling: the codes of a cell are added up (sum), or the
+    largest of each word is taken (max). normalise: what a row is divided by: the number of local vectors (count), the
+    sum of all values (l1), their Euclidean norm (l2), or nothing (none); a row of zeros stays as it is. macro: side of
+    the square of neighbouring vectors that are joined to one, a macrofeature (Boureau et al. 2010). samples: local
+    vectors that the codebook is learned from, at most. Source: Lazebnik, Schmid, Ponce 2006.
     """
 
     words: int = 200
@@ -53,30 +54,34 @@ class SpatialPyramid:
             raise ValueError(f"normalise must be one of {', '.join(NORMALISATIONS)}, not {self.normalise!r}")
 
     @property
-    def shown(self) -> list[int]:
+    def shown_levels(self) -> list[int]:
         """The levels that a row holds, from coarse to fine."""
         return [self.levels] if self.single else list(range(self.levels + 1))
 
     @property
     def cells(self) -> list[int]:
-        """How many cells each of them has."""
-        return [int(4**level) for level in self.shown]
+        """How many cells each of the shown levels has."""
+        return [int(4**level) for level in self.shown_levels]
 
     @property
     def length(self) -> int:
-        """Values of a row."""
+        """How many values a row has."""
         return self.words * sum(self.cells)
 
-    def weights(self) -> FloatArray:
-        """Return the weight of each value of a row, [length]: 1/2^L for level 0, 1/2^(L-l+1) for level l (eq. 3)."""
-        each = {level: 2.0 ** -(self.levels - max(level - 1, 0)) for level in self.shown}
-        spread = [np.full(self.words * 4**level, 1.0 if self.single else each[level]) for level in self.shown]
+    def make_weights(self) -> FloatArray:
+        """Return the weight of each value of a row, [length]: 1/2^L for level 0, 1/2^(L-l+1) for level l (eq. 3).
+
+        Equation 2 weighs the matches that are new at a level, those that a finer level has not found; collected by
+        level these weights come out. A single level has weight 1.
+        """
+        each = {level: 2.0 ** -(self.levels - max(level - 1, 0)) for level in self.shown_levels}
+        spread = [np.full(self.words * 4**level, 1.0 if self.single else each[level]) for level in self.shown_levels]
         return np.concatenate(spread).astype(np.float32)
 
     def join(self, maps: Tensor) -> Tensor:
         """Join each square of `macro` × `macro` neighbours of local vectors [n, rows, columns, d] to one of macro² d.
 
-        Raises `FeatureError` where there are fewer rows or columns.
+        Raises `FeatureError` if the images have fewer rows or columns.
         """
         if min(maps.shape[1:3]) < self.macro:
             raise FeatureError(
@@ -94,35 +99,42 @@ class SpatialPyramid:
             self._pool(codebook.code(some.flatten(0, 2)).view(len(some), rows, columns, -1))
             for some in torch.split(joined, step)
         ]
-        return self._normalised(torch.cat(pooled), rows * columns)
+        return self._normalise_rows(torch.cat(pooled), rows * columns)
 
     def _pool(self, codes: Tensor) -> Tensor:
-        """Pool codes [n, rows, columns, words] over the cells of the finest level, and these over the coarser ones."""
+        """Return the pooled codes [n, length] of codes [n, rows, columns, words], level by level.
+
+        Each position is visited once, for the finest level; a cell of a coarser level pools the four cells that make
+        it up, which gives the same sum and the same maximum.
+        """
         n, _, _, words = codes.shape
         side = 2**self.levels
-        bands = [codes[:, low:high] for low, high in _bounds(codes.shape[1], side)]
+        bands = [codes[:, low:high] for low, high in _find_cell_bounds(codes.shape[1], side)]
         cells = [
-            self._reduce(band[:, :, low:high].flatten(1, 2))
+            self._pool_positions(band[:, :, low:high].flatten(1, 2))
             for band in bands
-            for low, high in _bounds(codes.shape[2], side)
+            for low, high in _find_cell_bounds(codes.shape[2], side)
         ]
         level = torch.stack(cells, dim=1).view(n, side, side, words)
         pooled = [level]
         while level.shape[1] > 1 and not self.single:
             half = level.shape[1] // 2
+            # [n, half, 2, half, 2, words]: the four cells of each coarser cell, side by side.
             quarters = level.view(n, half, 2, half, 2, words).transpose(2, 3).reshape(n * half * half, 4, words)
-            level = self._reduce(quarters).view(n, half, half, words)
+            level = self._pool_positions(quarters).view(n, half, half, words)
             pooled.insert(0, level)
         rows = torch.cat([one.flatten(1) for one in pooled], dim=1)
+        # Cells without positions, of images with fewer rows or columns than cells.
         return rows.masked_fill_(rows == -torch.inf, 0)
 
-    def _reduce(self, codes: Tensor) -> Tensor:
-        """Pool codes [n, positions, words] over positions; without any the sum is 0, and the largest -∞."""
+    def _pool_positions(self, codes: Tensor) -> Tensor:
+        """Pool codes [n, positions, words] over positions. Of none the sum is 0 and the maximum -∞, so that neither
+        changes what a coarser cell gets from the others."""
         if codes.shape[1] == 0:
             return codes.new_full((len(codes), codes.shape[2]), 0 if self.pooling == "sum" else -torch.inf)
         return codes.sum(dim=1) if self.pooling == "sum" else codes.amax(dim=1)
 
-    def _normalised(self, rows: Tensor, count: int) -> Tensor:
+    def _normalise_rows(self, rows: Tensor, count: int) -> Tensor:
         if self.normalise == "none":
             return rows
         if self.normalise == "count":
@@ -131,15 +143,19 @@ class SpatialPyramid:
         return rows / torch.where(norm > 0, norm, torch.ones_like(norm))
 
 
-def _bounds(count: int, side: int) -> list[tuple[int, int]]:
+def _find_cell_bounds(count: int, side: int) -> list[tuple[int, int]]:
     """Return where each of `side` cells begins and ends among `count` positions, whose centres are at (i + ½)/count."""
-    # Position i lies in cell ⌊(2i + 1) side / 2 count⌋, so that four cells of a level make up one of the level above.
+    # Position i lies in cell ⌊(2i + 1) side / 2 count⌋: of half as many cells it lies in half that number, rounded
+    # down, so that four cells of a level make up one of the coarser level exactly. Cell c begins at the least i with
+    # (2i + 1) side ≥ 2 count c, that is ⌈(2 count c - side) / 2 side⌉; in whole numbers, ⌈a/b⌉ = -⌊-a/b⌋.
     edges = [max(0, -((side - 2 * cell * count) // (2 * side))) for cell in range(side)]
     return list(zip(edges, [*edges[1:], count], strict=True))
 
 
-def same_size(block: LocalVectors, device: torch.device) -> Iterator[Tensor]:
+def group_by_size(block: LocalVectors, device: torch.device) -> Iterator[Tensor]:
     """Yield the images of a block in order, neighbours of one size together, as [n, rows, columns, d] in float32."""
+    # Where the size changes a new group begins; images of one size that are not neighbours are not brought together,
+    # since the order of the rows must be that of the images.
     counts = block.grids.prod(axis=1)
     ends = np.cumsum(counts)
     changes = np.flatnonzero((np.diff(block.grids, axis=0) != 0).any(axis=1)) + 1
@@ -161,13 +177,17 @@ def encode_block(block: LocalVectors, pyramid: SpatialPyramid, codebook: Codeboo
     """
     _require_finite(block)
     device = codebook.words.device
-    parts = [pyramid.encode(some, codebook).cpu().numpy() for some in same_size(block, device)]
+    parts = [pyramid.encode(some, codebook).cpu().numpy() for some in group_by_size(block, device)]
     return np.concatenate(parts)
 
 
 def _require_finite(block: LocalVectors, first: int = 0) -> None:
-    """Raise `FeatureError` that names the first image with vectors that are not finite; the block begins at `first`."""
-    # What is squared in single precision overflows where a value is not finite, or too large to be compared.
+    """Raise a `FeatureError` that names the first image with vectors that are not finite.
+
+    first: the index of the block's first image.
+    """
+    # The squared norm of a vector is not finite where a value is not, or where one is so large that distances to the
+    # words would overflow. One pass, and no array of the size of the block.
     values = block.vectors.astype(np.float32, copy=False)
     bad = np.flatnonzero(~np.isfinite(np.einsum("ij,ij->i", values, values)))
     if len(bad):
@@ -179,24 +199,29 @@ def _require_finite(block: LocalVectors, first: int = 0) -> None:
 
 
 class VectorSample:
-    """Draws local vectors at random positions, as many from each image, for a codebook."""
+    """Draws local vectors at random positions for a codebook, from each image the same number.
+
+    Images come one after another, and what is not drawn is not kept: all their vectors need not fit into the memory.
+    """
 
     def __init__(self, pyramid: SpatialPyramid, images: int, seed: int) -> None:
         self._pyramid = pyramid
-        self._each = -(-pyramid.samples // images)
+        self._each = -(-pyramid.samples // images)  # rounded up
         self._generator = np.random.default_rng(seed)
         self._kept: list[Tensor] = []
 
     def add(self, maps: Tensor) -> None:
-        """Draw from images [n, rows, columns, d], all their vectors where they have fewer than are wanted."""
+        """Draw from images [n, rows, columns, d]: all vectors of an image that has fewer than are wanted."""
         for vectors in self._pyramid.join(maps).flatten(1, 2):
             count = min(self._each, len(vectors))
+            # Sorted, so that memory is read in order.
             chosen = np.sort(self._generator.choice(len(vectors), size=count, replace=False))
             self._kept.append(vectors[torch.from_numpy(chosen).to(vectors.device)])
 
     def vectors(self) -> Tensor:
-        """Return what was drawn, [samples or fewer, macro² d]."""
+        """Return the vectors that were drawn, [samples or fewer, macro² d]."""
         drawn = torch.cat(self._kept)
+        # The same number from each image, rounded up, may be a few too many.
         if len(drawn) <= self._pyramid.samples:
             return drawn
         chosen = np.sort(self._generator.choice(len(drawn), size=self._pyramid.samples, replace=False))
@@ -209,6 +234,6 @@ def learn_codebook(maps: LocalMaps, pyramid: SpatialPyramid, seed: int, device: 
     for block in maps.blocks():
         _require_finite(block, seen)
         seen += len(block.grids)
-        for some in same_size(block, device):
+        for some in group_by_size(block, device):
             sample.add(some)
     return pyramid.coding.learn(sample.vectors(), pyramid.words, seed)

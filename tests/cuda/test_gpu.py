@@ -9,7 +9,7 @@ from torch import nn
 from featbench.cuda.graphs import Graphed
 from featbench.data.maps import Preprocessing, make_maps
 from featbench.devices.batches import Batches
-from featbench.features.extraction import extract, feature_blocks
+from featbench.features.extraction import compute_features, extract
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
@@ -62,7 +62,7 @@ def test_images_of_bytes_have_the_features_of_the_cpu():
     network = random_network(TEXTS[1], padded.shape)
     assert relative(extract(network, padded, GPU), extract(network, padded, CPU)) < 1e-5
     several = make_maps(pixels, Preprocessing(lcn=1.0))
-    here, there = (list(feature_blocks(network, several, device, several_sizes=True)) for device in (CPU, GPU))
+    here, there = (list(compute_features(network, several, device, several_sizes=True)) for device in (CPU, GPU))
     assert [block.grids for block in here] == [block.grids for block in there]
     values, expected = (np.concatenate([block.values for block in blocks]) for blocks in (there, here))
     assert relative(values, expected) < 1e-5

@@ -124,9 +124,9 @@ def test_features_of_images_of_several_sizes_do_not_depend_on_the_block(monkeypa
 
     def features(most):
         monkeypatch.setattr(module, "BLOCK_VALUES", {"cpu": most})
-        from featbench.features.extraction import feature_blocks
+        from featbench.features.extraction import compute_features
 
-        blocks = feature_blocks(network, maps, CPU, several_sizes=True)
+        blocks = compute_features(network, maps, CPU, several_sizes=True)
         return np.concatenate([block.values for block in blocks])
 
     assert np.array_equal(features(1), features(2**21))

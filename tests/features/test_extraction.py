@@ -13,9 +13,9 @@ from featbench.features import extraction as module
 from featbench.features.extraction import (
     FeatureBlock,
     HalfPrecisionError,
+    compute_features,
+    convert_to_half_precision,
     extract,
-    feature_blocks,
-    in_half_precision,
     keep_in_least_precision,
 )
 
@@ -53,7 +53,7 @@ def test_large_maps_are_computed_in_smaller_blocks(monkeypatch):
     network, x = random_network("8C3 > 1C3", (1, 10, 10)), noise(10, 1, 10, 10)
     # The largest output on the way is that of the first stage, 8×8×8; four of them fit.
     monkeypatch.setattr(batches, "BLOCK_VALUES", {"cpu": 4 * 512 + 1})
-    assert [len(block.values) for block in feature_blocks(network, x, CPU)] == [4, 4, 2]
+    assert [len(block.values) for block in compute_features(network, x, CPU)] == [4, 4, 2]
 
 
 class Shared(nn.Module):
@@ -102,7 +102,7 @@ def test_several_threads_give_images_of_several_sizes_their_features(two_threads
     monkeypatch.setattr(module, "SEVERAL_SIZES", 3)
 
     def features():
-        return gathered(feature_blocks(network, maps, CPU, several_sizes=True))
+        return gathered(compute_features(network, maps, CPU, several_sizes=True))
 
     parallel, grids = features()
     torch.set_num_threads(1)
@@ -146,7 +146,7 @@ def test_blocks_are_the_features_in_order_as_they_come(monkeypatch):
     network, x = random_network(TWO_STAGES, (1, 16, 16)), noise(9, 1, 16, 16)
     whole = network(x).detach().numpy()
     monkeypatch.setattr(module, "BLOCK_IMAGES", 4)
-    blocks = (block.values for block in feature_blocks(network, x, CPU))
+    blocks = (block.values for block in compute_features(network, x, CPU))
     first = next(blocks)
     rest = list(blocks)
     assert [len(block) for block in (first, *rest)] == [4, 4, 1]
@@ -181,7 +181,7 @@ def test_images_of_several_sizes_have_the_features_that_each_has_alone(text, at_
     monkeypatch.setattr(module, "SEVERAL_SIZES", at_once)
     maps, done = of_several_sizes(), []
     network = random_network(text, (1, 6, 6))
-    blocks = list(feature_blocks(network, maps, CPU, lambda *progress: done.append(progress), several_sizes=True))
+    blocks = list(compute_features(network, maps, CPU, lambda *progress: done.append(progress), several_sizes=True))
     found, grids = gathered(blocks)
     alone = [network(maps[i : i + 1])[0].detach() for i in range(len(maps))]
     assert grids == [tuple(one.shape[1:]) for one in alone]
@@ -199,7 +199,7 @@ def test_images_of_one_size_among_several_are_computed_together():
     sizes = []
     network = nn.Identity()
     network.register_forward_pre_hook(lambda _module, inputs: sizes.append(tuple(inputs[0].shape)))
-    list(feature_blocks(network, of_several_sizes(), CPU, several_sizes=True))
+    list(compute_features(network, of_several_sizes(), CPU, several_sizes=True))
     measured, *computed = sizes
     assert measured == (1, 1, 6, 6)
     assert sorted(computed) == [(1, 1, 6, 6), (1, 1, 8, 6), (2, 1, 6, 8), (3, 1, 9, 7)]
@@ -214,7 +214,7 @@ class MeanAndLargest(nn.Module):
 def test_network_that_gives_one_row_gives_rows_for_images_of_several_sizes_too(at_once, monkeypatch):
     monkeypatch.setattr(module, "SEVERAL_SIZES", at_once)
     maps = of_several_sizes()
-    found, grids = gathered(feature_blocks(MeanAndLargest(), maps, CPU, several_sizes=True))
+    found, grids = gathered(compute_features(MeanAndLargest(), maps, CPU, several_sizes=True))
     expected = [[float(maps[i : i + 1].mean()), float(maps[i : i + 1].max())] for i in range(7)]
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert grids == []
@@ -223,8 +223,8 @@ def test_network_that_gives_one_row_gives_rows_for_images_of_several_sizes_too(a
 def test_one_image_size_gives_the_same_vectors_in_maps_and_packed():
     maps = of_several_sizes([(7, 6)] * 5)
     network = random_network("5F3-Rabs", (1, 7, 6))
-    (packed,) = feature_blocks(network, maps, CPU, several_sizes=True)
-    (whole,) = feature_blocks(network, maps, CPU)
+    (packed,) = compute_features(network, maps, CPU, several_sizes=True)
+    (whole,) = compute_features(network, maps, CPU)
     assert (whole.values.shape, whole.grids, packed.grids) == ((5, 5, 5, 4), (), ((5, 4),) * 5)
     np.testing.assert_allclose(packed.values, whole.values.transpose(0, 2, 3, 1).reshape(-1, 5), atol=1e-6)
 
@@ -236,7 +236,7 @@ def test_images_of_several_sizes_are_refused_where_one_is_asked_for():
 
 def test_rows_of_several_lengths_are_refused():
     with pytest.raises(PluginError, match="rows of several lengths"):
-        list(feature_blocks(nn.Flatten(), of_several_sizes(), CPU, several_sizes=True))
+        list(compute_features(nn.Flatten(), of_several_sizes(), CPU, several_sizes=True))
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -247,7 +247,7 @@ def test_features_of_fewer_images_than_came_in_are_refused(several):
 
     maps = of_several_sizes([(7, 6)] * 6)
     with pytest.raises(PluginError, match="features of 3 images for 6"):
-        list(feature_blocks(Half(), maps, CPU, several_sizes=several))
+        list(compute_features(Half(), maps, CPU, several_sizes=several))
 
 
 class Bad(nn.Module):
@@ -269,7 +269,7 @@ def test_feature_that_is_not_finite_names_the_image_among_several_sizes(at_once,
     largest = max(corners, key=corners.get)
     second = sorted(corners.values())[-2]
     with pytest.raises(FeatureError, match=f"features of image {largest} are not finite"):
-        list(feature_blocks(Bad((corners[largest] + second) / 2), maps, CPU, several_sizes=True))
+        list(compute_features(Bad((corners[largest] + second) / 2), maps, CPU, several_sizes=True))
 
 
 def test_the_next_block_is_launched_before_the_last_one_is_waited_for():
@@ -281,14 +281,14 @@ def test_the_next_block_is_launched_before_the_last_one_is_waited_for():
             happened.append(f"launch {number}")
             return lambda: happened.append(f"wait {number}") or 2 * maps
 
-    blocks = ([module.Group(np.array([k]), torch.full((1, 3), float(k)))] for k in range(3))
-    made = list(module._streamed(Launching(), blocks))
+    blocks = ([module.ImageGroup(np.array([k]), torch.full((1, 3), float(k)))] for k in range(3))
+    made = list(module._compute_streamed(Launching(), blocks))
     assert happened == ["launch 0", "launch 1", "wait 0", "launch 2", "wait 1", "wait 2"]
     assert [features.tolist() for ((_, features),) in made] == [[[2.0 * k] * 3] for k in range(3)]
 
 
 def halves(*features):
-    return [block.values for block in in_half_precision(iter(map(FeatureBlock, features)))]
+    return [block.values for block in convert_to_half_precision(iter(map(FeatureBlock, features)))]
 
 
 def test_half_precision_is_used_where_it_is_harmless():
@@ -308,14 +308,14 @@ def test_features_beyond_half_precision_are_not_halved(scale):
 
 def test_a_later_block_beyond_half_precision_is_noticed_as_well():
     features = noise(5, 20).numpy(), (1e6 * noise(5, 20)).numpy()
-    blocks = in_half_precision(iter(map(FeatureBlock, features)))
+    blocks = convert_to_half_precision(iter(map(FeatureBlock, features)))
     assert next(blocks).values.dtype == np.float16
     with pytest.raises(HalfPrecisionError):
         next(blocks)
 
 
 def test_blocks_keep_their_grids_in_half_precision():
-    (half,) = in_half_precision(iter([FeatureBlock(noise(6, 2).numpy(), ((1, 2), (2, 2)))]))
+    (half,) = convert_to_half_precision(iter([FeatureBlock(noise(6, 2).numpy(), ((1, 2), (2, 2)))]))
     assert (half.values.dtype, half.grids) == (np.float16, ((1, 2), (2, 2)))
 
 

@@ -42,7 +42,7 @@ def naive_level(codes, level, pooling):
 
 def naive_row(maps, pyramid, codebook):
     codes = codebook.code(maps.flatten(0, 1)).view(*maps.shape[:2], -1).double().numpy()
-    return np.concatenate([naive_level(codes, level, pyramid.pooling) for level in pyramid.shown])
+    return np.concatenate([naive_level(codes, level, pyramid.pooling) for level in pyramid.shown_levels])
 
 
 @pytest.mark.parametrize("kind", ["hard", "llc"])
@@ -76,10 +76,10 @@ def test_cells_and_weights_of_levels(levels, cells):
     assert pyramid.cells == cells and pyramid.length == 3 * sum(cells)
     expected = [1 / 2**levels] + [1 / 2 ** (levels - level + 1) for level in range(1, levels + 1)]
     assert levels != 2 or expected == [1 / 4, 1 / 4, 1 / 2]
-    np.testing.assert_array_equal(pyramid.weights(), np.repeat(expected, [3 * count for count in cells]))
+    np.testing.assert_array_equal(pyramid.make_weights(), np.repeat(expected, [3 * count for count in cells]))
     alone = SpatialPyramid(words=3, levels=levels, single=True)
     assert alone.cells == cells[-1:]
-    np.testing.assert_array_equal(alone.weights(), np.ones(3 * cells[-1]))
+    np.testing.assert_array_equal(alone.make_weights(), np.ones(3 * cells[-1]))
 
 
 @pytest.mark.parametrize("levels", [0, 1, 2, 3])
@@ -91,7 +91,7 @@ def test_the_kernel_weighs_new_matches_by_the_size_of_their_cells(levels):
     # Equation 2 of the paper: what matches in a cell of level l, and in none of the finer ones, counts 1/2^(L-l).
     new = [*(matches[level] - matches[level + 1] for level in range(levels)), matches[levels]]
     expected = sum(count / 2 ** (levels - level) for level, count in enumerate(new)) / 54
-    rows = pyramid.encode(torch.stack([a, b]), codebook).numpy() * pyramid.weights()
+    rows = pyramid.encode(torch.stack([a, b]), codebook).numpy() * pyramid.make_weights()
     gram = intersection_gram(rows, rows)
     assert gram[0, 1] == pytest.approx(expected, rel=1e-6)
     np.testing.assert_allclose(gram.diagonal(), 1, rtol=1e-6)
