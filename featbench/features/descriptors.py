@@ -51,8 +51,8 @@ def _describe(kind: Histograms, images: Tensor, size: int, step: int, floor: flo
     together = max(1, BLOCK_VALUES[images.device.type] // (kind.orientations * height * width))
     for start in range(0, n, together):
         block = images[start : start + together]
-        # The gradients of a patch of one grey value are rounding errors alone, each up to ε times the largest value: the
-        # sum of size² of them bounds the norm of a descriptor that counts as blank.
+        # The gradients of a patch of one grey value are rounding errors, each up to ε times the largest value: the sum
+        # of size² of them bounds the norm of a descriptor that counts as blank.
         blank = torch.finfo(images.dtype).eps * size * size * block.abs().amax(dim=(1, 2)).view(-1, 1, 1, 1)
         pooled = operations.descriptors(block, kind, size, step)
         found[start : start + together] = normalise(pooled, floor, blank)

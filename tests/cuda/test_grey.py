@@ -8,7 +8,7 @@ from helpers.networks import random_network
 pytest.importorskip("triton", reason="the kernels need triton")
 
 from featbench.cuda.grey import GreyImages
-from featbench.data.maps import Preprocessing, maps_of
+from featbench.data.maps import Preprocessing, make_maps
 from featbench.devices.batches import Batches
 
 CPU = torch.device("cpu")
@@ -17,7 +17,7 @@ SHAPES = [(20, 14), (14, 20), (20, 20), (20, 14), (17, 20)]
 
 def maps_like(preprocessing, shapes=SHAPES, dtype=np.uint8):
     generator = np.random.default_rng(0)
-    return maps_of([generator.integers(0, 256, shape).astype(dtype) for shape in shapes], preprocessing)
+    return make_maps([generator.integers(0, 256, shape).astype(dtype) for shape in shapes], preprocessing)
 
 
 @pytest.mark.parametrize("standardise", [True, False])
