@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from featbench.classification.parameter_checks import require_one_of, require_positive
-from featbench.classification.predictors import predict_classes
+from featbench.classification.predictors import predict_classes, spread_scores
 from featbench.classification.row_space import find_nonfinite
 from featbench.errors import FeatureError, LearningError, UsageError
 from featbench.system.memory import available_memory
@@ -50,10 +50,20 @@ class KernelMachine(ABC):
 
         Raises `LearningError` if they have another shape, `FeatureError` if a value is not finite.
         """
+        return self._predict(self._check(gram))
+
+    def compute_scores(self, gram: FloatArray) -> Matrix:
+        """Return scores of the classes, [m, classes], for kernel values [m, t], of which the largest is predicted.
+
+        Classes without training images have -∞. Raises what `predict` raises.
+        """
+        return self._compute_scores(self._check(gram))
+
+    def _check(self, gram: FloatArray) -> Matrix:
         if gram.ndim != 2 or gram.shape[1] != self.images:
             raise LearningError(f"kernel values of shape {gram.shape}: give [m, {self.images}], one for each image")
         _require_finite(gram)
-        return self._predict(np.asarray(gram, dtype=np.float64))
+        return np.asarray(gram, dtype=np.float64)
 
     @property
     @abstractmethod
@@ -62,6 +72,9 @@ class KernelMachine(ABC):
 
     @abstractmethod
     def _predict(self, gram: Matrix) -> IntArray: ...
+
+    @abstractmethod
+    def _compute_scores(self, gram: Matrix) -> Matrix: ...
 
 
 @dataclass(frozen=True)
@@ -89,12 +102,19 @@ class OneVsRest(KernelMachine):
         predicted: IntArray = self.compute_decisions(gram).argmax(axis=1).astype(np.int64)
         return predicted
 
+    def _compute_scores(self, gram: Matrix) -> Matrix:
+        return self.compute_decisions(gram)
+
 
 @dataclass(frozen=True)
 class OneVsOne(KernelMachine):
-    """One binary machine for each pair of classes, with a vote each; of classes with equal votes the first wins."""
+    """One binary machine for each pair of classes, with a vote each; of classes with equal votes the first wins.
+
+    classes: how many there are; the machine knows those of its training images alone.
+    """
 
     machine: Any
+    classes: int
 
     @property
     def images(self) -> int:
@@ -103,6 +123,18 @@ class OneVsOne(KernelMachine):
 
     def _predict(self, gram: Matrix) -> IntArray:
         return predict_classes(self.machine, gram)
+
+    def _compute_scores(self, gram: Matrix) -> Matrix:
+        if not len(gram):
+            return np.zeros((0, self.classes))  # scikit-learn raises an error for an empty array
+        # Votes, plus less than half a vote for the sum of the margins; a single margin where there are two classes.
+        votes = self.machine.decision_function(gram)
+        votes = np.stack([-votes, votes], axis=1) if votes.ndim == 1 else votes
+        scores = spread_scores(votes, self.machine.classes_, self.classes)
+        # Margins decide between equal votes here, the order of the classes in libsvm's predictions. Those are the
+        # results that are stored, and the first of the ranks has to agree with them.
+        scores[np.arange(len(gram)), self._predict(gram)] = votes.max(axis=1) + 1
+        return scores
 
 
 def train(
@@ -131,7 +163,7 @@ def train(
     kernel = np.ascontiguousarray(gram, dtype=np.float64)
     if multiclass == "ovr":
         return _train_one_vs_rest(kernel, labels, classes, C)
-    return _train_one_vs_one(kernel, labels, C)
+    return _train_one_vs_one(kernel, labels, classes, C)
 
 
 def require_machine_parameters(C: float, multiclass: str) -> None:  # noqa: N803, the literature's symbol
@@ -177,7 +209,7 @@ def _train_one_vs_rest(gram: Matrix, labels: IntArray, classes: int, cost: float
     return OneVsRest(_make_report(machines, float(objective), cost, "ovr"), coefficients, intercepts)
 
 
-def _train_one_vs_one(gram: Matrix, labels: IntArray, cost: float) -> OneVsOne:
+def _train_one_vs_one(gram: Matrix, labels: IntArray, classes: int, cost: float) -> OneVsOne:
     machine = _train_libsvm(gram, labels, cost)
     # libsvm stores yα in k - 1 rows for each support vector: against each of the other classes, in their order. Against
     # class j this is row j - 1 for vectors of an earlier class (their own is left out before it), row j for later ones.
@@ -189,7 +221,7 @@ def _train_one_vs_one(gram: Matrix, labels: IntArray, cost: float) -> OneVsOne:
             used = np.flatnonzero((own == first) | (own == second))
             pair, images = machine.dual_coef_[row[used], used], machine.support_[used]
             objective += float(np.abs(pair).sum() - pair @ gram[np.ix_(images, images)] @ pair / 2)
-    return OneVsOne(_make_report([machine], objective, cost, "ovo"), machine)
+    return OneVsOne(_make_report([machine], objective, cost, "ovo"), machine, classes)
 
 
 def _train_libsvm(gram: Matrix, labels: NDArray[Any], cost: float) -> Any:

@@ -20,6 +20,12 @@ class _GuessPredictor(Predictor):
     def predict(self, features: FloatArray) -> IntArray:
         return np.random.default_rng(self.seed).integers(self.classes, size=len(features))
 
+    def scores(self, features: FloatArray) -> FloatArray:
+        # The guess first, the others in random order: drawn from numbers of their own, which leave the guess as it is.
+        scores = np.random.default_rng([self.seed, 1]).random((len(features), self.classes))
+        scores[np.arange(len(features)), self.predict(features)] = 1.0  # random numbers lie below
+        return scores
+
 
 class Guess(Classifier):
     """A uniform guess among the classes, whatever the features: the row `chance` of a table."""

@@ -53,7 +53,7 @@ class NearestNeighbours(Classifier):
         neighbours = KNeighborsClassifier(self.k, algorithm="brute", metric=self.metric)
         neighbours.fit(prepare_rows(features, standardiser), labels)
         report = {"k": self.k, "metric": self.metric, "classes_seen": len(np.unique(labels))}
-        return ModelPredictor(standardiser, neighbours, report)
+        return ModelPredictor(standardiser, neighbours, classes, report)
 
 
 @hookimpl

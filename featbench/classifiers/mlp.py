@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featbench.classification.classifier import Classifier, Predictor
-from featbench.classification.predictors import ModelPredictor
+from featbench.classification.predictors import ModelPredictor, spread_scores
 from featbench.classification.row_space import Standardiser, require_training, standardise_rows
 from featbench.errors import LearningError
 from featbench.hookspecs import hookimpl
@@ -25,12 +25,15 @@ PATIENCE = 10
 
 
 class _ConstantPredictor(Predictor):
-    def __init__(self, label: int) -> None:
-        self.label = label
+    def __init__(self, label: int, classes: int) -> None:
+        self.label, self.classes = label, classes
         self.report = {"epochs": 0, "objective": 0.0, "iterations": 0, "converged": True, "classes_seen": 1}
 
     def predict(self, features: FloatArray) -> IntArray:
         return np.full(len(features), self.label, dtype=np.int64)
+
+    def scores(self, features: FloatArray) -> FloatArray:
+        return spread_scores(np.ones((len(features), 1)), np.array([self.label]), self.classes)
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Perceptron(Classifier):
         """
         require_training(features, labels, validation, classes)
         if len(np.unique(labels)) == 1:
-            return _ConstantPredictor(int(labels[0]))
+            return _ConstantPredictor(int(labels[0]), classes)
         standardiser = _fit_unit_variance(features)
         rows = standardise_rows(features, standardiser)
         chosen = {"epochs": self.epochs} if self.epochs else self._choose_epochs(rows, labels, validation, seed)
@@ -82,7 +85,7 @@ class Perceptron(Classifier):
             "iterations": chosen["epochs"],
             "classes_seen": len(np.unique(labels)),
         }
-        return ModelPredictor(standardiser, network, report)
+        return ModelPredictor(standardiser, network, classes, report)
 
     def _choose_epochs(
         self, rows: FloatRows, labels: IntArray, validation: NDArray[np.bool_], seed: int

@@ -119,6 +119,9 @@ class _PmkPredictor(MapPredictor):
     def predict(self, features: LocalVectors) -> IntArray:
         return self.machine.predict(self.svm.compute_kernel(features, self.codebook, self.rows))
 
+    def scores(self, features: LocalVectors) -> FloatArray:
+        return self.machine.compute_scores(self.svm.compute_kernel(features, self.codebook, self.rows))
+
 
 @hookimpl
 def featbench_classifiers() -> list[MapClassifier]:

@@ -19,7 +19,7 @@ from featbench.classification.pyramid_match import FeatureSpace, Histogram, Trai
 from featbench.features.rows import LocalMaps, LocalVectors
 from featbench.hookspecs import hookimpl
 from featbench.system.seeds import derive_seed
-from featbench.types import IntArray
+from featbench.types import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,9 @@ class _PyramidMatchPredictor(MapPredictor):
 
     def predict(self, features: LocalVectors) -> IntArray:
         return self.machine.predict(self.bins.match(_make_histograms(self.space, features)))
+
+    def scores(self, features: LocalVectors) -> FloatArray:
+        return self.machine.compute_scores(self.bins.match(_make_histograms(self.space, features)))
 
 
 def _make_histograms(space: FeatureSpace, block: LocalVectors) -> list[Histogram]:

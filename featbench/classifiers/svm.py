@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -163,10 +163,17 @@ class _GaussianPredictor(Predictor):
         self.kernel, self.machine, self.report = kernel, machine, report
 
     def predict(self, features: FloatArray) -> IntArray:
+        return np.concatenate([self.machine.predict(values) for values in self._compute_values(features)])
+
+    def scores(self, features: FloatArray) -> FloatArray:
+        return np.concatenate([self.machine.compute_scores(values) for values in self._compute_values(features)])
+
+    def _compute_values(self, features: FloatArray) -> Iterator[Matrix]:
+        """Yield the kernel values of some new images at a time."""
         require_finite(features)
-        starts = range(0, max(len(features), 1), _ROWS)  # a block even for no rows: numpy cannot join no blocks
-        blocks = (features[start : start + _ROWS] for start in starts)
-        return np.concatenate([self.machine.predict(self.kernel.compute_values(block)) for block in blocks])
+        # One block even for no rows: numpy cannot join no blocks.
+        for start in range(0, max(len(features), 1), _ROWS):
+            yield self.kernel.compute_values(features[start : start + _ROWS])
 
 
 @dataclass(frozen=True)

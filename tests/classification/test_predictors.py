@@ -33,7 +33,7 @@ def test_a_model_predicts_what_it_says_of_prepared_rows(standardise):
     np.testing.assert_allclose(rows, Standardiser.fit(x).apply(x) if standardise else x, rtol=1e-6, atol=1e-6)
     assert rows.dtype == np.float32
     labels = np.arange(30) % 3
-    predictor = ModelPredictor(standardiser, KNeighborsClassifier(1).fit(rows, labels), {"k": 1})
+    predictor = ModelPredictor(standardiser, KNeighborsClassifier(1).fit(rows, labels), 3, {"k": 1})
     assert predictor.predict(x).tolist() == labels.tolist()
     assert predictor.predict(x).dtype == np.int64
     assert predictor.report == {"k": 1}
@@ -49,8 +49,9 @@ def test_features_that_are_not_finite_are_refused():
     x = features()
     standardiser = Standardiser.fit(x)
     linear = LinearPredictor(standardiser, np.ones((7, 2)), np.zeros(2), {})
-    model = ModelPredictor(standardiser, KNeighborsClassifier(1).fit(x, np.arange(30) % 2), {})
+    model = ModelPredictor(standardiser, KNeighborsClassifier(1).fit(x, np.arange(30) % 2), 2, {})
     x[4, 2] = np.nan
     for predictor in (linear, model):
-        with pytest.raises(FeatureError, match="feature 2 of row 4 is nan"):
-            predictor.predict(x)
+        for method in (predictor.predict, predictor.scores):
+            with pytest.raises(FeatureError, match="feature 2 of row 4 is nan"):
+                method(x)

@@ -12,7 +12,7 @@ from featbench.classification.training import (
     compute_validation_accuracy,
     train,
 )
-from featbench.errors import FeatureError, PluginError, SplitError
+from featbench.errors import FeatureError, PluginError, SplitError, UsageError
 from featbench.evaluation.split import hold_out
 from featbench.features.rows import LocalMaps, PackedMaps, Rows
 
@@ -321,3 +321,65 @@ def test_predictions_of_another_shape_are_the_classifiers_fault(gives, shape):
 def test_a_list_of_predictions_is_as_good_as_an_array():
     found = TrainedClassifier("listing", _Giving(lambda n: [1] * n), {}).predict(rows())
     assert found.tolist() == [1] * 24
+
+
+# Scores of classes.
+
+
+@dataclass
+class _Scoring(_Giving):
+    def predict(self, features):
+        raise AssertionError("nobody asked for predictions")
+
+    def scores(self, features):
+        return self.gives(features)
+
+
+@dataclass
+class _ScoringMaps(_GivingOfMaps):
+    def predict(self, features):
+        raise AssertionError("nobody asked for predictions")
+
+    def scores(self, features):
+        return self.gives(features.grids)
+
+
+@pytest.mark.parametrize("limit", [1, 5, 7, 1000])
+def test_scores_are_in_order_however_many_images_are_asked_for_at_once(monkeypatch, limit):
+    monkeypatch.setattr("featbench.features.rows.BLOCK_VALUES", limit)
+    order = np.random.default_rng(0).permutation(24)
+    of_rows = TrainedClassifier("scoring", _Scoring(lambda x: np.stack([x[:, 0], x[:, 1], -x[:, 0]], axis=1)), {})
+    found = of_rows.scores(rows().select(order), CLASSES, "top-5-accuracy")
+    assert found.dtype == np.float64
+    assert np.array_equal(found, np.stack([order, LABELS[order], -order], axis=1))
+    of_maps = TrainedClassifier("scoring", _ScoringMaps(lambda grids: np.eye(CLASSES)[grids.prod(axis=1) - 1]), {})
+    found = of_maps.scores(several_sizes().select(order), CLASSES, "top-5-accuracy")
+    assert np.array_equal(found.argmax(axis=1), LABELS[order])
+
+
+def test_a_classifier_without_scores_is_named_with_the_metric_that_needs_them():
+    message = "classifier odd gives no class scores, which metric top-5-accuracy needs: take another classifier, or a "
+    for predictor, features in ((_Giving(np.zeros), rows()), (_GivingOfMaps(np.zeros), several_sizes())):
+        with pytest.raises(UsageError, match=message):
+            TrainedClassifier("odd", predictor, {}).scores(features, CLASSES, "top-5-accuracy")
+
+
+@pytest.mark.parametrize(
+    ("gives", "what"),
+    [
+        (lambda n: np.zeros((n, CLASSES - 1)), r"type float64 and shape \(24, 2\): .* of shape \(24, 3\) is expected"),
+        (lambda n: np.zeros(n), r"type float64 and shape \(24,\)"),
+        (lambda n: np.zeros((n - 1, CLASSES)), r"type float64 and shape \(23, 3\)"),
+        (lambda n: np.zeros((n, CLASSES), dtype=int), r"type int64 and shape \(24, 3\)"),
+        (lambda n: np.full((n, CLASSES), np.nan), "scores that are NaN, which cannot be ranked"),
+    ],
+)
+def test_scores_of_another_shape_or_type_are_the_classifiers_fault(gives, what):
+    found = TrainedClassifier("odd", _Scoring(lambda x: gives(len(x))), {})
+    with pytest.raises(PluginError, match=f"classifier odd gave .*{what}"):
+        found.scores(rows(), CLASSES, "top-5-accuracy")
+
+
+def test_classes_that_are_never_predicted_may_have_minus_infinity():
+    found = TrainedClassifier("some", _Scoring(lambda x: np.full((len(x), CLASSES), -np.inf, dtype=np.float32)), {})
+    assert np.isneginf(found.scores(rows(), CLASSES, "top-5-accuracy")).all()
