@@ -65,6 +65,7 @@ def describe(name: str, dataset: Dataset, data_dir: Path | None) -> Iterator[tup
 
     Raises a `DataError` in the end if there is a copy that cannot be loaded.
     """
+    # Yielded one by one: what is known of a data set is printed before its damaged copy raises.
     yield "name", name
     yield "about", get_description(dataset)
     for label in ("source", "licence", "homepage"):
@@ -139,6 +140,7 @@ def _describe_location(files: Sequence[Path]) -> str:
 
 def _describe_images(images: Images) -> Iterator[tuple[str, str]]:
     counts = count_images(images)
+    # Images that are read when they are asked for would all have to be decoded for their sizes.
     sizes = "of sizes that `featbench data verify` finds"
     if isinstance(images.pixels, np.ndarray):
         sizes = describe_kinds({(images.pixels.shape[1:], str(images.pixels.dtype))})

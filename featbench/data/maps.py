@@ -199,6 +199,7 @@ def find_map_shape(maps: Maps | Tensor) -> Shape:
 
 def _normalise(images: NDArray[Any], preprocessing: Preprocessing) -> Tensor:
     """Return the maps of images [n, height, width] or [n, height, width, 3]."""
+    # Colours come last in an image and first in its maps; contiguous, since passes over rows and columns follow.
     values = torch.from_numpy(images.astype(np.float32))
     maps = values.unsqueeze(1) if preprocessing.channels == 1 else values.permute(0, 3, 1, 2).contiguous()
     if preprocessing.standardise:
@@ -225,6 +226,7 @@ def standardise(maps: Tensor) -> Tensor:
 def pad_to_square(maps: Tensor) -> Tensor:
     """Zero-pad the shorter side of maps [n, channels, height, width], the image in the centre."""
     height, width = maps.shape[2:]
+    # Zero is the mean of a standardised image: the padding is as grey as the image on average.
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
     return torch.nn.functional.pad(maps, (left, side - width - left, top, side - height - top))

@@ -134,6 +134,7 @@ class _Verifier:
         """Read every image; note which sizes and types there are, and what is wrong with which image."""
         count = len(pixels)
         read = map_images(partial(self._read_image, what, pixels), count, partial(self._progress, f"reading {what}s"))
+        # A string says what is wrong with an image; a shape and a type, that nothing is.
         self._found.problems += [image for image in read if isinstance(image, str)]
         kinds = {image for image in read if not isinstance(image, str)}
         if kinds:

@@ -193,6 +193,7 @@ class Extracted:
         """Return the features of some images."""
         if self.grids is not None:
             return PackedMaps.of(self.array, self.grids).select(indices)
+        # [n, d] are d maps of one position, [n, maps, rows, columns] what they are.
         maps = (*self.array.shape[1:], 1, 1)[:3]
         return Rows(self.array.reshape(len(self.array), -1), indices, (int(maps[0]), int(maps[1]), int(maps[2])))
 
