@@ -148,6 +148,53 @@ def test_a_classifier_that_breaks_its_contract_fails_its_cells(compare_tiny, wri
             raise AssertionError(row["message"])
 
 
+PROTOCOL = """
+import featbench
+
+def judge(predictions, labels, classes, *scores):
+    return VALUE
+
+@featbench.hookimpl
+def featbench_metrics():
+    return [featbench.Metric("odd", judge)]
+
+@featbench.hookimpl
+def featbench_protocols():
+    return [featbench.Protocol(
+        name="judged", summary="", dataset="tiny", architecture="4F3-Rabs-PA2/2",
+        preprocessing=featbench.Preprocessing(), train_per_class=4, test="rest", features=("random",),
+        regimes=("R",), classifiers=("nearest", "logistic", "knn"), draws=1, metric=METRIC,
+    )]
+"""
+
+
+def test_a_classifier_without_scores_fails_its_cells_where_the_metric_needs_them(compare_tiny, write_plugin):
+    plugin = write_plugin("judged", PROTOCOL.replace("METRIC", "'top-5-accuracy'").replace("VALUE", "1.0"))
+    ran = compare_tiny("--protocol", "judged", plugins=[plugin])
+    assert ran.code == 1
+    assert {(row["learner"], row["classifier"]): row["status"] for row in ran.rows} == {
+        ("chance", "guess"): "ok",
+        **{(name, "nearest"): "failed" for name in ("random", "raw-pixels")},
+        **{(name, classifier): "ok" for name in ("random", "raw-pixels") for classifier in ("logistic", "knn")},
+    }
+    for row in ran.rows:
+        if row["status"] == "failed":
+            said = "classifier nearest gives no class scores, which metric top-5-accuracy needs"
+            assert row["message"].startswith(said)
+        else:
+            assert row["mean"] == 100  # there are three classes
+
+
+@pytest.mark.parametrize("value", ["float('nan')", "float('inf')", "1", "None", "True", "(predictions == labels).mean"])
+def test_a_metric_that_gives_no_finite_float_fails_its_cells(compare_tiny, write_plugin, value):
+    plugin = write_plugin("judged", PROTOCOL.replace("METRIC", "'odd'").replace("VALUE", value))
+    ran = compare_tiny("--protocol", "judged", "--classifiers", "nearest", plugins=[plugin])
+    assert ran.code == 1
+    assert {row["status"] for row in ran.rows} == {"failed"}
+    assert all("metric odd gave " in row["message"] for row in ran.rows)
+    assert all("where a finite float is expected" in row["message"] for row in ran.rows)
+
+
 def test_numbers_of_numpy_in_a_report_are_kept(compare_tiny, write_plugin, store):
     fitted = "P({'rounds': np.int64(7), 'loss': np.float32(0.5), 'good': np.bool_(True), 'tried': [1, 2]})"
     plugin = write_plugin("numbers", CLASSIFIER.replace("PREDICTIONS", ZEROS).replace("FITTED", fitted))

@@ -364,3 +364,30 @@ def test_another_version_of_the_data_is_loaded_and_compared_anew(compare_tiny, t
     assert "6 cells computed" in after.err
     assert log.count("load") == 2
     assert before.row("random")["scores"] != after.row("random")["scores"]
+
+
+def test_editing_a_metric_changes_the_results_scored_by_it_and_nothing_else(cell, tiny, learner_file, write_plugin):
+    source = """
+        import featbench
+
+        def half(predictions, labels, classes):
+            return 0.5
+
+        @featbench.hookimpl
+        def featbench_metrics():
+            return [featbench.Metric("half", half)]
+    """
+    path = write_plugin("metric", source)
+    by_metric = dataclasses.replace(cell, metric="half")
+
+    def hashes():
+        keys = Keys(Registry([tiny, learner_file, path]), None)
+        mine, other = keys.for_cell(by_metric), keys.for_cell(cell)
+        return mine.result.hash, other.result.hash, mine.features["all"].hash, mine.network.hash, mine.learned.hash
+
+    before = hashes()
+    assert before[0] != before[1]
+    path.write_text("# A comment.\n" + path.read_text())
+    assert hashes() == before
+    path.write_text(path.read_text().replace("return 0.5", "return 0.25"))
+    assert [one != other for one, other in zip(before, hashes(), strict=True)] == [True, *[False] * 4]
