@@ -53,6 +53,7 @@ class PatchMatrix:
             raise LearningError(
                 f"{learner} cannot learn from patches that are not finite: check the images and the stages below"
             )
+        # A patch of a single value is its own mean: centred, it would be zero.
         centred = centre and raw.shape[1] > 1
         rows = raw - raw.mean(dim=1, keepdim=True) if centred else raw
         scale = _root_mean_square(rows)
@@ -91,6 +92,7 @@ class PrincipalComponents:
         for block in torch.split(rows, BLOCK):
             deviations = block - mean
             covariance += (deviations.T @ deviations).double()
+        # eigh sorts from the smallest eigenvalue.
         variances, vectors = torch.linalg.eigh(covariance / len(rows))
         variances, components = variances.flip(0), vectors.T.flip(0)
         rank = int((variances > RANK * variances[0]).sum())

@@ -88,6 +88,7 @@ class PatchSource:
     def _cut(self, count: int, size: int) -> Tensor:
         """Cut patches in two passes: the first finds the flat ones, so that TRIES times as many are never held."""
         generator = np.random.default_rng(self.seed)
+        # More than are asked for: which patches are flat is known only once all contrasts are measured.
         drawn = count * TRIES
         # Sorted, so that the maps of an image are computed once and all its patches are cut together.
         images = np.sort(generator.integers(len(self.maps), size=drawn))

@@ -163,6 +163,7 @@ class PatchDecoder(Decoder):
         # BBᵀ and BᵀB have the same eigenvalues but for zeros: those of the smaller one cost less.
         smaller = gram if atoms.shape[0] <= atoms.shape[1] else atoms.T @ atoms
         largest = compute_largest_eigenvalue(smaller) + self.alpha
+        # α/2 ‖z - F‖² adds α to every eigenvalue, and αF to the correlations.
         gram.diagonal().add_(self.alpha)
         return self.inference(gram, y @ atoms.T + self.alpha * prediction, largest, prediction)
 
@@ -180,6 +181,7 @@ def learn_predictive_decomposition(
     For each batch the codes are inferred with all else fixed; then atoms and encoder take one step with the codes fixed
     (Kavukcuoglu, Ranzato, LeCun 2008, section 2.1). Raises `LearningError` if that diverges.
     """
+    # On the CPU whatever the device: the same seed draws the same batches.
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=schedule.rate, betas=(0.9, 0.99))
     for update in range(schedule.updates):
@@ -187,6 +189,7 @@ def learn_predictive_decomposition(
         optimizer.param_groups[0]["lr"] = schedule.rate * decay
         y = samples[torch.randint(len(samples), (schedule.batch,), generator=generator).to(samples.device)]
         prediction = encoder(y)
+        # Detached: the codes count as constants for the encoder, or its gradient would run through the inference.
         codes = decoder.infer(y, prediction.detach())
         optimizer.zero_grad(set_to_none=True)
         # With α = 0 the encoder is a regressor trained beside the decoder, and its gradient must not vanish too.
@@ -195,6 +198,7 @@ def learn_predictive_decomposition(
         optimizer.step()
         decoder.step(y, codes, ATOMS_RATE * decay)
         if not bool(torch.isfinite(decoder.atoms).all()):
+            # No later update could bring the atoms back; the check below reports it.
             break
     if not all(bool(torch.isfinite(tensor).all()) for tensor in (decoder.atoms, *encoder.parameters())):
         raise LearningError("learning diverged: the dictionary or its encoder is not finite; lower the rate")

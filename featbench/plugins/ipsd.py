@@ -118,6 +118,7 @@ class Ipsd(FilterLearner):
         """Return the weights of pools along one side of the map, [side / stride, side]; each sums to 1."""
         offsets = torch.arange(self.pool) - (self.pool - 1) / 2
         gaussian = torch.exp(-0.5 * (offsets / (self.pool / 4)) ** 2)
+        # σ a quarter of the pool's side: the weights at its border are small, and neighbouring pools change smoothly.
         weights = torch.zeros(side // self.stride, side)
         for pool in range(side // self.stride):
             # Modulo the side: opposite borders of the map touch.
@@ -151,6 +152,7 @@ class GroupPooling(nn.Module):
     def __init__(self, pools: Tensor, groups: int) -> None:
         super().__init__()
         self.groups = groups
+        # Not in the state_dict: it follows from the learner's parameters. As 1×1 filters, one block for each group.
         self.register_buffer("weight", pools.repeat(groups, 1)[:, :, None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

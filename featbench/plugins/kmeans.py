@@ -65,6 +65,7 @@ class KMeans(FilterLearner):
         [1], the root mean variance of the patches, `whitener` W [r, fan_in, size, size] and `shift` W mean x' [r].
         """
         matrix = PatchMatrix.sample("K-means", bank, patches, self.patches)
+        # Rows have unit mean square, so that `contrast` is relative to the mean variance of all patches.
         rows = matrix.rows / (matrix.rows.square().mean(dim=1, keepdim=True) + self.contrast).sqrt()
         extras = {"scale": rows.new_tensor([matrix.scale])}
         if not self.whiten:
@@ -81,6 +82,7 @@ class KMeans(FilterLearner):
             extras["whitener"] = padded.view(-1, *bank.shape[1:])
             extras["shift"] = padded @ principal.mean
         extras["decoder"] = decoder.view(bank.shape)
+        # ‖x - c‖² = ‖x‖² - 2 (xᵀc - ‖c‖²/2): the bias holds what does not depend on the patch.
         bias = offset - centroids.square().sum(dim=1) / 2
         return Filters(matrix.fold(weight).view(bank.shape), bias=bias, extras=extras)
 

@@ -80,6 +80,7 @@ class UnrolledLearner(FilterLearner):
         atoms = learn_dictionary(
             matrix.rows, bank.filters, self.lam, updates=self.dictionary_updates, batch=self.batch, seed=seed
         ).atoms
+        # Optimal codes are the targets of the training; its own error is far larger than this tolerance.
         codes = feature_sign(matrix.rows, atoms, self.lam, tolerance=1e-4).codes
         encoder, unrolled = self.build_network(atoms, seed)
         train_unrolled(encoder, unrolled, matrix.rows, codes, self.updates, self.batch, self.rate, seed)
@@ -95,6 +96,7 @@ class UnrolledLearner(FilterLearner):
         start = (
             self.make_initial_weights(atoms) if self.start == "solver" else draw_random_weights(atoms, self.lam, seed)
         )
+        # By |I - DᵀD|, as in the paper, even where S starts at random: it says which atoms compete.
         mixing = keep_largest(start.mixing, make_descent_weights(atoms, self.lam).mixing, self.keep)
         unrolled = self.unroll(mixing.unsqueeze(0), start.threshold)
         if self.rank:

@@ -79,6 +79,7 @@ class Psd(FilterLearner):
         matrix = PatchMatrix.sample(self.name, bank, patches, self.patches, centre=centre)
         wiring = Wiring(bank, table, maps)
         atoms = wiring.spread(draw_random_atoms(bank, seed, self.batch)).to(matrix.rows.device)
+        # The encoder starts from the atoms themselves, whose products with a patch are a first guess of its codes.
         predictor = PredictiveEncoder(atoms, self.nonlinearity, threshold=self.lam / 2, centred=matrix.centred)
         decoder = PatchDecoder(atoms, self.alpha, self._infer)
         schedule = Schedule(self.updates, self.batch, self.rate)

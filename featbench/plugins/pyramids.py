@@ -106,6 +106,7 @@ class CodedSift(NetworkLearner):
         # In order, so that images are read from the disk one after the other.
         chosen = np.sort(generator.permutation(len(maps))[:IMAGES])
         pyramid = self.pyramid()
+        # Some images at a time: descriptors of all would not fit into the memory, and the sample keeps few of each.
         sample = VectorSample(pyramid, len(chosen), derive_seed(seed, "vectors"))
         for _, some in maps.batches(chosen):
             sample.add(self.descriptors(some))

@@ -142,6 +142,7 @@ def _compile_solver() -> Callable[..., None]:
         counts: Any,
     ) -> None:
         m = len(gram)
+        # Two arrays for all patches of the block: allocated once, they stay in the cache.
         residual_correlations = np.empty(m, dtype=np.float32)
         is_active = np.empty(m, dtype=np.bool_)
         for row in range(len(correlations)):
@@ -149,6 +150,7 @@ def _compile_solver() -> Callable[..., None]:
             residual_correlations[:] = correlations[row]
             is_active[:] = False
             active, values = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+            # Coarse at first: while atoms still enter, exact codes of a set that is not final would be wasted.
             precision = np.float32(1e-2)
             for iteration in range(iterations + 1):
                 objectives[row], gaps[row], largest = evaluate(
@@ -171,6 +173,7 @@ def _compile_solver() -> Callable[..., None]:
                 active_gram = restrict(gram, active)
                 descend(active_gram, residual_correlations[active], values, lam, precision, nonnegative)
                 update(residual_correlations, correlations[row], gram, active, values)
+            # The caller's array is zero elsewhere.
             for i in range(len(active)):
                 codes[row, active[i]] = values[i]
 

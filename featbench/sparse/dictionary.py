@@ -139,6 +139,7 @@ class _OnlineLearner:
         solution = self.coder(patches, self.dictionary, self.lam, tolerance=TOLERANCE, nonnegative=self.nonnegative)
         codes = solution.codes.double()
         self.updates += 1
+        # 0 in the first update, and towards 1 later: the first codes, of atoms that were not learned yet, fade fastest.
         fading = (1 - 1 / self.updates) ** FORGETTING
         self.code_moments.mul_(fading).addmm_(codes.T, codes)
         self.cross_moments.mul_(fading).addmm_(patches.T, codes)
@@ -162,6 +163,7 @@ class _OnlineLearner:
                 moved = torch.addmv(cross_moments[atom], rows.T, self.code_moments[atom], alpha=-1).add_(
                     rows[atom], alpha=curvature
                 )
+                # A tensor, not a float: a GPU is not waited for.
                 norm = torch.linalg.vector_norm(moved)
                 rows[atom] = torch.where(norm > 0, moved / norm, rows[atom])
         self.dictionary = rows.T
@@ -174,6 +176,7 @@ class _OnlineLearner:
         dead = (self.unused >= UNUSED).nonzero().flatten()
         if len(dead) == 0:
             return
+        # One patch for each dead atom; a batch may have fewer patches than atoms are dead, or patches of zeros.
         error = (patches - codes @ self.dictionary.T).square().sum(dim=1)
         worst = error.argsort(descending=True, stable=True)[: len(dead)]
         norms = torch.linalg.vector_norm(patches[worst], dim=1)

@@ -61,6 +61,8 @@ class FeatureSign(IterativeSolver):
         if self.has_signs:
             entering = -point.gradient.sign() * (self.lasso.violation(point.gradient) > self.lasso.lam)
             staying = self.signs * (self.codes * self.signs > 0)
+            # Nothing guarantees that correcting all signs at once lowers the energy: a patch may go through the same
+            # guesses again and again. Iterations of this kind are few, therefore, and the search does the rest.
             self.signs = torch.where(self.signs != 0, staying, entering)
         else:
             self.signs, self.has_signs = self._find_first_signs(), True
@@ -95,6 +97,7 @@ class FeatureSign(IterativeSolver):
         subgradient = point.gradient + lam * signs
         stationary = (subgradient * signs).abs().amax(dim=1, keepdim=True) <= STATIONARY * lam
         violation = self.lasso.violation(point.gradient).masked_fill_(signs != 0, 0)
+        # A coefficient is activated only where the present active set is solved: until then the others' gradients move.
         largest, candidate = violation.max(dim=1, keepdim=True)
         entering = stationary & (largest > lam)
         signs.scatter_add_(1, candidate, torch.where(entering, -point.gradient.gather(1, candidate).sign(), 0))
@@ -115,7 +118,7 @@ def _search_line(active: ActiveSet, codes: Tensor, direction: Tensor, gradient: 
     Where z ≥ 0 is asked for, the search ends with the first t.
     """
     crossing = codes * (codes + direction) < 0
-    # No coefficient of its own crosses at t = 1: that candidate is appended, the full step.
+    # One candidate for each coefficient, 1 where it does not cross; the full step is appended, since all may cross.
     steps = torch.where(crossing, -codes / torch.where(crossing, direction, 1), 1)
     steps = torch.cat([steps, torch.ones_like(steps[:, :1])], dim=1)
     slope = (gradient * direction).sum(dim=1, keepdim=True)
@@ -129,6 +132,7 @@ def _search_line(active: ActiveSet, codes: Tensor, direction: Tensor, gradient: 
     step = steps.gather(1, index)
     # The coefficient that reaches zero at this step is set to it: rounding would leave it active, with a sign.
     reached = (codes + step * direction) * ~(crossing & (steps[:, :-1] == step))
+    # At the minimum rounding may let every candidate raise the energy: then nothing moves.
     return torch.where(best < 0, reached, codes)
 
 

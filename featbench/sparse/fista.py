@@ -26,6 +26,7 @@ class Fista(IterativeSolver):
     def __init__(self, lasso: Lasso, patches: Tensor, start: Tensor | None) -> None:
         super().__init__(lasso, patches, start)
         self.correlations = patches @ lasso.dictionary
+        # One tensor for both will do: steps replace them, and change neither in place.
         self.extrapolated = self.codes
         self.momentum = torch.ones_like(patches[:, :1])
 
@@ -57,6 +58,7 @@ class BacktrackingFista(Fista):
 
     def __init__(self, lasso: Lasso, patches: Tensor, start: Tensor | None) -> None:
         super().__init__(lasso, patches, start)
+        # A lower bound of the largest eigenvalue of DᵀD, whose diagonal holds the squared norms: L is found from below.
         self.lipschitz = torch.ones_like(self.momentum) * lasso.squared_norms.max()
 
     def proximal_step(self, codes: Tensor) -> Tensor:
@@ -70,6 +72,7 @@ class BacktrackingFista(Fista):
             short = curvature <= (1 + 1e-9) * self.lipschitz * change.square().sum(dim=1, keepdim=True)
             if bool(short.all()):
                 return moved
+            # L never falls again: the momentum of FISTA is proven for steps that do not grow.
             self.lipschitz = torch.where(short, self.lipschitz, GROWTH * self.lipschitz)
 
 

@@ -68,6 +68,7 @@ def _solve_block(
     solver: IterativeSolver, rows: Tensor, solution: Solution, tolerance: float, iterations: int, check_every: int
 ) -> None:
     """Solve for one block, and write what is found into these `rows` of the solution."""
+    # The gap is checked before the first step too: a start may be the optimum, and patches of zeros need no step.
     count = 0
     while True:
         point = solver.lasso.evaluate(solver.patches, solver.codes)

@@ -1,4 +1,4 @@
-"""What cannot be coded, and what the user is told."""
+"""Input that cannot be coded, and the errors that name what is wrong with it."""
 
 import numpy as np
 import pytest
