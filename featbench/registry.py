@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import importlib.util
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,20 +20,10 @@ from featbench.errors import PluginError, UnknownNameError, UsageError
 from featbench.evaluation.metrics import Metric
 from featbench.evaluation.protocol import Protocol
 from featbench.evaluation.published import PublishedTable
-from featbench.evaluation.task import TASKS
-from featbench.learning.learner import FeatureLearner, FilterLearner, NetworkLearner
+from featbench.learning.learner import FeatureLearner
 from featbench.parameters import Choice
+from featbench.plugin_checks import KINDS, MissingMetricError, check_hooks, check_protocol, list_given
 from featbench.system.source_files import import_file
-
-KINDS: Mapping[str, Any] = {
-    "learners": FeatureLearner,
-    "classifiers": AnyClassifier,
-    "datasets": Dataset,
-    "metrics": Metric,
-    "protocols": Protocol,
-    "tables": PublishedTable,
-    "commands": Command,
-}
 
 
 @dataclass(frozen=True)
@@ -47,10 +35,6 @@ class PluginRecord:
     gave: Mapping[str, tuple[str, ...]]
     error: str = ""
     traceback: str = ""
-
-
-class _MissingMetricError(PluginError):
-    """A protocol whose metric no plugin has given yet."""
 
 
 class Registry:
@@ -104,42 +88,42 @@ class Registry:
 
     def learner(self, name: str) -> type[FeatureLearner]:
         """Return the class of a feature learner."""
-        found: type[FeatureLearner] = self._get("learners", name)
+        found: type[FeatureLearner] = self._find("learners", name)
         return found
 
     def classifier(self, name: str) -> AnyClassifier:
         """Return a classifier; `logistic(standardise=false)` is one with other parameters than its defaults."""
         choice = Choice.read(name)
-        found: AnyClassifier = self._get("classifiers", choice.name)
+        found: AnyClassifier = self._find("classifiers", choice.name)
         return found.create(dict(choice.parameters)) if choice.parameters else found
 
     def dataset(self, name: str) -> Dataset:
         """Return a data set; `folder:PATH` is the data set folder, of that path."""
         base, colon, argument = name.partition(":")
-        found: Dataset = self._get("datasets", base)
+        found: Dataset = self._find("datasets", base)
         return found.of(argument) if colon else found
 
     def metric(self, name: str) -> Metric:
         """Return a metric."""
-        found: Metric = self._get("metrics", name)
+        found: Metric = self._find("metrics", name)
         return found
 
     def protocol(self, name: str) -> Protocol:
         """Return a protocol."""
-        found: Protocol = self._get("protocols", name)
+        found: Protocol = self._find("protocols", name)
         return found
 
     def table(self, name: str) -> PublishedTable:
         """Return a published table."""
-        found: PublishedTable = self._get("tables", name)
+        found: PublishedTable = self._find("tables", name)
         return found
 
     def command(self, name: str) -> Command:
         """Return a command."""
-        found: Command = self._get("commands", name)
+        found: Command = self._find("commands", name)
         return found
 
-    def _get(self, kind: str, name: str) -> Any:
+    def _find(self, kind: str, name: str) -> Any:
         if name not in self._things[kind]:
             raise UnknownNameError(kind.rstrip("s"), name, self._things[kind], self.hint)
         return self._things[kind][name]
@@ -154,13 +138,14 @@ class Registry:
             plugin = load()
             try:
                 self._register(plugin, name, origin)
-            except _MissingMetricError:
+            except MissingMetricError:
                 if last:
                     raise
                 self._waiting.append((name, origin, lambda: plugin))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may even call sys.exit
+            # Somebody's broken plugin must not keep the others from work: whoever needs it learns of it by `hint`.
             message = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
             message = " ".join(message.split())
             if self.strict:
@@ -181,7 +166,8 @@ class Registry:
             self._load(name, origin, load, last=last)
 
     def _register(self, plugin: object, name: str, origin: str) -> None:
-        _check_hook_names(plugin)
+        """Take what a plugin gives, all of it or nothing."""
+        check_hooks(plugin)
         identity = f"{name} ({origin})"
         if self._manager.has_plugin(identity) or self._manager.is_registered(plugin):
             raise PluginError(f"{identity} is loaded already: name it once")
@@ -199,83 +185,25 @@ class Registry:
             PluginRecord(name, origin, {kind: tuple(things) for kind, things in gave.items() if things})
         )
 
-    def _owner(self, kind: str, name: str) -> str | None:
+    def _find_owner(self, kind: str, name: str) -> str | None:
         """Return who gave a name, if anyone did."""
-        return (
-            "featbench itself" if kind == "commands" and name in BUILT_IN_COMMANDS else self._owners.get((kind, name))
-        )
+        # The built-in commands come from no plugin: their modules are not loaded before they are called.
+        if kind == "commands" and name in BUILT_IN_COMMANDS:
+            return "featbench itself"
+        return self._owners.get((kind, name))
 
     def _collect(self, plugin: object, identity: str) -> dict[str, dict[str, Any]]:
+        """Call the hooks of one plugin, and return what it gives by kind and name."""
         gave: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
         for kind in KINDS:
+            # A hook's caller knows every plugin that implements it; only this one's things are wanted.
             caller = getattr(self._manager.hook, f"featbench_{kind}")
-            for implementation in caller.get_hookimpls():
-                if implementation.plugin is plugin:
-                    for thing in _as_list(implementation.function(), kind):
-                        thing_name = _name_of(thing, kind)
-                        owner = identity if thing_name in gave[kind] else self._owner(kind, thing_name)
-                        if owner:
-                            raise PluginError(
-                                f"{kind.rstrip('s')} {thing_name!r} is given by {identity} and by {owner}: rename one"
-                            )
-                        gave[kind][thing_name] = thing
+            own = [one for one in caller.get_hookimpls() if one.plugin is plugin]
+            for name, thing in (pair for one in own for pair in list_given(one.function(), kind)):
+                owner = identity if name in gave[kind] else self._find_owner(kind, name)
+                if owner:
+                    raise PluginError(f"{kind.rstrip('s')} {name!r} is given by {identity} and by {owner}: rename one")
+                gave[kind][name] = thing
         for protocol in gave["protocols"].values():
-            _check_protocol(protocol, {**self._things["metrics"], **gave["metrics"]})
+            check_protocol(protocol, {**self._things["metrics"], **gave["metrics"]})
         return gave
-
-
-def _check_hook_names(plugin: object) -> None:
-    known = [f"featbench_{kind}" for kind in KINDS]
-    # pluggy marks with a dict; whatever else answers to the name, as torch.ops does to every one, is no hook.
-    marks = {name: getattr(getattr(plugin, name, None), "featbench_impl", None) for name in dir(plugin)}
-    hooks = [mark.get("specname") or name for name, mark in marks.items() if isinstance(mark, dict)]
-    if not hooks:
-        raise PluginError(f"it implements no hook: define one of {', '.join(known)} and mark it @featbench.hookimpl")
-    for name in hooks:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            raise PluginError(f"unknown hook {name!r}" + (f": did you mean {close[0]!r}?" if close else ""))
-
-
-def _as_list(given: object, kind: str) -> list[object]:
-    if not isinstance(given, list | tuple):
-        raise PluginError(f"featbench_{kind} must return a list, not {type(given).__name__}")
-    return list(given)
-
-
-def _name_of(thing: object, kind: str) -> str:
-    expected = KINDS[kind]
-    if kind == "learners":
-        if not (isinstance(thing, type) and issubclass(thing, FilterLearner | NetworkLearner)):
-            raise PluginError(
-                f"featbench_learners must return subclasses of FilterLearner or NetworkLearner, got {thing!r}"
-            )
-        _check_learner(thing)
-    elif not isinstance(thing, expected):
-        wanted = "Classifier or MapClassifier" if kind == "classifiers" else expected.__name__
-        raise PluginError(f"featbench_{kind} must return instances of {wanted}, got {thing!r}")
-    name = getattr(thing, "name", None)
-    if not isinstance(name, str) or not name or set(name) & set(",()/\\ "):
-        raise PluginError(f"{thing!r} needs a name: a word without spaces, commas, slashes or brackets")
-    return name
-
-
-def _check_protocol(protocol: Protocol, metrics: Mapping[str, Metric]) -> None:
-    """Refuse a protocol that names an unknown metric or task: what it scores would bear a name that means nothing."""
-    for kind, name in (("metric", protocol.metric), ("task", protocol.task)):
-        if not isinstance(name, str):
-            raise PluginError(f"protocol {protocol.name}: its {kind} must be the name of one, not {name!r}")
-    if protocol.metric not in metrics:
-        raise _MissingMetricError(f"protocol {protocol.name}: {UnknownNameError('metric', protocol.metric, metrics)}")
-    if protocol.task not in TASKS:
-        raise PluginError(f"protocol {protocol.name}: {UnknownNameError('task', protocol.task, TASKS)}")
-
-
-def _check_learner(learner: type[FeatureLearner]) -> None:
-    families = ("random", "fixed", "unsupervised", "supervised")
-    if getattr(learner, "family", None) not in families:
-        raise PluginError(f"{learner.__name__}.family must be one of {', '.join(families)}")
-    abstract = getattr(learner, "__abstractmethods__", None)
-    if abstract:
-        raise PluginError(f"{learner.__name__} does not define {', '.join(sorted(abstract))}")
-    learner.create({})

@@ -45,7 +45,8 @@ ROOMS = {
     "datasets": "hookspecs errors types data",
     "classifiers": "hookspecs errors types system features classification",
     "protocols": "hookspecs types data evaluation",
-    "registry": "built_in hookspecs errors parameters system data evaluation learning classification",
+    "plugin_checks": "built_in errors data evaluation learning classification",
+    "registry": "plugin_checks built_in hookspecs errors parameters system data evaluation learning classification",
     "extractor": "registry errors types system stages data operations devices evaluation learning features refinement",
     "experiment": "registry errors types parameters system stages data operations devices evaluation learning features "
     "refinement classification",
@@ -71,7 +72,7 @@ A room is a folder, or a file at the top. Imports inside functions and those for
 HEAVY = ("torch", "numpy", "mlflow", "sklearn", "pandas", "scipy", "PIL")
 
 NO_NUMBERS = (
-    *("__init__.py", "built_in.py", "errors.py", "hookspecs.py", "registry.py", "types.py"),
+    *("__init__.py", "built_in.py", "errors.py", "hookspecs.py", "plugin_checks.py", "registry.py", "types.py"),
     *("data/__init__.py", "data/dataset.py", "data/folder.py", "experiment/__init__.py", "experiment/cell.py"),
     *(f"evaluation/{name}.py" for name in ("__init__", "metrics", "protocol", "published", "regimes")),
     *(f"system/{name}.py" for name in ("__init__", "clock", "files", "hashing", "source_files")),

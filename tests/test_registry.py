@@ -9,7 +9,8 @@ import pytest
 import featbench
 from featbench import hookspecs
 from featbench.errors import PluginError, UnknownNameError, UsageError
-from featbench.registry import BUILT_IN, KINDS, Registry
+from featbench.plugin_checks import KINDS
+from featbench.registry import BUILT_IN, Registry
 from featbench.store.keys import module_source
 
 HOOKS = [name for name, thing in vars(hookspecs).items() if getattr(thing, "featbench_spec", None) is not None]

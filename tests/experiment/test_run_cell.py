@@ -201,9 +201,10 @@ def test_the_score_is_the_percentage_of_right_predictions(tiny):
 
 def test_the_mean_per_class_weighs_classes_alike():
     labels, predictions = np.array([0, 0, 0, 1, 2, 2]), np.array([0, 0, 1, 1, 0, 2])
-    assert compute_score("accuracy", predictions, labels, 3).value == pytest.approx(100 * 4 / 6)
+    metric = Registry().metric
+    assert compute_score(metric("accuracy"), predictions, labels, 3).value == pytest.approx(100 * 4 / 6)
     expected = 100 * (2 / 3 + 1 + 1 / 2) / 3
-    assert compute_score("mean-per-class-accuracy", predictions, labels, 3).value == pytest.approx(expected)
+    assert compute_score(metric("mean-per-class-accuracy"), predictions, labels, 3).value == pytest.approx(expected)
 
 
 def test_a_learner_sees_the_training_images_of_its_draw_and_no_others(tiny, write_learner, log):
