@@ -3,7 +3,7 @@ import pytest
 
 from featbench.data.maps import Maps, Preprocessing
 from featbench.data.prepare import PackedImages
-from featbench.learning.networks import refusal
+from featbench.learning.networks import find_refusal
 from featbench.plugins.convnet import ConvNet
 from featbench.protocols.caltech101 import CALTECH101_30
 from featbench.protocols.caltech101_83 import CALTECH101_83
@@ -53,7 +53,7 @@ def test_the_default_architecture_is_one_of_the_names(protocol):
 def test_shapes_are_those_of_the_papers(protocol, name, shapes):
     architecture = Architecture.parse(protocol.architectures[name])
     assert list(architecture.shapes(entering(protocol))) == shapes
-    assert refusal(architecture, ConvNet(), entering(protocol)) is None
+    assert find_refusal(architecture, ConvNet(), entering(protocol)) is None
 
 
 def test_mnist_is_what_it_was():
