@@ -85,7 +85,7 @@ def time_extraction(case: CaltechExtraction) -> float:
     for file in case.features.glob("*"):
         file.unlink()
     begun = time.perf_counter()
-    case.steps.extract(case.cell, case.split, "all", case.network, case.maps)
+    case.steps.extract_part(case.cell, "all", case.network, case.maps)
     return time.perf_counter() - begun
 
 

@@ -102,7 +102,7 @@ def measure(draws: int, test_per_class: int) -> Iterator[dict[str, str]]:
     protocol, steps = bench.registry.protocol("caltech101-30"), bench.steps
     architecture = Architecture.parse(protocol.architectures["two:Rabs-N-PA"])
     images, maps = steps.load("caltech101", protocol.preprocessing)
-    pool = steps.pool("berkeley", protocol.preprocessing)
+    pool = steps.load_pool("berkeley", protocol.preprocessing)
     psd = bench.registry.learner("psd").create({})
     first: list[StageFilters] | None = None
     for second in SECOND_STAGES:
@@ -145,7 +145,8 @@ def compute_accuracy(
         train, images.labels[split.train], split.validation, len(images.classes), seed=draw
     )
     predicted = predictor.predict(test)
-    return compute_score(protocol.metric, predicted, images.labels[split.test], len(images.classes)).value
+    metric = bench.registry.metric(protocol.metric)
+    return compute_score(metric, predicted, images.labels[split.test], len(images.classes)).value
 
 
 if __name__ == "__main__":

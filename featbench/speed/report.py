@@ -8,6 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+import featbench
 from featbench.speed.bench import Row
 
 HEADERS = (
@@ -81,7 +82,9 @@ def format_machine(machine: Mapping[str, Any]) -> list[str]:
         driver = f"driver {machine['driver']}, " if machine["driver"] else ""
         lines.append(f"{machine['gpu']}; {driver}CUDA {machine['cuda']}")
     commit = f" ({machine['commit'][:10]}{', edited' if machine['dirty'] else ''})" if machine["commit"] else ""
-    lines.append(f"torch {versions['torch']}, Python {machine['python']}, featbench {versions['featbench']}{commit}")
+    # A checkout may be run without being installed, and then has no version that Python knows.
+    ours = versions["featbench"] or featbench.__version__
+    lines.append(f"torch {versions['torch']}, Python {machine['python']}, featbench {ours}{commit}")
     return lines
 
 

@@ -1,5 +1,7 @@
 """Batches of any size, and what becomes of those that the memory or the device refuses."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from featbench.devices.batches import Batches
 from featbench.devices.failures import is_device_lost, is_out_of_memory
 from featbench.errors import DeviceError
 from featbench.features.extraction import extract
+from featbench.registry import Registry
 
 CPU = torch.device("cpu")
 
@@ -159,3 +162,64 @@ def test_a_device_that_failed_is_told_from_a_lack_of_memory(words):
 )
 def test_what_is_no_lost_device(error):
     assert not is_device_lost(error)
+
+
+PLUGIN = """
+import threading
+from typing import ClassVar
+import torch
+import featbench
+
+class Keeper(torch.nn.Module):
+    # DECLARED
+    meet = None  # what is done inside of a call
+    def forward(self, x):
+        if type(self).meet is not None:
+            type(self).meet()
+        return 2 * x
+
+class Derived(Keeper):
+    pass
+
+class Doubling(featbench.NetworkLearner):
+    '''Doubles maps.'''
+    name = "doubling"
+    family = "fixed"
+    def network(self, shape, maps, seed):
+        return torch.nn.Sequential(torch.nn.Identity(), CLASS())
+
+@featbench.hookimpl
+def featbench_learners():
+    return [Doubling]
+"""
+
+
+@pytest.mark.parametrize(
+    "declared, cls, expected",
+    [("reentrant: ClassVar[bool] = True", "Keeper", 2), ("", "Keeper", 1), ("reentrant = True", "Derived", 1)],
+)
+def test_several_threads_run_a_plugins_module_only_if_its_own_class_declares_it(
+    declared, cls, expected, write_plugin, monkeypatch
+):  # fmt: skip
+    source = PLUGIN.replace("# DECLARED", declared).replace("CLASS()", f"{cls}()")
+    registry = Registry([write_plugin(f"doubling_{cls}_{expected}_{len(declared)}", source)], strict=True)
+    network = registry.learner("doubling")().network((1, 4, 4), None, 0)
+    before, threads = torch.get_num_threads(), set()
+    together = threading.Barrier(expected)
+
+    def meet():
+        # Where two threads are expected, each waits in the module for the other: one alone would break the barrier.
+        threads.add(threading.get_ident())
+        together.wait(timeout=60)
+
+    try:
+        torch.set_num_threads(2)
+        with torch.no_grad():
+            batches, x = Batches(network, CPU), noise(4, 1, 4, 4)
+            batches.images_at_once(x[:1])
+            batches.batch_limit = 1
+            monkeypatch.setattr(type(network[1]), "meet", staticmethod(meet))
+            assert torch.equal(batches.launch(x)(), 2 * x)
+    finally:
+        torch.set_num_threads(before)
+    assert len(threads) == expected

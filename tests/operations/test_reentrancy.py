@@ -18,17 +18,23 @@ FILES = (
 )
 """Files whose modules keep nothing of a call."""
 
+
+def is_abstract(cls):
+    return any(getattr(value, "__isabstractmethod__", False) for value in vars(cls).values())
+
+
 MODULES = {
     f"{file}.{name}": cls
     for file in FILES
     for name, cls in inspect.getmembers(import_module(f"featbench.{file}"), inspect.isclass)
-    if issubclass(cls, nn.Module) and cls.__module__ == f"featbench.{file}"
+    if issubclass(cls, nn.Module) and cls.__module__ == f"featbench.{file}" and not is_abstract(cls)
 }
+"""Their classes that can be run; of an abstract one only those that are made from it."""
 
 
 def test_every_file_has_its_modules():
     counts = {file: sum(name.rpartition(".")[0] == file for name in MODULES) for file in FILES}
-    assert counts == dict(zip(FILES, (4, 1, 1, 4, 4, 3, 1, 1), strict=True))
+    assert counts == dict(zip(FILES, (4, 1, 1, 4, 3, 3, 1, 1), strict=True))
 
 
 @pytest.mark.parametrize("name", MODULES)
