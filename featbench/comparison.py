@@ -1,4 +1,4 @@
-"""A comparison: a request becomes cells, cells become results, results become a table's rows."""
+"""A comparison: a request becomes cells, cells become results, and results become the rows of a table."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from featbench.data.folder import resolve_data_folder
 from featbench.execution.listeners import Listener, Relay
 from featbench.execution.mlflow_mirror import Mirror
 from featbench.execution.runner import Run, run_cells
-from featbench.experiment.baselines import baseline_pairs
+from featbench.experiment.baselines import find_baseline_pairs
 from featbench.experiment.cell import Cell
 from featbench.experiment.grid import enumerate_cells
 from featbench.experiment.request import Request
 from featbench.experiment.steps import Steps
-from featbench.experiment.variations import describe_row, row_columns
+from featbench.experiment.variations import describe_row, list_row_columns
 from featbench.registry import Registry
 from featbench.stages.architecture import Architecture
 from featbench.statistics.summary import summarise
@@ -32,7 +32,7 @@ from featbench.system.hashing import content_hash
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison gave: every cell with its result, and the rows of its table."""
+    """The outcome of a comparison: every cell with its result, and the rows of its table."""
 
     key: str
     runs: Sequence[Run]
@@ -40,7 +40,7 @@ class Comparison:
 
     @property
     def computed(self) -> int:
-        """How many cells were computed now; the store held the others."""
+        """How many cells were computed now; the others were in the store."""
         return sum(run.computed for run in self.runs)
 
     @property
@@ -82,7 +82,7 @@ class Workbench:
 
     def baselines(self, protocol: str) -> list[str]:
         """Return the learners of a protocol's baselines, the weakest first."""
-        return [str(learner) for learner, _ in baseline_pairs(self.registry.protocol(protocol), self.registry)]
+        return [str(learner) for learner, _ in find_baseline_pairs(self.registry.protocol(protocol), self.registry)]
 
     def compare(self, request: Request, *, retry: bool = False, track: str | bool = True) -> Comparison:
         """Run a request. `track` is the address of an MLflow server, True for the default one, False for none."""
@@ -109,7 +109,7 @@ class Workbench:
                 retry=retry,
                 listener=Relay([self.listener, mirror] if mirror else [self.listener]),
             )
-            rows = summarise(cells_frame(runs, self.registry), row_columns())
+            rows = summarise(make_cells_frame(runs, self.registry), list_row_columns())
         except BaseException:
             if mirror:
                 mirror.close(None)
@@ -119,14 +119,14 @@ class Workbench:
         return Comparison(key, runs, rows)
 
 
-def cells_frame(runs: Sequence[Run], registry: Registry) -> pd.DataFrame:
+def make_cells_frame(runs: Sequence[Run], registry: Registry) -> pd.DataFrame:
     """Return one row for each cell, with the columns that `summarise` needs."""
     rows = []
     for cell, result in ((run.cell, run.result) for run in runs):
         rows.append(
             {
                 **describe_row(cell),
-                "label": regime_label(cell, registry),
+                "label": format_regime(cell, registry),
                 "draw": cell.draw,
                 "images_left_out": result.report.get("images_left_out", 0),
                 "status": result.status,
@@ -140,8 +140,8 @@ def cells_frame(runs: Sequence[Run], registry: Registry) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def regime_label(cell: Cell, registry: Registry) -> str:
-    """Return a cell's regime as tables print it: RR for two stages of R, G for Gabor, fixed for who names no letter."""
+def format_regime(cell: Cell, registry: Registry) -> str:
+    """Return a cell's regime as tables print it: RR for two stages of R, G for Gabor, `fixed` without such a letter."""
     stages = len(Architecture.parse(cell.architecture).stages) if cell.architecture else 1
     return cell.regime.label(stages, registry.learner(cell.learner.name).initial or "fixed")
 
@@ -169,12 +169,75 @@ def compare(
     retry: bool = False,
     skip_bad_images: bool = False,
 ) -> pd.DataFrame:
-    """Compare feature learners; returns one row for each learner × regime × classifier.
+    """Compare feature learners under a protocol, as `featbench compare` does.
 
-    The parameters are the options of `featbench compare` (None: what the protocol declares); `plugins` are paths or
-    modules. Columns: dataset, protocol, architecture, learner, regime, classifier, metric, mean and std in percent over
-    n draws, scores, status, message, fit_seconds, extract_seconds, seed and others. Raises a `FeatbenchError` for
-    a request that makes no sense; a cell that fails makes a row with its message.
+    What the store holds is read; the rest is computed and kept there.
+
+    Parameters
+    ----------
+    protocol : str, default "digits"
+        The protocol, which gives what the other parameters leave open.
+    dataset : str or None, default None
+        Data set in place of the protocol's own; `folder:PATH` is a folder with a folder of images for each class.
+    features : Sequence of str or None, default None
+        Learners, as in "psd(lam=0.5)". Several values, as in "psd(lam=0.5|1)", leave the choice to validation images.
+    regimes : Sequence of str or None, default None
+        Regimes, among R, U, R+, U+, fixed and fixed+.
+    classifiers : Sequence of str or None, default None
+        Classifiers, as in "knn(k=3)".
+    stages : str or None, default None
+        The architecture of learners of filters, as in "64F9-Rabs-N-PA10/5", or the protocol's name for one.
+    train_per_class : int, "all" or None, default None
+        Training images of each class.
+    test_per_class : int, "all" or None, default None
+        At most so many test images of each class.
+    draws : int or None, default None
+        How many times training images are drawn.
+    seed : int, default 0
+        Seed of everything random.
+    device : str, default "auto"
+        Where to compute: auto, cpu or cuda.
+    precision : str, default "float32"
+        What features are extracted in: float32, tf32, bf16 or fp16.
+    refine : str or None, default None
+        Settings of R+ and U+, as in "epochs=30,rate=0.01", or the protocol's name for some.
+    unlabelled : str, Path or None, default None
+        Folder of images, or data set, to learn filters from in place of the training images; after `training+`,
+        besides them.
+    plugins : Sequence of str, Path or object, default ()
+        Plugins: paths of Python files, modules, or objects with hook implementations. One that cannot be loaded gives
+        a warning.
+    data_dir : str, Path or None, default None
+        Folder of the data sets. None: FEATBENCH_DATA.
+    home : str, Path or None, default None
+        Folder of the store. None: FEATBENCH_HOME, else `.featbench`.
+    track : str or bool, default True
+        Address of the MLflow server that mirrors the comparison. True: the default one; False: none.
+    retry : bool, default False
+        Compute cells again that failed before.
+    skip_bad_images : bool, default False
+        Leave out images that cannot be read, in place of an error.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each learner × regime × classifier, baselines first. What tells rows apart: dataset, protocol,
+        train_per_class, test_per_class, architecture, learner, regime, label (the regime as tables print it),
+        classifier, metric, unlabelled, device, precision, refinement, seed. What was measured: mean and std (ddof 1)
+        over n draws in the `unit` of the metric, scores (of each draw), fit_seconds, extract_seconds (means over
+        draws). What became of it: status (ok, failed or skipped), draws, images_left_out, message. A row that is not
+        complete has no mean; a cell that fails leaves its message.
+
+    Raises
+    ------
+    FeatbenchError
+        If the request makes no sense, or its data cannot be read: before anything is computed, wherever possible.
+
+    Examples
+    --------
+    >>> import featbench
+    >>> rows = featbench.compare("digits", features=["random"], regimes=["R"], draws=2)  # doctest: +SKIP
+    >>> rows[["learner", "mean", "unit"]]  # doctest: +SKIP
     """
     workbench = Workbench(plugins=plugins, data_dir=data_dir, home=home, skip_bad_images=skip_bad_images)
     for record in workbench.registry.broken:

@@ -115,9 +115,9 @@ def make_request(options: argparse.Namespace) -> Request:
 
 def read_variations(options: argparse.Namespace) -> dict[str, Any]:
     """Return the values of the options of `add_variations`, by the names of a request's fields."""
-    from featbench.experiment.variations import requested_variations
+    from featbench.experiment.variations import list_requested_variations
 
-    return {name: getattr(options, name) for name in requested_variations()}
+    return {name: getattr(options, name) for name in list_requested_variations()}
 
 
 def read_names(text: str | None, option: str) -> list[str] | None:

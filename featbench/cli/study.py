@@ -137,13 +137,13 @@ def _write_files(
     folder: Path, name: str, findings: Findings, settings: StudySettings, plugins: list[str]
 ) -> list[Path]:
     """Write the picture, the page and the numbers of a study, and return their paths."""
-    from featbench.report.figure import png
+    from featbench.report.figure import draw_png
     from featbench.studies.page import describe, format_json, make_document, render_page
     from featbench.system.files import write_atomically
 
     about = describe(name, settings, findings.data, plugins)
     texts = {
-        f"{name}.png": png(findings.draw, findings.size),
+        f"{name}.png": draw_png(findings.draw, findings.size),
         f"{name}.md": render_page(findings, about, f"{name}.png").encode(),
         f"{name}.json": format_json(make_document(findings, about)).encode(),
     }

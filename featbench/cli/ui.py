@@ -20,17 +20,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run MLflow's server on the store's database until it is interrupted, and return its exit code."""
-    from featbench.execution.mlflow_mirror import ENVIRONMENT, artifact_folder, database
+    from featbench.execution.mlflow_mirror import ENVIRONMENT, find_artifact_folder, find_database
     from featbench.store.store import Store
 
     store = Store(None if options.home is None else Path(options.home))
-    if not database(store).is_file():
+    if not find_database(store).is_file():
         raise UsageError(f"{store.home} holds no MLflow database: run `featbench compare` first, or name a --home")
     print(f"MLflow is starting on http://{options.host}:{options.port} (Ctrl-C stops it)", file=sys.stderr)
     server = [
         *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", f"sqlite:///{database(store)}"),
-        *("--default-artifact-root", artifact_folder(store).as_uri()),
+        *("--backend-store-uri", f"sqlite:///{find_database(store)}"),
+        *("--default-artifact-root", find_artifact_folder(store).as_uri()),
         *("--host", options.host, "--port", str(options.port), "--workers", "1"),
     ]
     # A process of its own, since MLflow's server does not return. Variables that the user set win over our defaults.

@@ -1,4 +1,4 @@
-"""The mirror: results that are safe in the store, shown in MLflow. Nothing is ever read back from it."""
+"""The mirror in MLflow: results that are safe in the store, written there to be looked at, and never read back."""
 
 from __future__ import annotations
 
@@ -32,32 +32,32 @@ ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-"""What MLflow is told unless the user says otherwise: a server that is away must not hold up a comparison."""
+"""Settings of MLflow where the user has none: a server that does not answer must not delay a comparison by minutes."""
 
 KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Has MLflow's page show runs with their metrics, rather than what is made for language models."""
+"""Makes MLflow's page show runs with their metrics; without it the page is the one for language models."""
 
 
-def default_uri(store: Store) -> str:
-    """Return the address of MLflow: MLFLOW_TRACKING_URI, or a database inside the store."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database(store)}"
+def find_default_uri(store: Store) -> str:
+    """Return the address of MLflow where the user names none: MLFLOW_TRACKING_URI, else a database inside the store."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{find_database(store)}"
 
 
-def database(store: Store) -> Path:
+def find_database(store: Store) -> Path:
     """Return the path of the store's own MLflow database."""
     return (store.home / "mlflow.db").resolve()
 
 
-def artifact_folder(store: Store) -> Path:
-    """Return the folder where MLflow keeps the pictures of the store's own database."""
+def find_artifact_folder(store: Store) -> Path:
+    """Return the folder of the pictures that belong to the store's own MLflow database."""
     return (store.home / "mlartifacts").resolve()
 
 
 class Mirror(Listener):
-    """Writes a comparison to MLflow: a parent run, and a child run for each cell, once.
+    """Writes a comparison to MLflow: a parent run, and a child run for each cell.
 
-    What was written is kept in the store, so that the same command writes only what is missing, and does not even load
-    MLflow when nothing is. The first thing that fails is said, and ends the mirroring; the comparison goes on.
+    A journal in the store says what MLflow has. So the same command writes what is missing, and does not load MLflow if
+    nothing is. The first failure is logged as a warning and ends the mirroring; the comparison goes on.
     """
 
     def __init__(
@@ -70,11 +70,12 @@ class Mirror(Listener):
     ) -> None:
         self._store, self._artifacts, self._comparison = artifacts.store, artifacts, comparison
         self._protocol, self._asked = protocol, asked
-        self._uri = uri or default_uri(self._store)
+        self._uri = uri or find_default_uri(self._store)
         self._journal_key = content_hash([self._uri, comparison])
-        self._own = self._uri == f"sqlite:///{database(self._store)}"
         known: dict[str, Any] = {"parent": None, "cells": {}, "closed": False}
-        if not self._own or database(self._store).exists():
+        own = self._uri == f"sqlite:///{find_database(self._store)}"
+        # The user may have deleted the store's database: a journal of what it held would leave the new one empty.
+        if not own or find_database(self._store).exists():
             known = self._store.read_record("tracked", self._journal_key) or known
         self._parent: str | None = known["parent"]
         self._cells: dict[str, str] = known["cells"]
@@ -88,7 +89,7 @@ class Mirror(Listener):
             self._attempt(lambda client: self._write_cell(client, cell, result))
 
     def close(self, rows: pd.DataFrame | None) -> None:
-        """End the parent run: with the table's rows, or without where the comparison did not come to its end."""
+        """End the parent run: with the rows of the table, or as killed, without rows, if the comparison was stopped."""
         if self._client is not None or (rows is not None and not self._closed):
             self._attempt(lambda client: self._write_parent(client, rows))
 
@@ -97,7 +98,7 @@ class Mirror(Listener):
             return
         try:
             write(self._connect())
-        except Exception as error:
+        except Exception as error:  # whatever MLflow raises: a mirror must not sink the comparison
             self._broken = True
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             log.warning(
@@ -109,6 +110,7 @@ class Mirror(Listener):
 
     def _connect(self) -> MlflowClient:
         if self._client is None:
+            # Before the import, which reads them; and that only now, as it takes seconds and often nothing is missing.
             for name, value in ENVIRONMENT.items():
                 os.environ.setdefault(name, value)
             from mlflow.tracking import MlflowClient
@@ -118,12 +120,13 @@ class Mirror(Listener):
             self._client = MlflowClient(self._uri)
         return self._client
 
-    def _parent_run(self, client: MlflowClient) -> tuple[str, str]:
-        """Return the experiment and the parent run of this comparison, made if need be."""
+    def _find_parent_run(self, client: MlflowClient) -> tuple[str, str]:
+        """Return the experiment and the parent run of this comparison; create what does not exist."""
         name = f"featbench {self._protocol}"
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
-            location = artifact_folder(self._store).as_uri() if self._uri.startswith("sqlite:") else None
+            # For a database of files MLflow would put the pictures into the current folder.
+            location = find_artifact_folder(self._store).as_uri() if self._uri.startswith("sqlite:") else None
             experiment_id = client.create_experiment(name, artifact_location=location, tags=KIND)
         else:
             experiment_id = experiment.experiment_id
@@ -136,7 +139,7 @@ class Mirror(Listener):
         return experiment_id, self._parent
 
     def _write_cell(self, client: MlflowClient, cell: Cell, result: Result) -> None:
-        experiment_id, parent = self._parent_run(client)
+        experiment_id, parent = self._find_parent_run(client)
         tags = {
             "mlflow.parentRunId": parent,
             "featbench.result": result.key,
@@ -144,22 +147,24 @@ class Mirror(Listener):
         }
         if result.message:
             tags["featbench.message"] = result.message[:4000]
-        run = client.create_run(experiment_id, tags=tags, run_name=str(cell))
         metrics = {"fit_seconds": result.seconds.fit, "extract_seconds": result.seconds.extract}
         if result.score is not None:
             metrics[result.score.metric] = result.score.value
+            tags["featbench.unit"] = result.score.unit
+        run = client.create_run(experiment_id, tags=tags, run_name=str(cell))
         chosen = {f"chosen.{name}": value for name, value in result.report.items()}
         _log(client, run.info.run_id, {**cell.describe(), **chosen}, metrics)
-        weight = self._artifacts.first_filters(cell)
+        weight = self._artifacts.read_first_filters(cell)
         if weight is not None:
             colour = weight.shape[1] == cell.preprocessing.channels == 3
             _log_file(client, run.info.run_id, "filters.png", filters_png(weight, colour=colour))
         client.set_terminated(run.info.run_id, "FINISHED" if result.status == "ok" else "FAILED")
         self._cells[result.key] = run.info.run_id
+        # After each cell: a comparison that is killed must not write its first cells a second time.
         self._write_journal()
 
     def _write_parent(self, client: MlflowClient, rows: pd.DataFrame | None) -> None:
-        _, parent = self._parent_run(client)
+        _, parent = self._find_parent_run(client)
         if rows is None:
             client.set_terminated(parent, "KILLED")
             return
@@ -184,8 +189,8 @@ def _log(client: MlflowClient, run: str, parameters: Mapping[str, Any], metrics:
     now = int(time.time() * 1000)
     client.log_batch(
         run,
-        metrics=[Metric(_plain(name), value, now, 0) for name, value in metrics.items()],
-        params=[Param(_plain(name), str(value)[:6000]) for name, value in parameters.items()],
+        metrics=[Metric(_clean_name(name), value, now, 0) for name, value in metrics.items()],
+        params=[Param(_clean_name(name), str(value)[:6000]) for name, value in parameters.items()],
     )
 
 
@@ -196,7 +201,7 @@ def _log_file(client: MlflowClient, run: str, name: str, data: bytes) -> None:
         client.log_artifact(run, str(path))
 
 
-def _plain(name: str) -> str:
-    """Return a name that MLflow admits: it takes no + and no brackets."""
+def _clean_name(name: str) -> str:
+    """Return a name that MLflow accepts, at most 250 characters: it refuses + and brackets."""
     kept = "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name.replace("+", "plus"))
     return kept[:250]

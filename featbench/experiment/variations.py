@@ -1,10 +1,11 @@
 """What a cell varies in: each field in which rows can differ, and how rows, entries, pages and names show it.
 
-Whoever adds a field to `Cell` declares it here, among `VARIATIONS` or `SHARED`, and nowhere else. From there follow the
-columns of a comparison's rows (`row_columns`, `describe_row`), the file names of leaderboard entries, the columns of a
-leaderboard's results.csv and the lines of its page, and what of a request a published table leaves open
-(`requested_variations`). Keys cannot be derived, as each artifact depends on other fields in its own way; but the key
-of a result must change with every field of `deciding_fields`, and a test of the keys holds that.
+Whoever adds a field to `Cell` declares it here, among `VARIATIONS` or `SHARED`, and nowhere else. From there follow
+the columns of a comparison's rows, the file names of leaderboard entries, the columns of a leaderboard's results.csv,
+the lines of its page, and what of a request a published table leaves open.
+
+Keys are not derived, as each artifact depends on other fields in its own way. But the key of a result must change with
+every field of `list_deciding_fields`, which a test of the keys holds.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ def _as_it_is(value: Any) -> Any:
 class Variation:
     """A field of a cell in which the rows of a table can differ.
 
-    name: the field, and the column of rows.
-    column: takes the value to what the column holds.
-    usual: values that go without saying; entries that were published before the field existed have the first.
-    tell: takes a cell and its protocol to the value as a text, "" where it goes without saying; by default the value
-    itself, unless it is a usual one.
-    file: what the name of an entry's file says, {} for that text; "" if it says nothing of the field.
-    page: what a leaderboard's page says behind the features, {} for the value of the entry; "" if nothing.
-    csv: the column of a leaderboard's results.csv, and the field of an entry, that hold it; "" if that file lacks it.
-    request: the field of a request that asks for another value than the protocol's, and the command line's option;
-    "" if none does, or a published table decides it.
+    name: the field, and its column in the rows of a comparison.
+    column: turns the value into what the column holds.
+    usual: values that go without saying. Entries that were published before the field existed have the first of them.
+    tell: turns a cell and its protocol into the value as text, "" where it goes without saying. By default: what the
+    column holds, unless the value is a usual one.
+    file: what it adds to the file name of an entry, {} standing for that text; "" if nothing.
+    page: what it adds to the features on a leaderboard's page, {} standing for the entry's value; "" if nothing.
+    csv: its column in a leaderboard's results.csv, and its field in entries; "" if it has no column there.
+    request: the field of a request, and the option of the command line, that ask for another value than the protocol's;
+    "" if there is none, or if a published table decides it.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Variation:
     request: str = ""
 
     def describe_in_name(self, cell: Cell, protocol: Protocol) -> str:
-        """Return what the file name of an entry says of the field, or ""."""
+        """Return what the field adds to the file name of an entry, or ""."""
         if self.tell is not None:
             text = self.tell(cell, protocol)
         else:
@@ -58,18 +59,18 @@ class Variation:
         return self.file.format(text) if text else ""
 
     def describe_on_page(self, entry: dict[str, Any]) -> str:
-        """Return what a leaderboard's page says of the field behind the features, or ""."""
+        """Return what the field adds to the features on a leaderboard's page, or ""."""
         value = entry.get(self.csv or self.name) or None
         return "" if value is None or value in self.usual else self.page.format(value)
 
 
-def without_folders(name: str) -> str:
+def drop_folders(name: str) -> str:
     """Return the name of a data set, or of a folder, without the folders that it lies in."""
     base, colon, path = name.rpartition(":")
     return f"{base}{colon}{Path(path).name}"
 
 
-def refined_with(cell: Cell, protocol: Protocol) -> str:
+def describe_refinement(cell: Cell, protocol: Protocol) -> str:
     """Return the settings of refinement in which a cell differs from its protocol."""
     return "" if cell.refinement is None else cell.refinement.format_changes(Refinement.read(protocol.refinement))
 
@@ -79,7 +80,7 @@ def _all_without_number(value: int | None) -> int | str:
 
 
 def _other_dataset(cell: Cell, protocol: Protocol) -> str:
-    return "" if cell.dataset == protocol.dataset else without_folders(cell.dataset)
+    return "" if cell.dataset == protocol.dataset else drop_folders(cell.dataset)
 
 
 def _other_architecture(cell: Cell, protocol: Protocol) -> str:
@@ -87,7 +88,7 @@ def _other_architecture(cell: Cell, protocol: Protocol) -> str:
 
 
 def _other_images(cell: Cell, protocol: Protocol) -> str:
-    return without_folders(cell.unlabelled) if cell.unlabelled else ""
+    return drop_folders(cell.unlabelled) if cell.unlabelled else ""
 
 
 VARIATIONS = (
@@ -122,7 +123,7 @@ VARIATIONS = (
         "refinement",
         column=lambda settings: "" if settings is None else str(settings),
         usual=(None,),
-        tell=refined_with,
+        tell=describe_refinement,
         file="refined with {}",
         page=", refined with {}",
         csv="refined_with",
@@ -130,16 +131,17 @@ VARIATIONS = (
     ),
     Variation("metric", file="", csv="metric"),
 )
-"""The fields in which rows differ, in the order in which the file names of entries say them: published entries fix that
-of the present ones, and a new field comes last."""
+"""The fields in which rows differ, in the order of the parts of entries' file names.
+
+Published entries have these names, so the order stays, and a new field comes last.
+"""
 
 SHARED = ("draw", "preprocessing", "validation_fraction", "test", "task", "skip")
-"""The fields in which rows do not differ: they are averaged over draws, the protocol fixes the others, and `skip`
-explains. Another draw, and whatever a protocol fixes, still has results of its own."""
+"""The fields in which the rows of a table do not differ: rows average over draws, the protocol fixes the others."""
 
 
-def row_columns() -> tuple[str, ...]:
-    """Return the columns that the draws of one row have in common: what varies, and the regime's label beside it."""
+def list_row_columns() -> tuple[str, ...]:
+    """Return the columns that the draws of one row have in common: what varies, with the label beside the regime."""
     varied = {variation.name for variation in VARIATIONS}
     names = [one.name for one in fields(Cell) if one.name in varied]
     names.insert(names.index("regime") + 1, "label")
@@ -147,15 +149,15 @@ def row_columns() -> tuple[str, ...]:
 
 
 def describe_row(cell: Cell) -> dict[str, Any]:
-    """Return what the columns of a cell's row hold, but for its label."""
+    """Return what the columns of a cell's row hold, by name; the label is not among them, as it needs the learner."""
     return {variation.name: variation.column(getattr(cell, variation.name)) for variation in VARIATIONS}
 
 
-def requested_variations() -> tuple[str, ...]:
+def list_requested_variations() -> tuple[str, ...]:
     """Return the fields of a request that vary what a protocol, or a published table, declares."""
     return (*(variation.request for variation in VARIATIONS if variation.request), "draws")
 
 
-def deciding_fields() -> frozenset[str]:
+def list_deciding_fields() -> frozenset[str]:
     """Return the fields of a cell that decide its result: all but the protocol's name and the reason to skip."""
     return frozenset(one.name for one in fields(Cell)) - {"protocol", "skip"}

@@ -10,19 +10,21 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from featbench.comparison import Workbench, regime_label
+from featbench.comparison import Workbench, format_regime
 from featbench.errors import FeatbenchError, LeaderboardError, UnknownNameError
 from featbench.evaluation.protocol import Protocol
 from featbench.experiment.cell import Cell
-from featbench.experiment.variations import VARIATIONS, refined_with, without_folders
+from featbench.experiment.variations import VARIATIONS, describe_refinement, drop_folders
 from featbench.leaderboard.pages import rank, render_csv, render_page
 from featbench.report.table import PERCENT
 from featbench.system.files import write_atomically
 from featbench.system.hashing import content_hash
 
 Entry = dict[str, Any]
+"""A published row, as its JSON file has it: `Cell.describe`, scores, times, what was chosen, provenance."""
 
 Record = dict[str, Any]
+"""A result, as the store has it."""
 
 EARLIER = {
     **{variation.csv or variation.name: variation.usual[0] for variation in VARIATIONS if variation.usual},
@@ -34,7 +36,7 @@ EARLIER = {
 
 @dataclass
 class Publication:
-    """What was published: the entries written, and the rows that were left out, each with its reason."""
+    """What was published: the paths of the entries, and a line for each row that was left out, with the reason."""
 
     written: list[Path] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -43,17 +45,17 @@ class Publication:
 def publish(workbench: Workbench, protocol: str, folder: Path, *, allow_dirty: bool = False) -> Publication:
     """Write the store's complete results of a protocol to `folder`/<protocol>/entries, one file a row.
 
-    Complete means that every draw that the protocol declares is there, ok, and what the present code and data would
-    give. Results of code that is not committed are left out unless `allow_dirty`. Raises a `LeaderboardError` if
-    nothing can be published.
+    A row is complete if the store has every draw that the protocol declares, none failed, and the present code and data
+    would give the same keys. Results of code that was not committed are left out unless `allow_dirty`. Raises
+    `LeaderboardError` if no row can be published.
     """
     declared = workbench.registry.protocol(protocol)
     publication = Publication()
-    for first, records in _rows(workbench, protocol):
-        name = entry_name(first, declared)
+    for first, records in _group_results(workbench, protocol):
+        name = name_entry(first, declared)
         wanted = 1 if first.train_per_class is None else declared.draws
         try:
-            entry = _entry(workbench, first, records, wanted, allow_dirty)
+            entry = _make_entry(workbench, first, records, wanted, allow_dirty)
         except FeatbenchError as error:
             publication.left_out.append(f"{name}: {error}")
             continue
@@ -81,7 +83,7 @@ def find_leaderboards(folder: Path) -> list[str]:
 
 
 def read_entries(folder: Path, protocol: str) -> list[Entry]:
-    """Return the entries of a leaderboard, best first; a `LeaderboardError` names a damaged one."""
+    """Return the entries of a leaderboard, best first; raises a `LeaderboardError` that names a damaged one."""
     if protocol not in find_leaderboards(folder):
         raise UnknownNameError("leaderboard", protocol, find_leaderboards(folder) or ["none"], f" (in {folder})")
     entries: list[tuple[str, Entry]] = []
@@ -100,41 +102,41 @@ def read_entries(folder: Path, protocol: str) -> list[Entry]:
     return [entry for _, entry in sorted(entries, key=lambda pair: (rank(pair[1]), pair[0]))]
 
 
-def entry_name(cell: Cell, protocol: Protocol) -> str:
-    """Return the file name of a row, less .json: what tells it from the others of its protocol, readably."""
+def name_entry(cell: Cell, protocol: Protocol) -> str:
+    """Return the file name of a row without .json: in words, what tells it from the others of its protocol."""
     parts = [variation.describe_in_name(cell, protocol) for variation in VARIATIONS]
-    # No file system minds what is left; a colon, as in folder:photos, would be one on Windows.
+    # Every file system allows these characters, but for the colon of folder:photos: Windows takes it for a drive's.
     return "_".join(re.sub(r"[^\w+.=,():-]+", "-", part) for part in parts if part).replace(":", "of")
 
 
-def _rows(workbench: Workbench, protocol: str) -> list[tuple[Cell, dict[int, Record]]]:
-    """Return the first cell of each row of a protocol, and the sound records of its draws."""
+def _group_results(workbench: Workbench, protocol: str) -> list[tuple[Cell, dict[int, Record]]]:
+    """Return the first cell of each row of a protocol, and the records of its draws that are up to date."""
     rows: dict[Cell, dict[int, Record]] = {}
     for _, record in workbench.store.records("results"):
         if record["cell"]["protocol"] != protocol:
             continue
         cell = Cell.restore(record["cell"])
         records = rows.setdefault(replace(cell, draw=0), {})
-        if _is_present(workbench, cell, record):
+        if _is_current(workbench, cell, record):
             records[cell.draw] = record
     return sorted(rows.items(), key=lambda row: str(row[0]))
 
 
-def _is_present(workbench: Workbench, cell: Cell, record: Record) -> bool:
-    """Tell whether the present code, plugins and data would look for this result."""
+def _is_current(workbench: Workbench, cell: Cell, record: Record) -> bool:
+    """Whether the present code, plugins and data would read this result."""
+    # What cannot be looked up, as a plugin that is not loaded, has no present result either.
     try:
         return bool(workbench.keys.for_cell(cell).result.hash == record["key"])
     except FeatbenchError:
         return False
 
 
-def _entry(workbench: Workbench, first: Cell, records: Mapping[int, Record], wanted: int, allow_dirty: bool) -> Entry:
-    missing = [draw for draw in range(wanted) if records.get(draw, {"status": "not run"})["status"] != "ok"]
-    if missing:
-        states = ", ".join(f"draw {draw} {records.get(draw, {'status': 'not run'})['status']}" for draw in missing)
-        raise LeaderboardError(f"incomplete under the present code and data: {states}")
-    chosen = [records[draw] for draw in range(wanted)]
-    provenance = _provenance(workbench, chosen)
+def _make_entry(
+    workbench: Workbench, first: Cell, records: Mapping[int, Record], wanted: int, allow_dirty: bool
+) -> Entry:
+    """Return the entry of a row; raises `LeaderboardError` with the reason if it cannot be published."""
+    chosen = _require_complete(records, wanted)
+    provenance = _read_provenance(workbench, chosen)
     if not allow_dirty and any(document["dirty"] for document in provenance):
         raise LeaderboardError("computed by code that was not committed; commit and run again, or --allow-dirty")
     scores = [record["score"]["value"] for record in chosen]
@@ -142,10 +144,10 @@ def _entry(workbench: Workbench, first: Cell, records: Mapping[int, Record], wan
     metric = workbench.registry.metric(first.metric)
     entry = {
         **described,
-        "dataset": without_folders(first.dataset),
-        "unlabelled": None if first.unlabelled is None else without_folders(first.unlabelled),
-        "label": regime_label(first, workbench.registry),
-        "refined_with": refined_with(first, workbench.registry.protocol(first.protocol)),
+        "dataset": drop_folders(first.dataset),
+        "unlabelled": None if first.unlabelled is None else drop_folders(first.unlabelled),
+        "label": format_regime(first, workbench.registry),
+        "refined_with": describe_refinement(first, workbench.registry.protocol(first.protocol)),
         "features": str(first.learner),
         "mean": fmean(scores),
         "std": stdev(scores) if len(scores) > 1 else None,
@@ -162,7 +164,16 @@ def _entry(workbench: Workbench, first: Cell, records: Mapping[int, Record], wan
     return {"checksum": content_hash(entry), **entry}
 
 
-def _provenance(workbench: Workbench, records: Sequence[Record]) -> list[dict[str, Any]]:
+def _require_complete(records: Mapping[int, Record], wanted: int) -> list[Record]:
+    """Return the records of all wanted draws; raises `LeaderboardError` with the state of those that are missing."""
+    states = {draw: records[draw]["status"] if draw in records else "not run" for draw in range(wanted)}
+    missing = ", ".join(f"draw {draw} {state}" for draw, state in states.items() if state != "ok")
+    if missing:
+        raise LeaderboardError(f"incomplete under the present code and data: {missing}")
+    return [records[draw] for draw in range(wanted)]
+
+
+def _read_provenance(workbench: Workbench, records: Sequence[Record]) -> list[dict[str, Any]]:
     found = []
     for key in dict.fromkeys(record["provenance"] for record in records):
         document = workbench.store.read_record("provenance", key)

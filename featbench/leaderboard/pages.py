@@ -11,18 +11,22 @@ from typing import Any
 from tabulate import tabulate
 
 from featbench.experiment.variations import VARIATIONS
-from featbench.report.table import explain_deviation, score_text, with_unit
+from featbench.report.table import add_unit, explain_deviation, format_score
 
-FIRST = (
+PUBLISHED = (
     *("protocol", "dataset", "train_per_class", "architecture", "learner", "features", "regime", "label", "classifier"),
     *("metric", "mean", "std", "n", "seed", "device", "precision", "unlabelled", "refined_with"),
 )
-"""Columns of the CSV file in the order that published files have."""
+"""The first columns of the CSV file: published files fix their order."""
 
-COLUMNS = (*FIRST, *(variation.csv for variation in VARIATIONS if variation.csv and variation.csv not in FIRST))
-"""All columns, besides the seconds and the commit: a new variation comes last."""
+COLUMNS = (*PUBLISHED, *(one.csv for one in VARIATIONS if one.csv and one.csv not in PUBLISHED))
+"""All columns, but for the seconds, the scores and the commit, which come last."""
 
 SECONDS = ("learn", "refine", "extract", "classify")
+"""What seconds were spent on, as entries name it."""
+
+_ALL = 10**9
+"""Sorts "all training images" after every number of them."""
 
 
 def render_page(protocol: str, entries: Sequence[dict[str, Any]]) -> str:
@@ -41,7 +45,7 @@ def render_page(protocol: str, entries: Sequence[dict[str, Any]]) -> str:
             "features",
             "regime",
             "classifier",
-            with_unit(metric, shown[0]["unit"]),
+            add_unit(metric, shown[0]["unit"]),
             "n",
             "fit s",
             "extract s",
@@ -49,56 +53,53 @@ def render_page(protocol: str, entries: Sequence[dict[str, Any]]) -> str:
             "commit",
         ]
         alignment = ("left", "left", "left", "right", "right", "right", "right", "left", "left")
-        parts.append(
-            tabulate([_line(e) for e in shown], headers, tablefmt="github", disable_numparse=True, colalign=alignment)
-        )
+        lines = [_make_line(entry) for entry in shown]
+        parts.append(tabulate(lines, headers, tablefmt="github", disable_numparse=True, colalign=alignment))
     return "\n\n".join(parts) + "\n"
 
 
 def render_csv(entries: Sequence[dict[str, Any]]) -> str:
-    """Return the entries as CSV, full precision, best first."""
+    """Return the entries as CSV at full precision, in their order."""
     buffer = io.StringIO()
+    # Always the same line ends: the same entries give the same bytes on every system.
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([*COLUMNS, *(f"{name}_seconds" for name in SECONDS), "scores", "commit"])
     for entry in entries:
         seconds = [repr(entry["seconds"][name]) for name in SECONDS]
         scores = " ".join(repr(score) for score in entry["scores"])
-        writer.writerow([*(entry[name] for name in COLUMNS), *seconds, scores, _commit(entry)])
+        writer.writerow([*(entry[name] for name in COLUMNS), *seconds, scores, _format_commit(entry)])
     return buffer.getvalue()
 
 
-_ALL = 10**9
-"""Sorts "all training images" after every number of them."""
-
-
 def rank(entry: dict[str, Any]) -> float:
-    """Return what entries of one metric are sorted by, the best first."""
+    """Return what the entries of one metric are sorted by: the smallest rank is the best."""
     mean: float = entry["mean"]
     return -mean if entry["larger_is_better"] else mean
 
 
 def _group(entry: dict[str, Any]) -> tuple[int, str, str]:
+    """Return what the entries of one table have in common."""
     return entry["train_per_class"] or _ALL, entry["dataset"], entry["metric"]
 
 
-def _line(entry: dict[str, Any]) -> list[str]:
+def _make_line(entry: dict[str, Any]) -> list[str]:
     seconds = entry["seconds"]
     features = entry["features"] + "".join(variation.describe_on_page(entry) for variation in VARIATIONS)
     return [
         features.replace("raw-pixels", "raw pixels"),
         entry["label"],
         entry["classifier"],
-        score_text("ok", entry["mean"], entry["std"], entry["unit"]),
+        format_score("ok", entry["mean"], entry["std"], entry["unit"]),
         str(entry["n"]),
         f"{seconds['learn'] + seconds['refine'] + seconds['classify']:.2f}",
         f"{seconds['extract']:.2f}",
         f"`{entry['architecture']}`" if entry["architecture"] else "",
-        _commit(entry)[:10],
+        _format_commit(entry)[:10],
     ]
 
 
-def _commit(entry: dict[str, Any]) -> str:
-    """Return the commits that gave an entry's results, or featbench's version where it was installed."""
+def _format_commit(entry: dict[str, Any]) -> str:
+    """Return the commits whose code gave an entry's results, or featbench's version where it was installed."""
     found = [
         (document["commit"] or f"v{document['versions']['featbench']}") + ("+edited" if document["dirty"] else "")
         for document in entry["provenance"]

@@ -16,6 +16,7 @@ REGIME_ORDER = ("U+", "R+", "U", "R", "fixed+", "fixed")
 """Rows read as in the papers: learned and refined first, designed last."""
 
 PERCENT = "%"
+"""The unit of percentages; other units have no name but their sign."""
 
 TIMES = (
     "fit s: seconds to learn the filters, refine them and train the classifier; "
@@ -29,13 +30,13 @@ def order_rows(rows: pd.DataFrame, baselines: Sequence[str]) -> pd.DataFrame:
     baselines: learners that stand below all others, the weakest first, which comes last.
     """
 
-    def rank(row: dict[Hashable, Any]) -> tuple[int, int]:
+    def find_place(row: dict[Hashable, Any]) -> tuple[int, int]:
         if row["learner"] in baselines:
             return 1, -baselines.index(row["learner"])
         return 0, REGIME_ORDER.index(row["regime"])
 
     records = rows.to_dict("records")
-    order = sorted(range(len(records)), key=lambda index: rank(records[index]))
+    order = sorted(range(len(records)), key=lambda index: find_place(records[index]))
     return rows.iloc[order].reset_index(drop=True)
 
 
@@ -43,24 +44,24 @@ def render(rows: pd.DataFrame, form: str, baselines: Sequence[str] = ()) -> str:
     """Return the rows in one of `FORMATS`, ending with a newline; `baselines` as `order_rows` has them."""
     rows = order_rows(rows, baselines)
     if form == "json":
-        return json.dumps(json_rows(rows), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(make_json_rows(rows), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if form == "csv":
         return rows.to_csv(index=False)
-    return _readable(rows, "simple" if form == "table" else "github")
+    return _render_readable(rows, "simple" if form == "table" else "github")
 
 
-def _readable(rows: pd.DataFrame, style: str) -> str:
+def _render_readable(rows: pd.DataFrame, style: str) -> str:
     first = rows.iloc[0]
     title = f"{first['protocol']} · {first['dataset']} · {first['train_per_class']} training images per class"
     architectures = [text for text in rows["architecture"].unique() if text]
     shown = rows[rows["status"] != "skipped"]
     table = tabulate(
-        [_line(row) for row in shown.to_dict("records")],
+        [_make_line(row) for row in shown.to_dict("records")],
         headers=[
             "features",
             "regime",
             "classifier",
-            with_unit(first["metric"], first["unit"]),
+            add_unit(first["metric"], first["unit"]),
             "n",
             "fit s",
             "extract s",
@@ -70,24 +71,24 @@ def _readable(rows: pd.DataFrame, style: str) -> str:
         disable_numparse=True,
     )
     explanation = f"{explain_deviation([first['unit']])}\n{TIMES}"
-    parts = [title + "".join(f"\n{text}" for text in architectures), table, explanation, *notes(rows)]
+    parts = [title + "".join(f"\n{text}" for text in architectures), table, explanation, *write_notes(rows)]
     return "\n\n".join(parts) + "\n"
 
 
-def _line(row: dict[Hashable, Any]) -> list[str]:
+def _make_line(row: dict[Hashable, Any]) -> list[str]:
     learner = {"raw-pixels": "raw pixels"}.get(row["learner"], row["learner"])
     times = [f"{row[column]:.2f}" if row["n"] else "" for column in ("fit_seconds", "extract_seconds")]
     return [
         learner,
         row["label"],
         row["classifier"],
-        score_text(row["status"], row["mean"], row["std"], row["unit"]),
+        format_score(row["status"], row["mean"], row["std"], row["unit"]),
         str(row["n"]),
         *times,
     ]
 
 
-def score_text(status: str, mean: float | None, std: float | None, unit: str) -> str:
+def format_score(status: str, mean: float | None, std: float | None, unit: str) -> str:
     """Return a row's score as tables show it: 91.2 ± 0.8, 91.2 for a single draw, or its status unless that is ok."""
     if status != "ok":
         return status
@@ -103,7 +104,7 @@ def count_decimals(unit: str, *values: float | None) -> int:
     return 3 if largest == 0 else min(max(3 - math.floor(math.log10(largest)), 0), 12)
 
 
-def with_unit(text: str, unit: str) -> str:
+def add_unit(text: str, unit: str) -> str:
     """Return the heading of a column of values in a unit: accuracy %, or the text alone where there is no unit."""
     return f"{text} {unit}".rstrip()
 
@@ -117,7 +118,7 @@ def explain_deviation(units: Iterable[str]) -> str:
     return f"{meaning}; means and deviations are in {name}." if name else f"{meaning}."
 
 
-def notes(rows: pd.DataFrame, named: Sequence[str] = ("learner", "regime", "classifier")) -> list[str]:
+def write_notes(rows: pd.DataFrame, named: Sequence[str] = ("learner", "regime", "classifier")) -> list[str]:
     """Return a paragraph for images left out, one for rows that failed and one for those that were skipped.
 
     named: the columns that name a row, before the reason.
@@ -136,13 +137,13 @@ def notes(rows: pd.DataFrame, named: Sequence[str] = ("learner", "regime", "clas
     return paragraphs
 
 
-def json_rows(rows: pd.DataFrame) -> list[dict[Hashable, Any]]:
+def make_json_rows(rows: pd.DataFrame) -> list[dict[Hashable, Any]]:
     """Return the rows as plain values that JSON can hold, None for those that are missing."""
     records = rows.astype(object).to_dict("records")
-    return [{name: _plain(value) for name, value in record.items()} for record in records]
+    return [{name: _make_plain(value) for name, value in record.items()} for record in records]
 
 
-def _plain(value: Any) -> Any:
+def _make_plain(value: Any) -> Any:
     if isinstance(value, list):
         return value
     return None if pd.isna(value) else value

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from featbench.comparison import Comparison, Workbench, cells_frame
+from featbench.comparison import Comparison, Workbench, make_cells_frame
 from featbench.errors import PluginError, UnknownNameError, UsageError
 from featbench.evaluation.metrics import Metric
 from featbench.evaluation.published import PublishedRow, PublishedTable
 from featbench.experiment.baselines import is_baseline
 from featbench.experiment.cell import Cell
 from featbench.experiment.request import Request
-from featbench.experiment.variations import requested_variations, row_columns
+from featbench.experiment.variations import list_requested_variations, list_row_columns
 from featbench.reproduction.claims import judge_claims
 from featbench.statistics.summary import summarise
 
@@ -47,20 +47,20 @@ def reproduce(
 ) -> Reproduction:
     """Measure a published table, or some `rows` and `columns` of it.
 
-    Of `request` counts what `requested_variations` names; the table decides all else. Cells that are in the store are
+    The table decides all of the `request` but what `list_requested_variations` names. Cells that are in the store are
     not computed again.
     """
     table = workbench.registry.table(name)
     metric = workbench.registry.metric(workbench.registry.protocol(table.protocol).metric)
     plan = plan_table(workbench, table, request, rows, columns)
-    variations = {name: getattr(request, name) for name in requested_variations()}
+    variations = {name: getattr(request, name) for name in list_requested_variations()}
     asked = {"reproduce": name, "rows": rows, "columns": columns, **variations}
     comparison = workbench.run(list(plan), asked, retry=retry, track=track)
     places = list(plan.values())
-    frame = cells_frame(comparison.runs, workbench.registry)
+    frame = make_cells_frame(comparison.runs, workbench.registry)
     frame["row"], frame["column"] = [row for row, _ in places], [column for _, column in places]
-    measured = _measured_rows(table, frame)
-    ratio = _test_over_train(workbench, next(iter(plan)))
+    measured = _make_rows(table, frame)
+    ratio = _compute_test_over_train(workbench, next(iter(plan)))
     claims = judge_claims(table.claims, table, measured, ratio, metric)
     return Reproduction(table, metric, comparison, measured, claims)
 
@@ -72,15 +72,19 @@ def plan_table(
     rows: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
 ) -> dict[Cell, tuple[str, str]]:
-    """Return the cells of a table, each with its row and column ("" for baselines), those first."""
+    """Return the cells of a table, each with its row and column: baselines first, whose column is "".
+
+    Raises `PluginError` for a table that contradicts itself, `UnknownNameError` for a row or a column that it lacks,
+    and `UsageError` where no number is left to measure.
+    """
     _require_sound(table, workbench.baselines(table.protocol))
-    wanted = _chosen("row", rows, [row.name for row in table.rows])
-    shown = _chosen("column", columns, table.columns)
+    wanted = _choose("row", rows, [row.name for row in table.rows])
+    shown = _choose("column", columns, table.columns)
     plan: dict[Cell, tuple[str, str]] = {}
     for row in table.rows:
         for column in shown:
             if row.name in wanted and column in row.values:
-                for cell in _cells(workbench, table, request, row, column):
+                for cell in _plan_cells(workbench, table, request, row, column):
                     baseline = is_baseline(cell, workbench.registry)
                     place = (str(cell.learner), "") if baseline else (row.name, column)
                     if plan.setdefault(cell, place) != place:
@@ -104,20 +108,22 @@ def _require_sound(table: PublishedTable, baselines: Sequence[str]) -> None:
         *(f"row {row.name} measures a baseline" for row in table.rows if row.learner in baselines),
         *(f"there are numbers for {column}, which is not a column" for column in sorted(used - set(table.columns))),
         *(f"column {column} has no tolerance" for column in sorted(used - set(table.tolerance))),
-        *(f"a claim speaks of {row} {column}, which has no number" for row, column in sorted(claimed - cells)),
+        *(f"a claim names {row} {column}, which has no number" for row, column in sorted(claimed - cells)),
     ]
     if problems:
         raise PluginError(f"table {table.name}: {'; '.join(problems)}")
 
 
-def _chosen(what: str, asked: Sequence[str] | None, known: Sequence[str]) -> list[str]:
+def _choose(what: str, asked: Sequence[str] | None, known: Sequence[str]) -> list[str]:
     for name in asked or ():
         if name not in known:
             raise UnknownNameError(what, name, known)
     return list(dict.fromkeys(asked or known))
 
 
-def _cells(workbench: Workbench, table: PublishedTable, request: Request, row: PublishedRow, column: str) -> list[Cell]:
+def _plan_cells(
+    workbench: Workbench, table: PublishedTable, request: Request, row: PublishedRow, column: str
+) -> list[Cell]:
     asked = replace(
         request,
         protocol=table.protocol,
@@ -130,12 +136,12 @@ def _cells(workbench: Workbench, table: PublishedTable, request: Request, row: P
     return workbench.plan(asked)
 
 
-def _measured_rows(table: PublishedTable, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for all draws of a cell of the table, with what was published."""
+def _make_rows(table: PublishedTable, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each number of the table: the mean over draws, beside what was published."""
     published = {row.name: row for row in table.rows}
     rows = []
     for (row, column), cells in frame.groupby(["row", "column"], sort=False):
-        measured = summarise(cells, row_columns()).iloc[0].to_dict()
+        measured = summarise(cells, list_row_columns()).iloc[0].to_dict()
         source = published.get(str(row))
         value = None if source is None else source.values[str(column)]
         deviation = None if source is None else source.deviations.get(str(column))
@@ -151,13 +157,13 @@ def _measured_rows(table: PublishedTable, frame: pd.DataFrame) -> pd.DataFrame:
                 **measured,
                 "difference": difference,
                 "tolerance": tolerance,
-                "verdict": _verdict(difference, tolerance, str(measured["status"])),
+                "verdict": _judge(difference, tolerance, str(measured["status"])),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _verdict(difference: float | None, tolerance: float | None, status: str) -> str:
+def _judge(difference: float | None, tolerance: float | None, status: str) -> str:
     if status != "ok":
         return status
     if difference is None or tolerance is None:
@@ -165,8 +171,8 @@ def _verdict(difference: float | None, tolerance: float | None, status: str) -> 
     return "within" if abs(difference) <= tolerance else "above" if difference > 0 else "below"
 
 
-def _test_over_train(workbench: Workbench, cell: Cell) -> float:
-    """Return how many images are tested on for each that is trained on."""
+def _compute_test_over_train(workbench: Workbench, cell: Cell) -> float:
+    """Return the number of test images over the number of training images."""
     census = workbench.steps.survey(cell.dataset, cell.preprocessing).census
     own = census.own_test if cell.test == "fixed" else (0,) * len(census.images)
     rest = [count - test for count, test in zip(census.images, own, strict=True)]

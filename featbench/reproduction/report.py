@@ -11,12 +11,12 @@ from tabulate import tabulate
 
 from featbench.report.table import (
     PERCENT,
+    add_unit,
     count_decimals,
     explain_deviation,
-    json_rows,
-    notes,
-    score_text,
-    with_unit,
+    format_score,
+    make_json_rows,
+    write_notes,
 )
 from featbench.reproduction.claims import LEVEL, combine_verdicts
 from featbench.reproduction.measure import Reproduction
@@ -29,17 +29,18 @@ def render(reproduction: Reproduction, form: str) -> str:
     """
     rows, unit = reproduction.rows, reproduction.metric.unit
     if form == "json":
-        return json.dumps(json_rows(rows), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(make_json_rows(rows), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if form == "csv":
         return rows.to_csv(index=False)
     style = "simple" if form == "table" else "github"
     table = reproduction.table
+    tolerance = add_unit(_format_tolerances(table.tolerance), _name_difference(unit))
     parts = [
         f"{table.name}: {table.summary}\n{table.source}",
         tabulate(
-            [_line(row, unit) for row in rows.to_dict("records")],
+            [_make_line(row, unit) for row in rows.to_dict("records")],
             headers=[
-                *("row", "column", with_unit("published", unit), with_unit("measured", unit)),
+                *("row", "column", add_unit("published", unit), add_unit("measured", unit)),
                 *("difference", "", "n", "fit s", "extract s"),
             ],
             tablefmt=style,
@@ -47,9 +48,9 @@ def render(reproduction: Reproduction, form: str) -> str:
             disable_numparse=True,
         ),
         f"{explain_deviation([unit])}\n"
-        f"within, below, above: the tolerance of {with_unit(_tolerances(table.tolerance), _points(unit))}. "
+        f"within, below, above: the tolerance of {tolerance}. "
         "fit s, extract s: seconds, mean per draw, as first measured.",
-        *notes(rows, ("row", "column")),
+        *write_notes(rows, ("row", "column")),
         render_claims(reproduction, style),
         "\n".join(table.notes),
     ]
@@ -63,7 +64,7 @@ def render_claims(reproduction: Reproduction, style: str = "simple") -> str:
     parts, metric = [], reproduction.metric
     for text, contrasts in reproduction.claims.groupby("claim", sort=False):
         listed = tabulate(
-            [_contrast(row, metric.unit) for row in contrasts.to_dict("records")],
+            [_make_contrast(row, metric.unit) for row in contrasts.to_dict("records")],
             headers=["contrast", "published", "measured", "n", "p", ""],
             tablefmt=style,
             colalign=("left", "right", "right", "right", "right", "left"),
@@ -71,7 +72,7 @@ def render_claims(reproduction: Reproduction, style: str = "simple") -> str:
         )
         parts.append(f"{text} {combine_verdicts(list(contrasts['verdict'])).capitalize()}.\n\n{listed}")
     explained = [
-        f"Differences in {_points(metric.unit)}." if metric.unit else "",
+        f"Differences in {_name_difference(metric.unit)}." if metric.unit else "",
         "" if metric.larger_is_better else f"Smaller is better in {metric.name}: a sum is expected to be negative.",
         "p: one-sided corrected resampled t-test (Nadeau and Bengio 2003) on the same draws, Holm's correction over "
         f"the claim; confirmed at {LEVEL:g}.",
@@ -79,8 +80,8 @@ def render_claims(reproduction: Reproduction, style: str = "simple") -> str:
     return "\n\n".join([*parts, " ".join(filter(None, explained))])
 
 
-def _line(row: dict[Hashable, Any], unit: str) -> list[str]:
-    published = "" if pd.isna(row["published"]) else score_text("ok", row["published"], row["published_std"], unit)
+def _make_line(row: dict[Hashable, Any], unit: str) -> list[str]:
+    published = "" if pd.isna(row["published"]) else format_score("ok", row["published"], row["published_std"], unit)
     times = [f"{row[column]:.1f}" if row["n"] else "" for column in ("fit_seconds", "extract_seconds")]
     # To as many decimals as the numbers that it is the difference of, whatever its own size.
     decimals = count_decimals(unit, row["published"], row["mean"])
@@ -88,7 +89,7 @@ def _line(row: dict[Hashable, Any], unit: str) -> list[str]:
         str(row["row"]).replace("raw-pixels", "raw pixels"),
         row["column"],
         published,
-        score_text(row["status"], row["mean"], row["std"], unit),
+        format_score(row["status"], row["mean"], row["std"], unit),
         "" if pd.isna(row["difference"]) else f"{row['difference']:+.{decimals}f}",
         row["verdict"],
         str(row["n"]),
@@ -96,18 +97,18 @@ def _line(row: dict[Hashable, Any], unit: str) -> list[str]:
     ]
 
 
-def _contrast(row: dict[Hashable, Any], unit: str) -> list[str]:
-    measured = "" if pd.isna(row["mean"]) else score_text("ok", row["mean"], row["std"], unit)
+def _make_contrast(row: dict[Hashable, Any], unit: str) -> list[str]:
+    measured = "" if pd.isna(row["mean"]) else format_score("ok", row["mean"], row["std"], unit)
     p = "" if pd.isna(row["p"]) else f"{row['p']:.2g}"
     published = f"{row['published']:.{count_decimals(unit, row['published'])}f}"
     return [row["contrast"], published, measured, str(row["n"]), p, row["verdict"]]
 
 
-def _points(unit: str) -> str:
-    """Return what a difference of values in a unit is measured in: percentages differ by points."""
+def _name_difference(unit: str) -> str:
+    """Return the unit of differences of values in a unit: percentages differ by points."""
     return "points" if unit == PERCENT else unit
 
 
-def _tolerances(tolerance: Any) -> str:
+def _format_tolerances(tolerance: Any) -> str:
     values = list(dict.fromkeys(tolerance.values()))
     return ", ".join(f"{value:g} ({', '.join(c for c in tolerance if tolerance[c] == value)})" for value in values)

@@ -2,7 +2,7 @@ import pytest
 
 from featbench.registry import Registry
 
-KINDS = ("learners", "datasets", "protocols", "classifiers")
+KINDS = ("learners", "datasets", "metrics", "protocols", "classifiers")
 
 
 def listed(ran):
@@ -29,6 +29,23 @@ def test_learners_are_listed_with_their_family(run):
 def test_protocols_are_listed_with_their_summary(run):
     found = listed(run("list", "protocols"))
     assert found["digits"] == Registry().protocol("digits").summary
+
+
+def test_metrics_are_listed_with_their_direction_and_unit(run, write_plugin):
+    plugin = write_plugin(
+        "metric",
+        """
+        import featbench
+
+        @featbench.hookimpl
+        def featbench_metrics():
+            return [featbench.Metric("half", lambda *_: 0.5, "a half of it all")]
+        """,
+    )
+    found = listed(run("list", "metrics", "--plugin", plugin))
+    assert found["accuracy"] == "larger is better, in %: right predictions among all test images"
+    assert found["error"].startswith("smaller is better, in %: ")
+    assert found["half"] == "larger is better: a half of it all"
 
 
 @pytest.mark.parametrize("kind, name", [("datasets", "tiny"), ("protocols", "tiny"), ("classifiers", "nearest")])

@@ -9,7 +9,7 @@ import pytest
 from helpers.plugin_sources import LEARNER, TINY
 
 from featbench.cli.main import main
-from featbench.execution.mlflow_mirror import database, default_uri
+from featbench.execution.mlflow_mirror import find_database, find_default_uri
 from featbench.report.filters import filters_png
 from featbench.store.store import Store
 
@@ -99,7 +99,7 @@ def empty_database(tracked, tmp_path, monkeypatch):
 def own_database(empty_database, home):
     """The empty database, where the store of this test has its own."""
     home.mkdir()
-    return Path(shutil.move(empty_database, database(Store(home))))
+    return Path(shutil.move(empty_database, find_database(Store(home))))
 
 
 # What is written by default.
@@ -127,6 +127,7 @@ def test_a_child_has_the_metrics_of_its_result(tracked_home):
         expected = {"fit_seconds": result.seconds.fit, "extract_seconds": result.seconds.extract}
         if result.score is not None:
             expected["accuracy"] = result.score.value
+        assert run.data.tags.get("featbench.unit") == (None if result.score is None else "%")
         assert run.data.metrics == pytest.approx(expected)
     assert {run.data.tags["featbench.result"] for run in children.values()} == {k for k, _ in store.records("results")}
 
@@ -229,9 +230,9 @@ def test_no_track_writes_nothing_to_mlflow(compare_tiny, home):
 
 
 def test_the_address_is_the_stores_database_unless_the_environment_names_another(store, monkeypatch, tmp_path):
-    assert default_uri(store) == f"sqlite:///{(store.home / 'mlflow.db').resolve()}"
+    assert find_default_uri(store) == f"sqlite:///{(store.home / 'mlflow.db').resolve()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
-    assert default_uri(store) == "http://elsewhere"
+    assert find_default_uri(store) == "http://elsewhere"
 
 
 def test_the_environment_names_the_server(compare_tiny, home, empty_database, monkeypatch):

@@ -15,12 +15,12 @@ from featbench.experiment.variations import (
     SHARED,
     VARIATIONS,
     Variation,
-    deciding_fields,
     describe_row,
-    requested_variations,
-    row_columns,
+    list_deciding_fields,
+    list_requested_variations,
+    list_row_columns,
 )
-from featbench.leaderboard.entries import entry_name
+from featbench.leaderboard.entries import name_entry
 from featbench.leaderboard.pages import COLUMNS, render_csv, render_page
 from featbench.parameters import Choice
 from featbench.refinement.settings import Refinement
@@ -86,7 +86,7 @@ def test_a_field_that_is_added_without_saying_whether_it_varies_is_found():
 
 
 def test_the_columns_of_a_row_are_what_varies_and_the_label():
-    assert row_columns() == (
+    assert list_row_columns() == (
         *("dataset", "protocol", "train_per_class", "test_per_class", "architecture", "learner", "regime", "label"),
         *("classifier", "metric", "unlabelled", "device", "precision", "refinement", "seed"),
     )
@@ -115,15 +115,15 @@ def test_a_row_holds_names_and_texts_in_place_of_objects():
 
 
 def test_the_name_of_an_entry_leaves_out_what_goes_without_saying():
-    assert entry_name(PLAIN, DIGITS) == "random_R_logistic_10-per-class_seed-0"
+    assert name_entry(PLAIN, DIGITS) == "random_R_logistic_10-per-class_seed-0"
     usual = dataclasses.replace(PLAIN, refinement=Refinement.read(DIGITS.refinement), architecture="")
-    assert entry_name(usual, DIGITS) == "random_R_logistic_10-per-class_seed-0"
+    assert name_entry(usual, DIGITS) == "random_R_logistic_10-per-class_seed-0"
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_the_name_of_an_entry_says_what_is_unusual(name):
     value, expected = OTHERS[name]
-    assert entry_name(dataclasses.replace(PLAIN, **{name: value}), DIGITS) == expected
+    assert name_entry(dataclasses.replace(PLAIN, **{name: value}), DIGITS) == expected
 
 
 def test_every_variation_tells_entries_apart_but_for_what_the_folder_says():
@@ -132,7 +132,7 @@ def test_every_variation_tells_entries_apart_but_for_what_the_folder_says():
 
 def test_the_name_of_an_entry_says_its_parts_in_the_order_of_published_names():
     cell = dataclasses.replace(PLAIN, **{name: value for name, (value, _) in OTHERS.items()})
-    assert entry_name(cell, DIGITS) == (
+    assert name_entry(cell, DIGITS) == (
         "psd(lam=0.5)_U+_knn(k=3)_all-per-class_seed-7_folderofphotos_4F3-8F3of2_on-natural-images_at-most-50-tested"
         "_cuda_bf16_refined-with-epochs=3"
     )
@@ -178,7 +178,7 @@ def test_columns_of_published_tables_stay_and_those_of_new_variations_come_last(
 
 
 def test_what_a_request_may_vary_is_a_field_of_it_and_an_option():
-    asked = requested_variations()
+    asked = list_requested_variations()
     assert set(asked) <= {field.name for field in dataclasses.fields(Request)}
     parser = argparse.ArgumentParser()
     add_variations(parser.add_argument_group())
@@ -187,7 +187,7 @@ def test_what_a_request_may_vary_is_a_field_of_it_and_an_option():
 
 
 def test_a_result_is_decided_by_every_field_but_two():
-    assert {field.name for field in dataclasses.fields(Cell)} - deciding_fields() == {"protocol", "skip"}
+    assert {field.name for field in dataclasses.fields(Cell)} - list_deciding_fields() == {"protocol", "skip"}
 
 
 def test_a_new_variation_shows_everywhere(monkeypatch):
@@ -197,9 +197,9 @@ def test_a_new_variation_shows_everywhere(monkeypatch):
     monkeypatch.setattr("featbench.leaderboard.entries.VARIATIONS", variations.VARIATIONS)
     monkeypatch.setattr("featbench.leaderboard.pages.VARIATIONS", variations.VARIATIONS)
     half = dataclasses.replace(PLAIN, validation_fraction=0.5)
-    assert entry_name(PLAIN, DIGITS) == "random_R_logistic_10-per-class_seed-0"
-    assert entry_name(half, DIGITS) == "random_R_logistic_10-per-class_seed-0_0.5-validate"
+    assert name_entry(PLAIN, DIGITS) == "random_R_logistic_10-per-class_seed-0"
+    assert name_entry(half, DIGITS) == "random_R_logistic_10-per-class_seed-0_0.5-validate"
     assert describe_row(half)["validation_fraction"] == 0.5
-    assert row_columns()[-1] == "validation_fraction"
+    assert list_row_columns()[-1] == "validation_fraction"
     assert "| random, 0.5 validate " in render_page("digits", [{**ENTRY, "fraction": 0.5}])
     assert "validate" not in render_page("digits", [ENTRY])

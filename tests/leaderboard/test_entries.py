@@ -13,7 +13,7 @@ from featbench.comparison import Workbench
 from featbench.errors import LeaderboardError, UnknownNameError
 from featbench.experiment.cell import Cell
 from featbench.experiment.request import Request
-from featbench.leaderboard.entries import entry_name, find_leaderboards, publish, read_entries, render
+from featbench.leaderboard.entries import find_leaderboards, name_entry, publish, read_entries, render
 from featbench.registry import Registry
 from featbench.system.hashing import content_hash
 
@@ -89,7 +89,7 @@ def test_an_incomplete_row_is_left_out_and_said(tmp_path):
 
 
 def test_results_of_other_code_are_not_published(workbench, tmp_path, monkeypatch):
-    monkeypatch.setattr("featbench.store.keys.code_version", lambda *_: "another version")
+    monkeypatch.setattr("featbench.store.keys.compute_code_version", lambda *_: "another version")
     later = Workbench(home=workbench.store.home)
     with pytest.raises(LeaderboardError, match="incomplete under the present code and data"):
         publish(later, "digits", tmp_path, allow_dirty=True)
@@ -214,4 +214,4 @@ def test_the_entries_in_the_repository_would_have_the_same_names(protocol):
     for path in (FOLDER / protocol / "entries").glob("*.json"):
         entry = {"test_per_class": None, **json.loads(path.read_text())}
         cell = Cell.restore({"draw": 0, **{name: value for name, value in entry.items() if name in fields}})
-        assert entry_name(cell, registry.protocol(protocol)) == path.stem
+        assert name_entry(cell, registry.protocol(protocol)) == path.stem

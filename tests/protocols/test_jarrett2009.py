@@ -1,6 +1,6 @@
 import pytest
 
-from featbench.comparison import Workbench, regime_label
+from featbench.comparison import Workbench, format_regime
 from featbench.evaluation.split import Census, Survey
 from featbench.experiment.request import Request
 from featbench.registry import Registry
@@ -107,7 +107,7 @@ def test_every_cell_can_be_run(planned):
 def test_rows_are_labelled_in_comparisons_as_in_the_paper(planned):
     for cell, (row, column) in planned.items():
         if column:
-            assert regime_label(cell, REGISTRY) == row.removesuffix(" PMK-SVM")
+            assert format_regime(cell, REGISTRY) == row.removesuffix(" PMK-SVM")
             assert row.endswith("PMK-SVM") == (cell.classifier == "pmk-svm")
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from featbench.report import table
-from featbench.report.table import FORMATS, count_decimals, explain_deviation, order_rows, score_text, with_unit
+from featbench.report.table import FORMATS, add_unit, count_decimals, explain_deviation, format_score, order_rows
 
 BASELINES = ("chance", "raw-pixels")
 
@@ -189,7 +189,7 @@ def test_rows_of_one_regime_keep_their_order():
     ],
 )
 def test_a_score_is_rounded_when_it_is_shown(status, mean, std, unit, text):
-    assert score_text(status, mean, std, unit) == text
+    assert format_score(status, mean, std, unit) == text
 
 
 def test_percentages_have_one_decimal_and_other_numbers_four_digits_of_the_largest():
@@ -199,7 +199,7 @@ def test_percentages_have_one_decimal_and_other_numbers_four_digits_of_the_large
 
 
 def test_headings_and_the_explanation_name_the_unit_that_values_have():
-    assert [with_unit("error", unit) for unit in ("%", "px", "")] == ["error %", "error px", "error"]
+    assert [add_unit("error", unit) for unit in ("%", "px", "")] == ["error %", "error px", "error"]
     assert explain_deviation(["%", "%"]).endswith("(ddof 1); means and deviations are in percent.")
     assert explain_deviation(["px"]).endswith("(ddof 1); means and deviations are in px.")
     for units in ([""], ["%", ""], []):

@@ -203,7 +203,7 @@ WRONG = {
     "two rows are named R": {"rows": (*TABLE.rows, TABLE.rows[0])},
     "a row is named chance, as a baseline is": {"rows": (replace(TABLE.rows[0], name="chance"),)},
     "row R measures a baseline": {"rows": (replace(TABLE.rows[0], learner="raw-pixels"),)},
-    "a claim speaks of Q PA, which has no number": {"claims": (Claim("x", (Contrast("y", ((1, "Q", "PA"),)),)),)},
+    "a claim names Q PA, which has no number": {"claims": (Claim("x", (Contrast("y", ((1, "Q", "PA"),)),)),)},
     "S PA runs what R PA does": {"rows": (TABLE.rows[0], replace(TABLE.rows[0], name="S", values={"PA": 1.0}))},
 }
 

@@ -182,7 +182,7 @@ def test_published_curves_of_norb_are_whole_and_end_as_the_text_says():
 
 
 def test_the_picture_bears_deviations_above_the_error_and_no_error_at_all(tmp_path, drawn):
-    from featbench.report.figure import png
+    from featbench.report.figure import draw_png
 
     rows = {size: {"mean": mean, "std": 3.0} for size, mean in ((2, 99.0), (5, 100.0), (10, 95.0))}
     curves = {("random", "R", "nearest"): rows}
@@ -191,7 +191,7 @@ def test_the_picture_bears_deviations_above_the_error_and_no_error_at_all(tmp_pa
         samples._draw(figure, curves, {2: 2.0, 5: 5.0, 10: 10.0}, {})
 
     path = tmp_path / "picture.png"
-    path.write_bytes(png(draw, (7.5, 4.5)))
+    path.write_bytes(draw_png(draw, (7.5, 4.5)))
     with Image.open(path) as picture:
         assert np.asarray(picture.convert("L")).std() > 5
     figure = Figure()
