@@ -12,7 +12,7 @@ import pytest
 
 import featbench
 from featbench.built_in import BUILT_IN
-from featbench.store.keys import CLASSIFYING, NUMERICAL, REFINING, code_files
+from featbench.store.keys import CLASSIFYING, NUMERICAL, REFINING, find_code_files
 
 ROOT = Path(featbench.__file__).parent
 
@@ -206,7 +206,7 @@ CELL = ("featbench.experiment.run_cell", "featbench.experiment.steps")
 
 @pytest.mark.parametrize("root", [*CELL, *BUILT_IN])
 def test_all_code_that_a_cell_runs_is_part_of_its_key(root):
-    known = set().union(*(code_files(parts) for parts in (NUMERICAL, REFINING, CLASSIFYING)), NO_NUMBERS)
+    known = set().union(*(find_code_files(parts) for parts in (NUMERICAL, REFINING, CLASSIFYING)), NO_NUMBERS)
     # A plugin's own source is part of the key of its cells.
     assert files_of(reach(root) | {root}) - known - files_of(BUILT_IN) == set()
 
@@ -223,17 +223,17 @@ EXTRACTING = (
 @pytest.mark.parametrize("root", [*LEARNERS, *(f"featbench.{name}" for name in EXTRACTING)])
 def test_what_makes_features_reaches_nothing_that_only_the_key_of_results_holds(root):
     # All plugins reach the contract of classifiers, which computes nothing, through the hooks.
-    assert files_of(reach(root)) & set(code_files(CLASSIFYING)) <= {"classification/classifier.py"}
+    assert files_of(reach(root)) & set(find_code_files(CLASSIFYING)) <= {"classification/classifier.py"}
 
 
 def test_what_classifies_is_reached_by_a_classifier_or_by_running_a_cell():
     roots = [*CELL, *(name for name in BUILT_IN if name.startswith("featbench.classifiers."))]
     reached = files_of(set().union(*(reach(root) for root in roots)))
-    assert set(code_files(CLASSIFYING)) - reached == {"classification/__init__.py"}
+    assert set(find_code_files(CLASSIFYING)) - reached == {"classification/__init__.py"}
 
 
 def test_a_file_decides_features_or_results_alone_or_nothing():
-    lists = [*(set(code_files(parts)) for parts in (NUMERICAL, REFINING, CLASSIFYING)), set(NO_NUMBERS)]
+    lists = [*(set(find_code_files(parts)) for parts in (NUMERICAL, REFINING, CLASSIFYING)), set(NO_NUMBERS)]
     assert [one & other for one, other in combinations(lists, 2)] == [set()] * 6
 
 

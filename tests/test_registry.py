@@ -11,7 +11,7 @@ from featbench import hookspecs
 from featbench.errors import PluginError, UnknownNameError, UsageError
 from featbench.plugin_checks import KINDS
 from featbench.registry import BUILT_IN, Registry
-from featbench.store.keys import module_source
+from featbench.store.keys import read_module_source
 
 HOOKS = [name for name, thing in vars(hookspecs).items() if getattr(thing, "featbench_spec", None) is not None]
 
@@ -565,8 +565,8 @@ def test_two_plugin_files_of_one_name_do_not_mix(tmp_path, built_in):
     registry = Registry(paths)
     assert registry.broken == []
     assert {"example1", "example2"} <= set(registry.names("learners"))
-    assert 'name = "example1"' in module_source(registry.learner("example1"))
-    assert 'name = "example2"' in module_source(registry.learner("example2"))
+    assert 'name = "example1"' in read_module_source(registry.learner("example1"))
+    assert 'name = "example2"' in read_module_source(registry.learner("example2"))
 
 
 # Names.
@@ -663,15 +663,15 @@ def test_strict_makes_a_broken_entry_point_fatal(entry_points, compare_tiny):
 def test_the_source_of_a_plugin_is_the_text_of_its_file(example):
     path = example("featbench_learners")
     registry = Registry([path])
-    assert module_source(registry.learner("example")) == path.read_text()
-    assert module_source(registry.classifier("logistic")).startswith('"""Multinomial logistic regression')
+    assert read_module_source(registry.learner("example")) == path.read_text()
+    assert read_module_source(registry.classifier("logistic")).startswith('"""Multinomial logistic regression')
 
 
 def test_a_class_without_a_source_file_is_refused():
     space = {"__name__": "typed_in", "featbench": featbench}
     exec("class Typed(featbench.Classifier):\n    name = 'typed'\n    fit = None", space)
     with pytest.raises(PluginError, match=r"Typed has no source file.*put it into a \.py file"):
-        module_source(space["Typed"])
+        read_module_source(space["Typed"])
 
 
 def test_an_edit_of_the_same_length_within_a_second_is_seen(example, monkeypatch):
@@ -684,7 +684,7 @@ def test_an_edit_of_the_same_length_within_a_second_is_seen(example, monkeypatch
     os.utime(path, ns=(10**18 + 1000, 10**18 + 1000))
     registry = Registry([path])
     assert registry.learner("example").create({}).parameters() == {"value": 2.0}
-    assert "= 2.0" in module_source(registry.learner("example"))
+    assert "= 2.0" in read_module_source(registry.learner("example"))
 
 
 def test_a_plugin_may_use_numpy_for_its_filters(write_plugin, compare_tiny):

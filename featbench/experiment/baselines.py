@@ -16,24 +16,26 @@ Pair = tuple[Choice, Regime]
 """A learner, and the regime that it runs under."""
 
 
-def baseline_pairs(protocol: Protocol, registry: Registry) -> list[Pair]:
+def find_baseline_pairs(protocol: Protocol, registry: Registry) -> list[Pair]:
     """Return the learners of a protocol's baselines, each with its regime."""
     return [
         (parse_choice(baseline.learner, registry), *parse_regimes([baseline.regime])) for baseline in protocol.baselines
     ]
 
 
-def baseline_classifiers(protocol: Protocol, classifiers: Sequence[str], registry: Registry) -> list[list[str]]:
+def choose_baseline_classifiers(protocol: Protocol, classifiers: Sequence[str], registry: Registry) -> list[list[str]]:
     """Return the classifiers of each baseline in a comparison of these classifiers."""
+    # Baselines go with classifiers of rows: the grey values of raw pixels, one by one, are not local vectors.
     of_rows = [name for name in classifiers if not is_map_classifier(name, registry)]
-    return [
-        [parse_classifier(baseline.classifier, registry)]
-        if baseline.classifier is not None
-        else of_rows or [parse_classifier(baseline.otherwise, registry)]
-        for baseline in protocol.baselines
-    ]
+    chosen = []
+    for baseline in protocol.baselines:
+        if baseline.classifier is not None:
+            chosen.append([parse_classifier(baseline.classifier, registry)])
+        else:
+            chosen.append(of_rows or [parse_classifier(baseline.otherwise, registry)])
+    return chosen
 
 
 def is_baseline(cell: Cell, registry: Registry) -> bool:
     """Whether a cell belongs to a row that its protocol adds to every table."""
-    return (cell.learner, cell.regime) in baseline_pairs(registry.protocol(cell.protocol), registry)
+    return (cell.learner, cell.regime) in find_baseline_pairs(registry.protocol(cell.protocol), registry)

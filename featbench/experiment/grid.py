@@ -11,10 +11,10 @@ from featbench.errors import UsageError
 from featbench.evaluation.regimes import Regime
 from featbench.evaluation.split import Survey
 from featbench.experiment.cell import Cell
-from featbench.experiment.refusals import shape_refusal, size_refusal
+from featbench.experiment.refusals import refuse_shape, refuse_sizes
 from featbench.experiment.request import Request
 from featbench.experiment.resolution import ResolvedRequest, resolve_request
-from featbench.experiment.unlabelled import pool_name, unlabelled_images
+from featbench.experiment.unlabelled import find_unlabelled_images, get_pool_name
 from featbench.learning.learner import FilterLearner
 from featbench.parameters import Choice
 from featbench.registry import Registry
@@ -51,10 +51,10 @@ def _require_unlabelled(resolved: ResolvedRequest, registry: Registry, data_dir:
     """Raise if the unlabelled images that were asked for are not there."""
     if resolved.unlabelled is None:
         return
-    name = pool_name(resolved.unlabelled)
+    name = get_pool_name(resolved.unlabelled)
     if not name:
         raise UsageError(f"--unlabelled {resolved.unlabelled} names no images: add a folder or a data set after the +")
-    unlabelled_images(name, registry, data_dir)
+    find_unlabelled_images(name, registry, data_dir)
 
 
 def _require_fit(resolved: ResolvedRequest, registry: Registry, survey: Survey, *, architecture_named: bool) -> None:
@@ -71,9 +71,9 @@ def _list_rows(resolved: ResolvedRequest, registry: Registry, survey: Survey) ->
     architecture = resolved.architecture
     rows = []
     for one in resolved.combinations:
-        skip = one.skip or shape_refusal(one.learner, one.regime, registry, architecture, survey.least)
+        skip = one.skip or refuse_shape(one.learner, one.regime, registry, architecture, survey.least)
         for classifier in one.classifiers:
-            reason = skip or size_refusal(one.learner, one.regime, classifier, registry, survey, architecture)
+            reason = skip or refuse_sizes(one.learner, one.regime, classifier, registry, survey, architecture)
             rows.append(_Row(one.learner, one.regime, classifier, reason))
     return list(dict.fromkeys(rows))
 

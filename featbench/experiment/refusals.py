@@ -1,4 +1,4 @@
-"""Why a combination of learner, regime, classifier and images makes no sense."""
+"""Why a combination of learner, regime, classifier and images makes no sense: each function gives a reason, or ""."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from featbench.stages.architecture import Architecture
 from featbench.stages.specs import Shape
 
 
-def shape_refusal(choice: Choice, regime: Regime, registry: Registry, architecture: Architecture, shape: Shape) -> str:
-    """Say why a learner cannot fill the architecture, take images of this size, or be refined on them."""
+def refuse_shape(choice: Choice, regime: Regime, registry: Registry, architecture: Architecture, shape: Shape) -> str:
+    """Return why a learner cannot fill the architecture, take images of this size, or be refined on them.
+
+    shape: maps, smallest height and smallest width of the images. One alternative of the learner that does not fit is
+    reason enough: validation has to choose among all of them.
+    """
     for alternative in choice.alternatives():
         learner = registry.learner(choice.name).create(dict(alternative.parameters))
         reason = None
@@ -30,10 +34,10 @@ def shape_refusal(choice: Choice, regime: Regime, registry: Registry, architectu
     return ""
 
 
-def size_refusal(
+def refuse_sizes(
     choice: Choice, regime: Regime, classifier: str, registry: Registry, survey: Survey, architecture: Architecture
 ) -> str:
-    """Say why a classifier cannot take what a learner gives for images of these sizes."""
+    """Return why a classifier cannot take what a learner gives for images of these sizes."""
     learner = registry.learner(choice.name)
     local = is_map_classifier(classifier, registry)
     joined = issubclass(learner, FilterLearner) and bool(architecture.kept)
@@ -49,6 +53,7 @@ def size_refusal(
         )
     if survey.one_size or learner.gives == "row":
         return ""
+    # From here on images differ in size, and so do the maps that come of them.
     remedy = "a protocol that resizes and pads is needed"
     if joined:
         return f"the images differ in size, and so do their rows of features of several stages: {remedy}"
@@ -64,8 +69,8 @@ def is_map_classifier(classifier: str, registry: Registry) -> bool:
     return isinstance(registry.classifier(Choice.read(classifier).name), MapClassifier)
 
 
-def pair_refusal(learner: type[FeatureLearner], regime: Regime, device: str) -> str:
-    """Say why a learner and a regime do not go together on this device, or return ""."""
+def refuse_pair(learner: type[FeatureLearner], regime: Regime, device: str) -> str:
+    """Return why a learner and a regime do not go together on this device."""
     reason = regime.refusal(learner.name, learner.family)
     if reason:
         return reason

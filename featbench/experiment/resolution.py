@@ -9,8 +9,8 @@ from featbench.devices.selection import resolve_device, select_operations
 from featbench.errors import ArchitectureError, UsageError
 from featbench.evaluation.protocol import Protocol
 from featbench.evaluation.regimes import Regime, parse_regimes
-from featbench.experiment.baselines import baseline_classifiers, baseline_pairs
-from featbench.experiment.refusals import pair_refusal
+from featbench.experiment.baselines import choose_baseline_classifiers, find_baseline_pairs
+from featbench.experiment.refusals import refuse_pair
 from featbench.experiment.request import Request, parse_choice, parse_classifier
 from featbench.operations.precision import Precision, check_precision
 from featbench.parameters import Choice
@@ -87,8 +87,8 @@ def resolve_request(request: Request, registry: Registry) -> ResolvedRequest:
 def _combine_baselines(
     request: Request, protocol: Protocol, classifiers: Sequence[str], registry: Registry
 ) -> list[Combination]:
-    pairs = baseline_pairs(protocol, registry)
-    paired = baseline_classifiers(protocol, classifiers, registry)
+    pairs = find_baseline_pairs(protocol, registry)
+    paired = choose_baseline_classifiers(protocol, classifiers, registry)
     return [
         Combination(choice, regime, tuple(names), _refuse(choice, regime, request, registry))
         for (choice, regime), names in zip(pairs, paired, strict=True)
@@ -116,7 +116,7 @@ def _combine_named(
             combinations,
             named=learners if request.features is not None else regimes if request.regimes is not None else (),
         )
-    return _drop_baselines(combinations, baseline_pairs(protocol, registry))
+    return _drop_baselines(combinations, find_baseline_pairs(protocol, registry))
 
 
 def _drop_senseless(combinations: Sequence[Combination], named: Sequence[object]) -> list[Combination]:
@@ -140,7 +140,7 @@ def _drop_baselines(combinations: Sequence[Combination], pairs: Sequence[tuple[C
 
 
 def _refuse(choice: Choice, regime: Regime, request: Request, registry: Registry) -> str:
-    return pair_refusal(registry.learner(choice.name), regime, request.device)
+    return refuse_pair(registry.learner(choice.name), regime, request.device)
 
 
 def _resolve_architecture(stages: str | None, protocol: Protocol) -> Architecture:

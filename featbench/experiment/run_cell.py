@@ -70,7 +70,7 @@ def _train(cell: Cell, steps: Steps, split: Split, images: PreparedImages, maps:
     refinement, refining = None, 0.0
     if cell.regime.refined:
         network, refinement, refining = steps.refine(cell, split, network, maps, images)
-    features, extracting = steps.features(cell, split, network, maps)
+    features, extracting = steps.extract(cell, split, network, maps)
     classified, classifying = steps.classify(cell, split, features, images, rate)
     seconds = Seconds(learning, refining, extracting, classifying)
     return _Candidate(cell.learner, features, classified, refinement, seconds)

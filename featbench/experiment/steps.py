@@ -22,7 +22,7 @@ from featbench.evaluation.split import Census, Survey, draw_split
 from featbench.evaluation.task import TASKS
 from featbench.experiment.artifacts import Artifacts, Part, Weights
 from featbench.experiment.cell import Cell
-from featbench.experiment.unlabelled import joins_training, pool_name, unlabelled_images
+from featbench.experiment.unlabelled import find_unlabelled_images, get_pool_name, joins_training
 from featbench.features.extraction import FeatureBlock, compute_features, keep_in_least_precision
 from featbench.features.rows import Extracted, Features
 from featbench.learning.learner import FilterLearner, NetworkLearner
@@ -120,10 +120,10 @@ class Steps:
                 "them, or leave them out with --skip-bad-images"
             )
 
-    def pool(self, unlabelled: str, preprocessing: Preprocessing) -> Maps:
+    def load_pool(self, unlabelled: str, preprocessing: Preprocessing) -> Maps:
         """Return the maps of unlabelled images, a folder's or a data set's: their own size, else treated alike."""
         alike = replace(preprocessing, size=None, pad=False)
-        images = unlabelled_images(unlabelled, self.registry, self.data_dir)
+        images = find_unlabelled_images(unlabelled, self.registry, self.data_dir)
         with prefix_errors(f"unlabelled images {unlabelled}"):
             return make_maps(images, alike)
 
@@ -190,7 +190,7 @@ class Steps:
         training = maps.select(split.train)
         if cell.unlabelled is None:
             return training
-        pool = self.pool(pool_name(cell.unlabelled), cell.preprocessing)
+        pool = self.load_pool(get_pool_name(cell.unlabelled), cell.preprocessing)
         return JoinedMaps(training, pool) if joins_training(cell.unlabelled) else pool
 
     def refine(
@@ -223,18 +223,18 @@ class Steps:
 
     # Features and classifier.
 
-    def features(self, cell: Cell, split: Split, network: nn.Module, maps: Maps) -> tuple[Features, float]:
+    def extract(self, cell: Cell, split: Split, network: nn.Module, maps: Maps) -> tuple[Features, float]:
         """Return the features of the training and the test images."""
         if cell.test == "rest":
             # All images train or test, in every draw others: extracted together, they serve every draw.
-            everything, seconds = self.extract(cell, split, "all", network, maps)
+            everything, seconds = self.extract_part(cell, "all", network, maps)
             return Features(everything.take(split.train), everything.take(split.test)), seconds
-        train, train_seconds = self.extract(cell, split, "train", network, maps.select(split.train))
-        test, test_seconds = self.extract(cell, split, "test", network, maps.select(split.test))
+        train, train_seconds = self.extract_part(cell, "train", network, maps.select(split.train))
+        test, test_seconds = self.extract_part(cell, "test", network, maps.select(split.test))
         taken = (part.take(np.arange(len(chosen))) for part, chosen in ((train, split.train), (test, split.test)))
         return Features(*taken), train_seconds + test_seconds
 
-    def extract(self, cell: Cell, split: Split, part: Part, network: nn.Module, maps: Maps) -> tuple[Extracted, float]:
+    def extract_part(self, cell: Cell, part: Part, network: nn.Module, maps: Maps) -> tuple[Extracted, float]:
         """Return the features of one part of the draw, in half precision where that is harmless."""
         found = self.artifacts.read_features(cell, part)
         if found is not None:

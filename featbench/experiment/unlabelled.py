@@ -1,4 +1,4 @@
-"""Unlabelled images to learn from: their names, and where they are read."""
+"""Unlabelled images to learn from, as `--unlabelled` names them: a folder, a data set, or `training+` either."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from featbench.registry import Registry
 from featbench.types import Pixels
 
 TRAINING = "training+"
-"""What stands before the name of unlabelled images that are seen besides the training images."""
+"""Prefix of the name of unlabelled images that a learner sees together with the training images."""
 
 
 def joins_training(unlabelled: str) -> bool:
-    """Whether filters are learned on training images besides the unlabelled ones: `training+PATH`."""
+    """Whether filters are learned on the training images too: `training+PATH`."""
     return unlabelled.startswith(TRAINING)
 
 
-def pool_name(unlabelled: str) -> str:
-    """Return the folder or data set of unlabelled images alone."""
+def get_pool_name(unlabelled: str) -> str:
+    """Return the folder or data set of unlabelled images, without the prefix."""
     return unlabelled.removeprefix(TRAINING)
 
 
-def unlabelled_images(name: str, registry: Registry, data_dir: Path | None) -> Sequence[Pixels]:
-    """Return the unlabelled images of a data set, or those of a folder."""
+def find_unlabelled_images(name: str, registry: Registry, data_dir: Path | None) -> Sequence[Pixels]:
+    """Return the unlabelled images of a data set, or those of a folder; raises `DataError` if there are none."""
     if name in registry.names("datasets"):
         with wrap_errors(name):
             return registry.dataset(name).pool(data_dir)

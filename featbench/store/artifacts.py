@@ -146,7 +146,7 @@ class StoredArtifacts(Artifacts):
         assert written is not None
         return written
 
-    def first_filters(self, cell: Cell) -> NDArray[Any] | None:
+    def read_first_filters(self, cell: Cell) -> NDArray[Any] | None:
         """Return the weight of a cell's first filter bank [filters, maps, size, size] if the store holds it.
 
         A cell that leaves parameters open has none of its own.

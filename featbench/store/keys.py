@@ -18,7 +18,7 @@ from featbench.data.maps import Preprocessing
 from featbench.evaluation.metrics import Metric
 from featbench.experiment.artifacts import Part
 from featbench.experiment.cell import Cell
-from featbench.experiment.unlabelled import joins_training, pool_name
+from featbench.experiment.unlabelled import get_pool_name, joins_training
 from featbench.learning.learner import FeatureLearner
 from featbench.parameters import Choice
 from featbench.refinement.settings import Refinement
@@ -53,7 +53,7 @@ CLASSIFYING = ("classification", "evaluation/scoring.py")
 """The code that decides what is made of features: editing it leaves the features themselves as they are."""
 
 
-def code_files(parts: tuple[str, ...]) -> dict[str, Path]:
+def find_code_files(parts: tuple[str, ...]) -> dict[str, Path]:
     """Return the Python files of these rooms and files, by their paths inside featbench."""
     paths = [
         path for part in parts for path in ([PACKAGE / part] if part.endswith(".py") else (PACKAGE / part).glob("*.py"))
@@ -62,10 +62,10 @@ def code_files(parts: tuple[str, ...]) -> dict[str, Path]:
 
 
 @cache
-def code_version(parts: tuple[str, ...] = NUMERICAL) -> str:
+def compute_code_version(parts: tuple[str, ...] = NUMERICAL) -> str:
     """Return featbench's own version of the numerical code, or of a part of it."""
     # Hashes of the code, not a version number: nobody has to remember to raise it.
-    return content_hash({name: code_hash(path.read_text("utf-8")) for name, path in code_files(parts).items()})
+    return content_hash({name: code_hash(path.read_text("utf-8")) for name, path in find_code_files(parts).items()})
 
 
 @dataclass(frozen=True)
@@ -104,19 +104,19 @@ class Keys:
         """Return the key of the images of a data set as they are prepared."""
         wanted = {"size": preprocessing.size, "least": preprocessing.least, "channels": preprocessing.channels}
         return Key.from_document(
-            {"dataset": self.dataset(dataset), **wanted, "numerics": code_version(PREPARING)},
+            {"dataset": self.dataset(dataset), **wanted, "numerics": compute_code_version(PREPARING)},
         )
 
     def survey_hash(self, dataset: str, preprocessing: Preprocessing) -> str:
         """Return the hash of what decides the sizes and the number of a data set's maps."""
         prepared = self.prepared(dataset, preprocessing).document
-        return content_hash([prepared, asdict(preprocessing), code_version()])
+        return content_hash([prepared, asdict(preprocessing), compute_code_version()])
 
     def dataset(self, name: str) -> str:
         """Return the fingerprint of a data set, with the code of its loader."""
         if name not in self._fingerprints:
             dataset = self.registry.dataset(name)
-            code = code_hash(module_source(dataset))
+            code = code_hash(read_module_source(dataset))
             with wrap_errors(name):
                 self._fingerprints[name] = content_hash([dataset.name, code, dataset.fingerprint(self._data_dir)])
         return self._fingerprints[name]
@@ -134,7 +134,7 @@ class Keys:
         if (kind, name) not in self._sources:
             registry = self.registry
             find = {"learner": registry.learner, "classifier": registry.classifier, "metric": registry.metric}
-            self._sources[kind, name] = code_hash(module_source(find[kind](name)))
+            self._sources[kind, name] = code_hash(read_module_source(find[kind](name)))
         return self._sources[kind, name]
 
 
@@ -156,7 +156,7 @@ class CellKeys:
         learner = self.keys.registry.learner(cell.learner.name).create(dict(cell.learner.parameters))
         return Key.from_document(
             {
-                "numerics": code_version(),
+                "numerics": compute_code_version(),
                 "dataset": self.keys.dataset(cell.dataset),
                 "preprocessing": asdict(cell.preprocessing),
                 "architecture": cell.architecture,
@@ -183,7 +183,7 @@ class CellKeys:
                 "learned": self.learned.document,
                 "split": _describe_training(cell),
                 "refinement": asdict(cell.refinement or Refinement()),
-                "numerics": code_version(REFINING),
+                "numerics": compute_code_version(REFINING),
                 # A CPU refines in single precision whatever is asked for.
                 "precision": cell.precision if cell.device == "cuda" else "float32",
             }
@@ -207,7 +207,7 @@ class CellKeys:
                 "precision": cell.precision,
                 "classifier": cell.classifier,
                 "source": self.keys.source("classifier", Choice.read(cell.classifier).name),
-                "numerics": code_version(CLASSIFYING),
+                "numerics": compute_code_version(CLASSIFYING),
                 "metric": cell.metric,
                 "metric_source": self.keys.source("metric", cell.metric),
             }
@@ -228,7 +228,7 @@ class CellKeys:
             return None
         if cell.unlabelled is None:
             return _describe_training(cell)
-        pool = {"unlabelled": self.keys.unlabelled(pool_name(cell.unlabelled))}
+        pool = {"unlabelled": self.keys.unlabelled(get_pool_name(cell.unlabelled))}
         return {**pool, "training": _describe_training(cell)} if joins_training(cell.unlabelled) else pool
 
 
@@ -253,7 +253,7 @@ def _describe_training(cell: Cell) -> Document:
     }
 
 
-def module_source(thing: object) -> str:
+def read_module_source(thing: object) -> str:
     """Return the source text of the modules that define a learner, classifier or data set and what it inherits from.
 
     For a metric it is the text of the module that defines its function.

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from featbench.store.keys import code_version
+from featbench.store.keys import compute_code_version
 from featbench.store.store import Store
 from featbench.system.hashing import content_hash
 
@@ -30,7 +30,7 @@ def describe_run() -> dict[str, Any]:
     return {
         "commit": commit,
         "dirty": dirty,
-        "numerics": code_version(),
+        "numerics": compute_code_version(),
         "python": platform.python_version(),
         "versions": {name: _find_version(name) for name in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",

@@ -82,7 +82,7 @@ def _learn_parts(
 
     learner = natural.create_learner(workbench, text)
     bank = Bank(settings.filters, settings.size, 1)
-    maps = workbench.steps.pool(settings.unlabelled, natural.make_preprocessing(1.0))
+    maps = workbench.steps.load_pool(settings.unlabelled, natural.make_preprocessing(1.0))
     source = PatchSource(MapSource(maps, nn.Identity(), natural.CPU), bank.size, derive_seed(settings.seed, "patches"))
     with seeded(derive_seed(settings.seed, "filters")):
         filters = fill_bank(learner, bank, source, derive_seed(settings.seed, "filters"))

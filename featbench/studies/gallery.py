@@ -78,7 +78,7 @@ def learn_on_folder(workbench: Workbench, request: Request, stage: int, name: st
     assert request.unlabelled is not None and request.stages is not None
     learner = _find_only_learner(workbench, request)
     architecture, device = Architecture.parse(request.stages), resolve_device(request.device)
-    maps = workbench.steps.pool(request.unlabelled, NATURAL)
+    maps = workbench.steps.load_pool(request.unlabelled, NATURAL)
     smallest = maps.least
     reason = find_refusal(architecture, learner, smallest)
     if reason:

@@ -37,7 +37,7 @@ def sample_patches(workbench: Workbench, unlabelled: str, size: int, count: int,
 
     `unlabelled` is a folder of images or a data set.
     """
-    maps = workbench.steps.pool(unlabelled, make_preprocessing(lcn))
+    maps = workbench.steps.load_pool(unlabelled, make_preprocessing(lcn))
     source = PatchSource(MapSource(maps, nn.Identity(), CPU), size, derive_seed(seed, "study", "patches"))
     return source.sample(count)[:, 0]
 

@@ -130,7 +130,7 @@ def cut_frame_patches(workbench: Workbench, folder: Path, settings: StabilitySet
     from featbench.studies.natural import make_preprocessing
 
     size, side = settings.size, settings.side
-    maps = workbench.steps.pool(str(folder), make_preprocessing(settings.lcn))
+    maps = workbench.steps.load_pool(str(folder), make_preprocessing(settings.lcn))
     if len(maps) < 2:
         raise DataError(f"{folder} holds a single image: a video has two frames at least")
     if len(maps.sizes) > 1:

@@ -6,12 +6,12 @@ import pytest
 from helpers.images import image_folder
 from PIL import Image
 
-from featbench.data.verification import verify
 from featbench.data.maps import Preprocessing
+from featbench.data.verification import verify
 from featbench.datasets.natural import CANDIDATES, Berkeley
 from featbench.errors import DataError
 from featbench.experiment.steps import Steps
-from featbench.experiment.unlabelled import unlabelled_images
+from featbench.experiment.unlabelled import find_unlabelled_images
 from featbench.registry import Registry
 
 REAL = Path(os.environ.get("FEATBENCH_DATA") or "nowhere")
@@ -74,20 +74,20 @@ def test_photographs_that_are_missing_are_said_with_the_places(tmp_path):
 def test_unlabelled_images_are_a_data_sets_or_those_of_a_folder(tmp_path, monkeypatch):
     image_folder(tmp_path / "bsds500", 3, (6, 5))
     folder = image_folder(tmp_path / "mine", 2, (6, 5))
-    assert len(unlabelled_images("berkeley", Registry(), tmp_path)) == 3
-    assert len(unlabelled_images(str(folder), Registry(), tmp_path)) == 2
+    assert len(find_unlabelled_images("berkeley", Registry(), tmp_path)) == 3
+    assert len(find_unlabelled_images(str(folder), Registry(), tmp_path)) == 2
     # A data set's name goes before a folder of that name.
     monkeypatch.chdir(image_folder(tmp_path / "work" / "berkeley", 1, (6, 5)).parent)
-    assert len(unlabelled_images("berkeley", Registry(), tmp_path)) == 3
-    assert len(unlabelled_images("./berkeley", Registry(), tmp_path)) == 1
+    assert len(find_unlabelled_images("berkeley", Registry(), tmp_path)) == 3
+    assert len(find_unlabelled_images("./berkeley", Registry(), tmp_path)) == 1
     with pytest.raises(DataError, match="data set digits has no unlabelled images"):
-        unlabelled_images("digits", Registry(), None)
+        find_unlabelled_images("digits", Registry(), None)
 
 
 def test_photographs_become_maps_of_their_own_size(tmp_path):
     image_folder(tmp_path / "bsds500/wide", 2, (20, 30))
     image_folder(tmp_path / "bsds500/high", 3, (30, 20))
-    maps = Steps(Registry(), tmp_path).pool("berkeley", Preprocessing(size=9, lcn=1.0, pad=True))
+    maps = Steps(Registry(), tmp_path).load_pool("berkeley", Preprocessing(size=9, lcn=1.0, pad=True))
     assert len(maps) == 5
     assert maps.sizes == {(12, 22), (22, 12)}
 

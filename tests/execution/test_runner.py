@@ -395,14 +395,14 @@ LOST = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors
 
 def test_a_device_that_fails_stops_the_comparison_and_loses_nothing(bench, cells, home, monkeypatch):
     whole, _ = run_them(bench, cells[:2], home)
-    extract = Steps.extract
+    extract_part = Steps.extract_part
 
     def fail(steps, cell, *rest):
         if cell == cells[2]:
             raise RuntimeError(LOST)
-        return extract(steps, cell, *rest)
+        return extract_part(steps, cell, *rest)
 
-    monkeypatch.setattr(Steps, "extract", fail)
+    monkeypatch.setattr(Steps, "extract_part", fail)
     with pytest.raises(DeviceLostError, match=r"failed while .* was computed: CUDA error: an illegal memory"):
         run_them(bench, cells, home)
     kept = [bench.store.read_result(bench.keys.for_cell(cell).result.hash) for cell in cells]
@@ -411,14 +411,14 @@ def test_a_device_that_fails_stops_the_comparison_and_loses_nothing(bench, cells
 
 
 def test_a_lack_of_memory_fails_its_cell_alone_and_says_what_to_do(bench, cells, home, monkeypatch):
-    extract = Steps.extract
+    extract_part = Steps.extract_part
 
     def fail(steps, cell, *rest):
         if cell == cells[2]:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nMore of it")
-        return extract(steps, cell, *rest)
+        return extract_part(steps, cell, *rest)
 
-    monkeypatch.setattr(Steps, "extract", fail)
+    monkeypatch.setattr(Steps, "extract_part", fail)
     runs, _ = run_them(bench, cells, home)
     assert [run.result.status for run in runs].count("failed") == 1
     message = runs[2].result.message

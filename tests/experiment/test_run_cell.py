@@ -251,7 +251,7 @@ def test_filters_are_learned_on_the_unlabelled_folder_instead(tiny, write_learne
 
 
 def test_unlabelled_images_keep_their_size_and_are_normalised_alike(unlabelled):
-    maps = Steps(Registry(), None).pool(str(unlabelled), Preprocessing(size=3, pad=True))
+    maps = Steps(Registry(), None).load_pool(str(unlabelled), Preprocessing(size=3, pad=True))
     assert maps[:].shape == (5, 1, 9, 7)
     for image in maps[:]:
         assert float(image.mean()) == pytest.approx(0, abs=1e-5)
@@ -447,7 +447,7 @@ def test_features_beyond_half_precision_are_kept_in_single_precision_with_and_wi
     for steps in (Steps(bench.registry, None), bench.steps, bench.steps):
         images, maps = steps.load(cell.dataset, cell.preprocessing)
         split = steps.split(cell, images)
-        features, _ = steps.features(cell, split, steps.learn(cell, split, maps)[0], maps)
+        features, _ = steps.extract(cell, split, steps.learn(cell, split, maps)[0], maps)
         assert features.test.array.dtype == np.float32
         assert features.test.array.shape == (36, 16)
         assert float(features.test.read().min()) > 9e5
@@ -472,7 +472,7 @@ def test_features_lie_in_the_store_as_the_maps_that_they_are(tiny):
     network, _ = bench.steps.learn(cell, split, maps)
     expected = network(maps[:]).detach().numpy()
     for steps in (Steps(bench.registry, None), bench.steps, bench.steps):
-        features, _ = steps.features(cell, split, network, maps)
+        features, _ = steps.extract(cell, split, network, maps)
         assert features.train.maps == (4, 2, 2)
         np.testing.assert_allclose(features.train.array.reshape(36, 4, 2, 2), expected, rtol=1e-3, atol=1e-4)
         (block,) = features.test.to_local_maps().blocks()
@@ -660,7 +660,7 @@ def accuracy_on_held_out_images(cell, steps):
     """Train the cell's classifier on the images that do not validate, and count what it gets right on the others."""
     images, maps = steps.load(cell.dataset, cell.preprocessing)
     split = steps.split(cell, images)
-    features, _ = steps.features(cell, split, steps.learn(cell, split, maps)[0], maps)
+    features, _ = steps.extract(cell, split, steps.learn(cell, split, maps)[0], maps)
     rows, labels = features.train.read(), images.labels[split.train]
     seen = ~split.validation
     classifier, nothing = steps.registry.classifier(cell.classifier), np.zeros(seen.sum(), dtype=bool)
@@ -746,7 +746,7 @@ def test_patches_come_from_training_images_and_from_unlabelled_ones(tiny, write_
     assert (log.count("images17"), log.count("sizes[(6,6),(9,7)]")) == (1, 1)
     images, maps = steps.load(cell.dataset, cell.preprocessing)
     training = maps[steps.split(cell, images).train]
-    sources = [training, steps.pool(str(unlabelled), cell.preprocessing)[:]]
+    sources = [training, steps.load_pool(str(unlabelled), cell.preprocessing)[:]]
     known = [set().union(*(windows(image[0]) for image in source)) for source in sources]
     seen = [patch.tobytes() for patch in np.load(f"{log.path}.npy")[:, 0]]
     from_training, from_pool = (sum(patch in those for patch in seen) for those in known)
@@ -765,7 +765,7 @@ def test_training_images_and_unlabelled_ones_make_a_key_and_a_result_of_their_ow
     assert len({result_hash(bench, cell) for cell in cells.values()}) == 3
     for cell in cells.values():
         run_cell(cell, bench.steps)
-    weights = [bench.artifacts.first_filters(cell) for cell in cells.values()]
+    weights = [bench.artifacts.read_first_filters(cell) for cell in cells.values()]
     assert all(not np.array_equal(weights[a], weights[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
     joined = cells[f"training+{unlabelled}"]
     key = result_hash(bench, joined)

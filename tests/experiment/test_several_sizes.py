@@ -152,7 +152,7 @@ def test_features_are_those_of_each_image_alone(sizes, protocol):
         images, maps = steps.load(cell.dataset, cell.preprocessing)
         split = steps.split(cell, images)
         network, _ = steps.learn(cell, split, maps)
-        features, _ = steps.features(cell, split, network, maps)
+        features, _ = steps.extract(cell, split, network, maps)
         for part, chosen in ((features.train, split.train), (features.test, split.test)):
             alone = [network(maps[i : i + 1])[0].detach() for i in chosen]
             found = list(part.blocks())
@@ -167,7 +167,7 @@ def test_training_images_of_one_size_and_test_images_of_several(sizes):
     for steps in (Steps(Registry([sizes]), None), Workbench(plugins=[sizes]).steps):
         images, maps = steps.load("alike", cells[-1].preprocessing)
         split = steps.split(cells[-1], images)
-        features, _ = steps.features(cells[-1], split, steps.learn(cells[-1], split, maps)[0], maps)
+        features, _ = steps.extract(cells[-1], split, steps.learn(cells[-1], split, maps)[0], maps)
         assert (type(features.train), type(features.test)) == (Rows, PackedMaps)
         assert run_cell(cells[-1], steps).score.value > 60
 

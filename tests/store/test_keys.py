@@ -12,11 +12,11 @@ from featbench.data.maps import Preprocessing
 from featbench.evaluation.regimes import REGIMES
 from featbench.experiment.cell import Cell
 from featbench.experiment.request import Request
-from featbench.experiment.variations import deciding_fields
+from featbench.experiment.variations import list_deciding_fields
 from featbench.parameters import Choice
 from featbench.refinement.settings import Refinement
 from featbench.registry import Registry
-from featbench.store.keys import CLASSIFYING, NUMERICAL, PACKAGE, PREPARING, Keys, code_files, code_version
+from featbench.store.keys import CLASSIFYING, NUMERICAL, PACKAGE, PREPARING, Keys, compute_code_version, find_code_files
 from featbench.system.hashing import code_hash, content_hash
 
 
@@ -75,8 +75,8 @@ def test_everything_that_decides_the_outcome_changes_the_key(cell, result_hash):
 def test_every_field_of_a_cell_is_in_the_key_or_decides_nothing():
     changed = {field for change in CHANGES.values() for field in change}
     # These three have tests of their own.
-    assert changed | {"test", "unlabelled", "refinement"} == deciding_fields()
-    assert deciding_fields() | {"protocol", "skip"} == {field.name for field in dataclasses.fields(Cell)}
+    assert changed | {"test", "unlabelled", "refinement"} == list_deciding_fields()
+    assert list_deciding_fields() | {"protocol", "skip"} == {field.name for field in dataclasses.fields(Cell)}
 
 
 @pytest.mark.parametrize("change", [{"protocol": "another"}, {"skip": "no reason"}])
@@ -178,7 +178,7 @@ def test_a_learner_that_leaves_values_open_has_a_result_made_from_all_its_networ
 
 def test_the_numerical_code_of_featbench_changes_the_key(cell, result_hash, monkeypatch):
     before = result_hash(cell)
-    monkeypatch.setattr("featbench.store.keys.code_version", lambda *_: "another version")
+    monkeypatch.setattr("featbench.store.keys.compute_code_version", lambda *_: "another version")
     assert result_hash(cell) != before
 
 
@@ -216,7 +216,7 @@ def test_what_decides_prepared_images_is_in_their_key_and_what_comes_later_is_no
     if which == "data":
         (tmp_path / "version").write_text("1")
     elif which == "code":
-        monkeypatch.setattr("featbench.store.keys.code_version", lambda *_: "another version")
+        monkeypatch.setattr("featbench.store.keys.compute_code_version", lambda *_: "another version")
     else:
         change = {"size": Preprocessing(size=9), "least": Preprocessing(lcn=1.0)}[which]
     assert prepared(change) != before
@@ -224,7 +224,7 @@ def test_what_decides_prepared_images_is_in_their_key_and_what_comes_later_is_no
 
 def test_modules_that_prepare_images_are_a_part_of_the_numerical_code():
     assert set(PREPARING) < set(NUMERICAL)
-    assert code_version(PREPARING) != code_version()
+    assert compute_code_version(PREPARING) != compute_code_version()
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def copied(tmp_path, monkeypatch):
     assert Path(featbench.__file__).parent == PACKAGE
     shutil.copytree(PACKAGE, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr("featbench.store.keys.PACKAGE", tmp_path / "copy")
-    monkeypatch.setattr("featbench.store.keys.code_version", code_version.__wrapped__)
+    monkeypatch.setattr("featbench.store.keys.compute_code_version", compute_code_version.__wrapped__)
     # Files are read each time, and texts that were seen before not parsed again.
     monkeypatch.setattr("featbench.store.keys.code_hash", cache(code_hash))
     return tmp_path / "copy"
@@ -241,7 +241,7 @@ def copied(tmp_path, monkeypatch):
 
 FEATURE_FILES = ("features/spatial_pyramid.py", "features/descriptors.py", "sparse/fista.py")
 
-KINDS = {**dict.fromkeys(code_files(CLASSIFYING), False), **dict.fromkeys(FEATURE_FILES, True)}
+KINDS = {**dict.fromkeys(find_code_files(CLASSIFYING), False), **dict.fromkeys(FEATURE_FILES, True)}
 
 
 def test_editing_a_classifying_module_changes_results_and_leaves_features_as_they_are(cell, tiny, learner_file, copied):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import featbench
-from featbench.store.keys import code_version
+from featbench.store.keys import compute_code_version
 from featbench.store.provenance import CHECKOUT, PACKAGES, describe_run, record_run
 from featbench.system.hashing import content_hash
 
@@ -38,7 +38,7 @@ def test_a_run_is_described_by_its_versions_and_its_machine():
     assert described["versions"] == {name: importlib.metadata.version(name) for name in PACKAGES}
     assert {"featbench", "torch", "numpy", "scikit-learn"} <= set(PACKAGES)
     assert described["python"] == platform.python_version()
-    assert described["numerics"] == code_version()
+    assert described["numerics"] == compute_code_version()
     assert described["threads"] == torch.get_num_threads()
     assert described["cores"] == os.cpu_count()
     assert described["cpu"]
