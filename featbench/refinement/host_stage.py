@@ -76,6 +76,20 @@ class _BankGradients(NamedTuple):
     by_bias: Tensor
 
 
+class _Geometry(NamedTuple):
+    """How a convolution slides over its input, in the order in which torch's operation wants it."""
+
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+    transposed: bool
+    output_padding: list[int]
+
+
+VALID = _Geometry(stride=[1, 1], padding=[0, 0], dilation=[1, 1], transposed=False, output_padding=[0, 0])
+"""A valid correlation: filters never reach beyond the border."""
+
+
 class _CellAverages(torch.autograd.Function):
     """Cells of y/s [n, K, h', w'], and the shift m/s [n, 1, h, w], for N's mean m and divisor s."""
 
@@ -107,9 +121,9 @@ class _CellAverages(torch.autograd.Function):
         saved, response, normalisation = _SavedTensors(*ctx.saved_tensors), ctx.response, ctx.normalisation
         t, gain, side = saved.tanh, saved.gain, response.side
         _, wants_x, *_ = ctx.needs_input_grad
-        by_cells, by_shift = grads[0].permute(0, 2, 3, 1).contiguous(), grads[1][:, 0].contiguous()
+        by_cells, by_shift = grads[0].permute(0, 2, 3, 1).contiguous().numpy(), grads[1][:, 0].contiguous().numpy()
         maps = TanhMaps(t.numpy(), gain.numpy(), response.rectified)
-        by_moments = normalisation.backpropagate(maps, by_cells.numpy(), by_shift.numpy(), side)
+        by_moments = normalisation.backpropagate(maps, by_cells, by_shift, side)
         by_gain = np.zeros(len(gain))  # float64, since it sums over all pixels of all images
         by_weight, by_bias = torch.zeros_like(saved.weight), torch.zeros_like(gain)
         by_seen: list[Tensor] = []
@@ -122,7 +136,7 @@ class _CellAverages(torch.autograd.Function):
             host_passes.backpropagate_to_tanh_argument(
                 maps._replace(values=maps.values[part]),
                 normalisation.reciprocal[part],
-                by_cells[part].numpy(),
+                by_cells[part],
                 side,
                 Moments(by_moments.mean[part], by_moments.mean_square[part]),
                 by_argument.numpy(),
@@ -141,20 +155,9 @@ def _backpropagate_bank(
     by_output: Tensor, seen: Tensor, weight: Tensor, groups: int, wants_seen: bool
 ) -> _BankGradients:
     """Return the gradients of a valid correlation, given that by its output [n, h, w, K], maps last."""
-    found = torch.ops.aten.convolution_backward(
-        by_output.permute(0, 3, 1, 2),
-        seen,
-        to_channels_last(weight),
-        bias_sizes=[len(weight)],
-        stride=[1, 1],
-        padding=[0, 0],
-        dilation=[1, 1],
-        transposed=False,
-        output_padding=[0, 0],
-        groups=groups,
-        output_mask=[wants_seen, True, True],
-    )
-    return _BankGradients(*found)
+    arguments = by_output.permute(0, 3, 1, 2), seen, to_channels_last(weight), [len(weight)]
+    wanted = [wants_seen, True, True]
+    return _BankGradients(*torch.ops.aten.convolution_backward(*arguments, *VALID, groups, wanted))
 
 
 def _gather_by_input(by_seen: list[Tensor], bank: FilterBank, dense: bool, maps: int) -> Tensor:
@@ -191,7 +194,7 @@ class _Normalisation:
         """Return m/s [n, h, w], which pooling subtracts; 0 where N does not subtract."""
         if self.norm is None:
             return torch.zeros(self.reciprocal.shape, dtype=torch.float32)
-        return torch.from_numpy(self.found.mean) * torch.from_numpy(self.reciprocal)
+        return torch.from_numpy(self.found.mean * self.reciprocal)
 
     def backpropagate(self, maps: TanhMaps, by_cells: Array, by_shift: Array, side: int) -> Moments:
         """Return the gradients by the moments, given those by the cells [n, h', w', K] and by the shift [n, h, w]."""
