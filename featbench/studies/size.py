@@ -59,8 +59,10 @@ def run(settings: SizeSettings, workbench: Workbench) -> Findings:
     learned = [row for row in rows if not row["baseline"]]
     baselines = {str(row["learner"]): row for row in rows if row["baseline"]}
     published = PUBLISHED.get(settings.protocol, {})
+    metric = workbench.registry.metric(workbench.registry.protocol(settings.protocol).metric)
+    quantity = "Accuracy" if metric.name.endswith("accuracy") else metric.name
     return Findings(
-        title=f"Accuracy against the number of filters: {settings.protocol}",
+        title=f"{quantity} against the number of filters: {settings.protocol}",
         source=SOURCE if published else "",
         tables=[_make_table(learned, list(baselines.values()), published)],
         notes=_write_notes(rows, list(architectures.values()), published),

@@ -6,6 +6,7 @@ from PIL import Image
 from featbench import compare
 from featbench.comparison import Workbench
 from featbench.errors import FeatbenchError, SplitError, UnknownNameError, UsageError
+from featbench.evaluation.metrics import Metric
 from featbench.studies import samples
 from featbench.studies.samples import SamplesSettings, read_sizes
 
@@ -254,3 +255,28 @@ def test_the_command_line_reads_numbers_and_all(run, tiny, tmp_path):
     with Image.open(tmp_path / "out" / "samples.png") as picture:
         picture.load()
         assert min(picture.size) > 300
+
+
+@pytest.mark.parametrize(
+    "unit, larger_is_better, heading, value, scale",
+    [
+        ("%", True, "test error %", 5.0, "log"),
+        ("%", False, "test loss %", 95.0, "linear"),
+        ("", True, "test loss", 95.0, "linear"),
+        ("", False, "test loss", 95.0, "linear"),
+    ],
+)
+def test_curves_show_the_error_of_percentages_and_otherwise_the_metric(unit, larger_is_better, heading, value, scale):
+    metric = Metric("loss", lambda *_: 0.0, unit=unit, larger_is_better=larger_is_better)
+    quantity = samples._choose_quantity(metric)
+    row = {"mean": 95.0, "std": None, "n": 1, "status": "ok"}
+    curves, positions = {("random", "R", "nearest"): {2: row, 5: row}}, {2: 2.0, 5: 5.0}
+    (summary,) = samples._make_summary(curves, positions, {}, quantity).rows
+    assert float(summary["2"]) == pytest.approx(value)
+    points = samples._make_points(curves, positions, quantity).rows
+    assert [point[heading.removeprefix("test ")] for point in points] == [value, value]
+    figure = Figure()
+    samples._draw(figure, curves, positions, {}, quantity)
+    (axis,) = figure.axes
+    assert (axis.get_ylabel(), axis.get_yscale()) == (heading, scale)
+    assert axis.lines[0].get_ydata().tolist() == [value, value]

@@ -89,6 +89,14 @@ def test_published_numbers_stand_beside_psd_without_labels():
     assert [row["published %"] for row in table.rows] == [50.0, None, None]
 
 
+def test_columns_have_the_unit_of_the_metric():
+    line = {"metric": "loss", "unit": "", "mean": 0.51236, "std": 0.1, "n": 5, "status": "ok", "label": "U"}
+    table = size._make_table([{**line, "regime": "U", "learner": "psd", "filters": 16, "baseline": False}], [], {})
+    assert table.rows[0]["loss"] == 0.51236
+    assert not any("%" in column for column in table.rows[0])
+    assert table.formats["loss"] == ".4g"
+
+
 def test_mistakes_are_reported_before_anything_is_computed(workbench, log):
     with pytest.raises(UnknownNameError, match="did you mean 'random'"):
         size.run(SizeSettings(**{**SMALL, "features": "randm"}), workbench)
