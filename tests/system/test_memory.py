@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ CPU = torch.device("cpu")
 
 
 def test_free_memory_lies_between_a_little_and_what_the_machine_has():
-    with open("/proc/meminfo", encoding="ascii") as meminfo:
+    with Path("/proc/meminfo").open(encoding="ascii") as meminfo:
         total = 1024 * int(meminfo.readline().split()[1])
     assert 10**8 < available_memory(CPU) < total
 
