@@ -30,7 +30,7 @@ class Metric:
         data set has, some of which may have no test image. A metric that needs scores gets them as a fourth argument:
         float64 [m, classes], larger for likelier classes, minus infinity for one that is never predicted. Define it
         with `def` or `lambda` in a file: the source of that file is part of the key of every result, so that an edit
-        computes them anew.
+        computes them again.
     summary : str, default ""
         What it measures, in one line for `featbench list metrics`.
     unit : str, default ""

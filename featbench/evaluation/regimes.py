@@ -11,7 +11,7 @@ from featbench.errors import UnknownNameError
 Family = Literal["random", "fixed", "unsupervised", "supervised"]
 
 START = {"random": "R", "supervised": "R", "unsupervised": "U", "fixed": "fixed"}
-"""The regime, less its `+`, in which a learner of each family starts."""
+"""The regime, without its `+`, in which a learner of each family starts."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Regime:
         return (start + ("+" if self.refined else "")) * (1 if self.designed else max(stages, 1))
 
     def refusal(self, learner: str, family: Family) -> str | None:
-        """Say why a learner of `family` makes no sense under this regime, or None."""
+        """Return why a learner of `family` makes no sense under this regime, or None."""
         start = self.name.rstrip("+")
         if family == "supervised" and self.name != "R+":
             return f"{learner} learns from labels alone: ask for R+"
@@ -67,10 +67,11 @@ REGIMES = {
 
 def parse_regimes(names: Iterable[str]) -> tuple[Regime, ...]:
     """Return the regimes of these names; RR, R+R+, UU and U+U+ are read as their one-stage names."""
-    return tuple(_parse(name) for name in names)
+    return tuple(_parse_regime(name) for name in names)
 
 
-def _parse(name: str) -> Regime:
+def _parse_regime(name: str) -> Regime:
+    # The papers print RR for two stages of R. What is learned or refined is the whole net, whatever its stages.
     doubled = {known * 2: regime for known, regime in REGIMES.items() if not regime.designed}
     found = REGIMES.get(name) or doubled.get(name)
     if found is None:

@@ -49,7 +49,7 @@ class Census:
         )
 
     def require(self, train_per_class: int | None, test: Literal["rest", "fixed"]) -> None:
-        """Raise a `SplitError` that names the class with too few images for a draw, or says what else is missing."""
+        """Raise a `SplitError` if no draw is possible; it names the class with too few images, or what is missing."""
         if test == "fixed" and not self.has_test:
             raise SplitError("the protocol tests on the data set's own test images, but it has none")
         if train_per_class is not None and train_per_class < 2:
@@ -101,7 +101,7 @@ def draw_split(
     too few images.
     """
     Census.of(images).require(train_per_class, test)
-    strata = task.strata(images)
+    strata = task.find_strata(images)
     own_test = images.test if test == "fixed" and images.test is not None else np.zeros(len(images.labels), dtype=bool)
     generator = np.random.default_rng(derive_seed(seed, "split", draw))
     train: list[IntArray] = []
@@ -109,11 +109,14 @@ def draw_split(
         # All are shuffled, however few are taken: the images of a small training set are part of those of a larger one.
         pool = generator.permutation(np.flatnonzero((strata == stratum) & ~own_test))
         train.append(pool if train_per_class is None else pool[:train_per_class])
+    # Sorted, as features lie on disk: they are read in the order of the images, whatever order they were drawn in.
     indices = np.sort(np.concatenate(train))
     tested = own_test.copy()
     if test == "rest":
         tested[:] = True
         tested[indices] = False
+    # Each choice has a stream of random numbers of its own: a larger part for validation, or fewer test images, leave
+    # the training images as they are.
     validation = hold_out(strata[indices], validation_fraction, derive_seed(seed, "validation", draw))
     if test_per_class is not None:
         tested = _keep_at_most(tested, strata, test_per_class, derive_seed(seed, "test", draw))
@@ -136,6 +139,7 @@ def hold_out(labels: IntArray, fraction: float, seed: int) -> NDArray[np.bool_]:
     """
     generator = np.random.default_rng(seed)
     marked = np.zeros(len(labels), dtype=bool)
+    # Class by class: of ten images of a class, a draw from all of them together may hold out none, or nearly all.
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
         if len(members) < 2:

@@ -27,11 +27,11 @@ class Task(ABC):
     stored_as: ClassVar[type[np.generic]]
 
     @abstractmethod
-    def targets(self, images: Images | PreparedImages) -> NDArray[Any]:
+    def find_targets(self, images: Images | PreparedImages) -> NDArray[Any]:
         """Return what is to be predicted, one for each image along the first axis."""
 
     @abstractmethod
-    def strata(self, images: Images | PreparedImages) -> IntArray:
+    def find_strata(self, images: Images | PreparedImages) -> IntArray:
         """Return the group [n] of each image, from 0: a draw takes equally many training images of each."""
 
     @abstractmethod
@@ -47,11 +47,11 @@ class Classification(Task):
 
     stored_as: ClassVar[type[np.generic]] = np.int32
 
-    def targets(self, images: Images | PreparedImages) -> IntArray:
+    def find_targets(self, images: Images | PreparedImages) -> IntArray:
         """Return the labels."""
         return images.labels
 
-    def strata(self, images: Images | PreparedImages) -> IntArray:
+    def find_strata(self, images: Images | PreparedImages) -> IntArray:
         """Return the labels: a draw takes equally many images of each class."""
         return images.labels
 

@@ -42,7 +42,7 @@ def run_cell(cell: Cell, steps: Steps) -> Outcome:
     predictions = task.check_predictions(predicted, len(split.test), cell.classifier)
     # A second pass over the test images, for the few metrics that rank classes.
     scores = best.classified.scores(best.features.test, classes, metric.name) if metric.needs == "scores" else None
-    score = compute_score(metric, predictions, task.targets(images)[split.test], classes, scores)
+    score = compute_score(metric, predictions, task.find_targets(images)[split.test], classes, scores)
     report = {
         **best.classified.report,
         **({"refinement": best.refinement} if best.refinement else {}),

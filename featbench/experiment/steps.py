@@ -206,7 +206,7 @@ class Steps:
         refined, report = refine(
             network,
             maps[split.train],
-            TASKS[cell.task].targets(images)[split.train],
+            TASKS[cell.task].find_targets(images)[split.train],
             split.validation,
             classes=len(images.classes),
             seed=derive_seed(cell.seed, "refine", cell.draw),
@@ -261,7 +261,7 @@ class Steps:
         names = [str(choice) for choice in Choice.read(cell.classifier).alternatives()]
         classifiers = {name: self.registry.classifier(name).on(cell.device) for name in names}
         seed = derive_seed(cell.seed, "classify", cell.draw)
-        labels = TASKS[cell.task].targets(images)[split.train]
+        labels = TASKS[cell.task].find_targets(images)[split.train]
         training = TrainingData(features.train, labels, split.validation, len(images.classes), seed)
         return train(classifiers, training, rate=rate), clock.seconds()
 

@@ -24,15 +24,16 @@ TIMES = (
 )
 
 
-def order_rows(rows: pd.DataFrame, baselines: Sequence[str]) -> pd.DataFrame:
+def order_rows(rows: pd.DataFrame, baselines: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Return the rows in the order of the papers' tables, baselines last.
 
-    baselines: learners that stand below all others, the weakest first, which comes last.
+    baselines: learner and regime of the rows that stand below all others, the weakest first, which comes last.
     """
 
     def find_place(row: dict[Hashable, Any]) -> tuple[int, int]:
-        if row["learner"] in baselines:
-            return 1, -baselines.index(row["learner"])
+        pair = row["learner"], row["regime"]
+        if pair in baselines:
+            return 1, -baselines.index(pair)
         return 0, REGIME_ORDER.index(row["regime"])
 
     records = rows.to_dict("records")
@@ -40,10 +41,11 @@ def order_rows(rows: pd.DataFrame, baselines: Sequence[str]) -> pd.DataFrame:
     return rows.iloc[order].reset_index(drop=True)
 
 
-def render(rows: pd.DataFrame, form: str, baselines: Sequence[str] = ()) -> str:
+def render(rows: pd.DataFrame, form: str, baselines: Sequence[tuple[str, str]] = ()) -> str:
     """Return the rows in one of `FORMATS`, ending with a newline; `baselines` as `order_rows` has them."""
     rows = order_rows(rows, baselines)
     if form == "json":
+        # Strict JSON: Python would write NaN, which no other program reads.
         return json.dumps(make_json_rows(rows), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if form == "csv":
         return rows.to_csv(index=False)
@@ -51,6 +53,7 @@ def render(rows: pd.DataFrame, form: str, baselines: Sequence[str] = ()) -> str:
 
 
 def _render_readable(rows: pd.DataFrame, style: str) -> str:
+    # All rows are of one comparison, and so of one protocol, data set and metric.
     first = rows.iloc[0]
     title = f"{first['protocol']} · {first['dataset']} · {first['train_per_class']} training images per class"
     architectures = [text for text in rows["architecture"].unique() if text]
@@ -139,6 +142,7 @@ def write_notes(rows: pd.DataFrame, named: Sequence[str] = ("learner", "regime",
 
 def make_json_rows(rows: pd.DataFrame) -> list[dict[Hashable, Any]]:
     """Return the rows as plain values that JSON can hold, None for those that are missing."""
+    # As objects: pandas would turn whole numbers into floats in a column where one is missing.
     records = rows.astype(object).to_dict("records")
     return [{name: _make_plain(value) for name, value in record.items()} for record in records]
 

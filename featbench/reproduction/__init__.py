@@ -1,1 +1,1 @@
-"""A published table measured anew, judged and printed."""
+"""A published table measured again, judged and printed."""

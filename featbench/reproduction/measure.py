@@ -77,16 +77,16 @@ def plan_table(
     Raises `PluginError` for a table that contradicts itself, `UnknownNameError` for a row or a column that it lacks,
     and `UsageError` where no number is left to measure.
     """
-    _require_sound(table, workbench.baselines(table.protocol))
+    _require_sound(table, [learner for learner, _ in workbench.list_baselines(table.protocol)])
     wanted = _choose("row", rows, [row.name for row in table.rows])
     shown = _choose("column", columns, table.columns)
     plan: dict[Cell, tuple[str, str]] = {}
     for row in table.rows:
         for column in shown:
             if row.name in wanted and column in row.values:
-                for cell in _plan_cells(workbench, table, request, row, column):
-                    baseline = is_baseline(cell, workbench.registry)
-                    place = (str(cell.learner), "") if baseline else (row.name, column)
+                for cell, place in _place_cells(workbench, table, request, row, column):
+                    # Every number brings the baselines along, which are one and the same cells. Two numbers that run
+                    # the same cells are a mistake: the table could not say which of them was measured.
                     if plan.setdefault(cell, place) != place:
                         raise PluginError(
                             f"table {table.name}: {' '.join(place)} runs what {' '.join(plan[cell])} does"
@@ -105,7 +105,6 @@ def _require_sound(table: PublishedTable, baselines: Sequence[str]) -> None:
     problems = [
         *(f"two rows are named {name}" for name in sorted({name for name in names if names.count(name) > 1})),
         *(f"a row is named {name}, as a baseline is" for name in names if name in baselines),
-        *(f"row {row.name} measures a baseline" for row in table.rows if row.learner in baselines),
         *(f"there are numbers for {column}, which is not a column" for column in sorted(used - set(table.columns))),
         *(f"column {column} has no tolerance" for column in sorted(used - set(table.tolerance))),
         *(f"a claim names {row} {column}, which has no number" for row, column in sorted(claimed - cells)),
@@ -119,6 +118,19 @@ def _choose(what: str, asked: Sequence[str] | None, known: Sequence[str]) -> lis
         if name not in known:
             raise UnknownNameError(what, name, known)
     return list(dict.fromkeys(asked or known))
+
+
+def _place_cells(
+    workbench: Workbench, table: PublishedTable, request: Request, row: PublishedRow, column: str
+) -> list[tuple[Cell, tuple[str, str]]]:
+    """Return the cells that one number of the table needs, those of baselines too, each with its row and column."""
+    cells = _plan_cells(workbench, table, request, row, column)
+    places = [
+        (str(cell.learner), "") if is_baseline(cell, workbench.registry) else (row.name, column) for cell in cells
+    ]
+    if (row.name, column) not in places:
+        raise PluginError(f"table {table.name}: row {row.name} measures a baseline")
+    return list(zip(cells, places, strict=True))
 
 
 def _plan_cells(
@@ -174,6 +186,7 @@ def _judge(difference: float | None, tolerance: float | None, status: str) -> st
 def _compute_test_over_train(workbench: Workbench, cell: Cell) -> float:
     """Return the number of test images over the number of training images."""
     census = workbench.steps.survey(cell.dataset, cell.preprocessing).census
+    # From the census alone: nothing has to be drawn or read for it.
     own = census.own_test if cell.test == "fixed" else (0,) * len(census.images)
     rest = [count - test for count, test in zip(census.images, own, strict=True)]
     trained = [count if cell.train_per_class is None else cell.train_per_class for count in rest]

@@ -11,7 +11,7 @@ IMAGES = Images(np.zeros((6, 1, 1)), np.array([2, 0, 1, 1, 0, 2]), ("ant", "bee"
 
 def test_classification_predicts_the_labels_and_draws_by_them():
     task = TASKS["classification"]
-    assert task.targets(IMAGES).tolist() == task.strata(IMAGES).tolist() == [2, 0, 1, 1, 0, 2]
+    assert task.find_targets(IMAGES).tolist() == task.find_strata(IMAGES).tolist() == [2, 0, 1, 1, 0, 2]
     assert task.stored_as is np.int32
 
 
@@ -41,7 +41,7 @@ def test_predictions_that_are_not_integers_are_refused_with_their_type(predictio
 class ByHalves(Classification):
     """A task that draws from the two halves of the data set, whatever the classes."""
 
-    def strata(self, images):
+    def find_strata(self, images):
         return (np.arange(len(images.labels)) >= len(images.labels) // 2).astype(np.int64)
 
 
