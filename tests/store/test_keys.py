@@ -51,6 +51,7 @@ CHANGES = {
     "architecture": {"architecture": "4F3-Rabs-PM2"},
     "standardise": {"preprocessing": Preprocessing(standardise=False)},
     "size": {"preprocessing": Preprocessing(size=9)},
+    "channels": {"preprocessing": Preprocessing(channels=3)},
     "classifier": {"classifier": "logistic"},
     "refined": {"regime": REGIMES["U+"]},
     "not learned": {"regime": REGIMES["R"]},
@@ -205,7 +206,7 @@ def test_features_of_some_test_images_belong_to_their_draw_and_those_of_all_to_e
     assert keys.for_cell(cell).learned == keys.for_cell(dataclasses.replace(cell, test_per_class=3)).learned
 
 
-@pytest.mark.parametrize("which", ["data", "size", "least", "code"])
+@pytest.mark.parametrize("which", ["data", "size", "least", "channels", "code"])
 def test_what_decides_prepared_images_is_in_their_key_and_what_comes_later_is_not(tiny, tmp_path, which, monkeypatch):
     def prepared(preprocessing=Preprocessing()):  # noqa: B008
         return Keys(Registry([tiny]), tmp_path).prepared("tiny", preprocessing)
@@ -218,7 +219,11 @@ def test_what_decides_prepared_images_is_in_their_key_and_what_comes_later_is_no
     elif which == "code":
         monkeypatch.setattr("featbench.store.keys.compute_code_version", lambda *_: "another version")
     else:
-        change = {"size": Preprocessing(size=9), "least": Preprocessing(lcn=1.0)}[which]
+        change = {
+            "size": Preprocessing(size=9),
+            "least": Preprocessing(lcn=1.0),
+            "channels": Preprocessing(channels=3),
+        }[which]
     assert prepared(change) != before
 
 
