@@ -254,7 +254,7 @@ def format_heading(threads: int) -> str:
         f"from zeros and is stopped at the first iteration whose objective is within {CLOSE:g} of ours: no tolerance\n"
         "of its own would reach that accuracy earlier.\n"
         f"{versions}; {cpu}, {os.cpu_count()} cores, {threads} threads,\n"
-        f"{busy} (other work ran beside: ratios say more than seconds); {date.today()}.\n"
+        f"{busy} (other work ran meanwhile: ratios say more than seconds); {date.today()}.\n"
         "Made by `FEATBENCH_DATA=data python benchmarks/logistic.py --output FILE`, with OMP_NUM_THREADS and\n"
         f"OPENBLAS_NUM_THREADS = {threads}."
     )

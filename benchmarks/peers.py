@@ -102,14 +102,14 @@ def compare_filters(count: int, repeats: int) -> str:
             continue
         for text in ("64F9-Rabs-N-PA10/5", "8F9-Rabs-N-PA10/5"):
             rows += time_pair((text, make_stages(text)), (f"kymatio, order {order}", theirs), images, repeats)
-    said = (
+    explanation = (
         f"Grey images of {SIDE}×{SIDE}, of zero mean and unit variance. featbench: one stage of random filters.\n"
         "kymatio: `Scattering2D`, J=2, L=8, torch; order 2, its default, has two layers of filters, order 1 has one,\n"
         "as a stage has. They are different features of different numbers: only the cost is compared. kymatio 0.3.0\n"
-        "cannot be imported as `kymatio.torch` beside SciPy 1.17, which lacks what its 3-D part asks for (kymatio's\n"
+        "cannot be imported as `kymatio.torch` with SciPy 1.17, which lacks what its 3-D part asks for (kymatio's\n"
         "issue 1068); the module of its 2-D scattering is imported by itself here, and runs."
     )
-    return format_section("Filters beside scattering", said, rows, missing)
+    return format_section("Filters and scattering", explanation, rows, missing)
 
 
 def make_stages(text: str) -> Describe:
@@ -145,7 +145,7 @@ def compare_descriptors(count: int, repeats: int, threads: int) -> str:
             alike = correlate(here(pixels), reorder(theirs(pixels)))
             found = time_pair((f"SIFT, {SIZE}×{SIZE} every {step}", here), (peer, theirs), pixels, repeats)
             rows += [[*row, alike] for row in found]
-    said = (
+    explanation = (
         f"Grey images of {WIDTH}×{HEIGHT}, from uint8 pixels to float32 descriptors of 128 numbers at the same\n"
         "places. kornia: `DenseSIFTDescriptor(spatial_bin_size=4, rootsift=False, padding=0)`, of images cut by the\n"
         "few pixels that move its grid onto ours. Its 4×4 cells have our centres, but each pools over 4×4 pixels,\n"
@@ -154,7 +154,7 @@ def compare_descriptors(count: int, repeats: int, threads: int) -> str:
         "outside. Correlation: the mean over descriptors that are not blank. In large batches most of kornia's time\n"
         "goes into fresh memory: where glibc keeps what is freed, it was 1.4 times that of single images, not 4.5."
     )
-    return format_section("Dense SIFT", said, rows, missing, "correlation")
+    return format_section("Dense SIFT", explanation, rows, missing, "correlation")
 
 
 def compute_our_sift(pixels: Tensor, step: int) -> Tensor:
@@ -231,13 +231,13 @@ def time_call(work: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def format_section(title: str, said: str, rows: list[list[object]], missing: list[str], *more: str) -> str:
+def format_section(title: str, explanation: str, rows: list[list[object]], missing: list[str], *more: str) -> str:
     """Return a section of the page: title, explanation, table, and what is missing."""
     header = ["ours", "peer", "our numbers an image", "the peer's", "images at once", "ours, ms an image"]
     header += ["the peer's, ms", "peer / ours", *more]
     formats = ("", "", "", "", "", ".2f", ".2f", ".1f", ".3f")
     body = [tabulate(rows, header, tablefmt="github", floatfmt=formats)] if rows else []
-    return "\n\n".join([f"### {title}", said, *body, *missing])
+    return "\n\n".join([f"### {title}", explanation, *body, *missing])
 
 
 def explain_missing(peer: str, reason: ImportError) -> str:
@@ -286,7 +286,7 @@ def format_heading(threads: int, repeats: int) -> str:
     installed = {one.name.lower(): one.version for one in metadata.distributions()}
     versions = ", ".join(f"{name} {installed[name]}" for name in LIBRARIES if name in installed)
     return (
-        "# Beside other libraries, measured\n\n"
+        "# Other libraries, measured\n\n"
         f"Python {platform.python_version()}, torch {torch.__version__}, {versions};\n"
         f"{cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start; {threads} "
         f"thread{'s' * (threads > 1)} for every library; {date.today()}.\n"

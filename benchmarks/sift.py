@@ -186,7 +186,7 @@ def format_heading(count: int) -> str:
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, OpenCV {cv2.__version__}"
     return (
         "# Dense SIFT and HOG, measured\n\n"
-        f"{count} images of Caltech-101 of {WIDTH}×{HEIGHT} pixels, grey, beside OpenCV at the same places.\n"
+        f"{count} images of Caltech-101 of {WIDTH}×{HEIGHT} pixels, grey, against OpenCV at the same positions.\n"
         f"{versions}; {cpu}, {os.cpu_count()} cores shared with other work; {date.today()}.\n"
         "Made by `python benchmarks/sift.py --output FILE`."
     )

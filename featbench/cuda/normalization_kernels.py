@@ -22,6 +22,7 @@ def compute_moments(y: Tensor) -> tuple[Tensor, Tensor]:
     n, maps, height, width = y.shape
     mean = y.new_empty(n, 1, height, width, dtype=torch.float32)
     square = torch.empty_like(mean)
+    # As many values a program as fit its registers: few pixels with many maps each, or many pixels with few.
     block_maps = next_power_of_two(min(maps, MOST_MAPS), 16)
     block_pixels = VALUES // block_maps
     tiles = ceil_div(height * width, block_pixels)
@@ -51,6 +52,7 @@ def compute_statistics(mean: Tensor, square: Tensor, norm: LocalNormalisation) -
         return local_mean, None
     deviation = torch.empty_like(mean)
     launch(_deviate, n * tiles, variance, profile, deviation, height, width, tiles, tiny=TINY, **window)
+    # c is a mean over the whole image, which only a kernel of its own can know; the maximum over σ follows it.
     least = mean.new_empty(n, 1, 1, 1)
     noise = ROUNDING * torch.finfo(mean.dtype).eps ** 0.5
     launch(_find_floor, n, deviation, square, least, height * width, noise=noise, block=1024)
@@ -63,6 +65,7 @@ def _reduce_moments(
     maps: tl.constexpr, block_pixels: tl.constexpr, block_maps: tl.constexpr,
 ) -> None:  # fmt: skip
     """Reduce a tile of an image's pixels over maps."""
+    # As `_activate` sums them, tile by tile of one image: the same bits whichever kernel gave the moments.
     program = tl.program_id(0)
     pixel = program % tiles * block_pixels + tl.arange(0, block_pixels)
     inside = pixel < pixels
@@ -90,6 +93,7 @@ def _blur(
     mass = tl.zeros((block,), tl.float32)
     for tap in range(size * size):
         weight = tl.load(profile + tap // size) * tl.load(profile + tap % size)
+        # The row and the column of the tap's pixel; what lies beyond the border adds neither value nor mass.
         near, beside = row + tap // size - size // 2, column + tap % size - size // 2
         there = inside & (near >= 0) & (near < height) & (beside >= 0) & (beside < width)
         total += weight * tl.load(x + near * width + beside, there, other=0.0)

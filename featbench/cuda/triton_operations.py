@@ -48,6 +48,8 @@ class TritonOperations(Reference):
         # With few input maps a convolution is cheap beside writing its maps and reading them again for tanh: one kernel
         # saves that. With many the product dominates, and nobody multiplies faster than cuDNN.
         if bank.table is None and fan_in <= FUSED_FAN_IN and fan_in * size * size <= FUSED_TAPS:
+            # Rounded beforehand: tensor cores would only cut off the bits beyond TF32. bf16 and fp16 fit into TF32,
+            # whose products are exact, so that one kernel serves all three.
             rounded = self._round_operand(x), self._round_operand(bank.weight)
             kept, ieee = HALF_DTYPES.get(self.precision, torch.float32), self.precision == "float32"
             return bank_kernels.convolve(*rounded, bank, kept, ieee=ieee, moments=moments)
@@ -71,6 +73,7 @@ class TritonOperations(Reference):
     def statistics(self, responses: Responses, norm: LocalNormalisation) -> tuple[Tensor | None, Tensor | None]:
         """Return what N subtracts and what it divides by."""
         mean, square = responses.mean, responses.mean_square
+        # Known where a bank was the operation before; missing where N comes first, or follows a plugin's module.
         if not _launchable(mean, square, maps=responses.y):
             return super().statistics(responses, norm)
         if mean is None or square is None:
@@ -83,6 +86,7 @@ class TritonOperations(Reference):
         """Pool; average and maximum over space in one kernel, [n, maps, rows, columns] contiguous."""
         if spec.over_maps or spec.kind not in "AM" or not _launchable(shift, scale, maps=responses.y):
             return super().normalise_and_pool(responses, shift, scale, spec)
+        # Raises where no window fits: the kernel would be launched with a negative number of rows.
         _, maps, height, width = responses.y.shape
         spec.output_shape((maps, height, width))
         return pooling_kernels.normalise_and_pool(responses.y, shift, scale, spec)
@@ -90,6 +94,7 @@ class TritonOperations(Reference):
     def descriptors(self, images: Tensor, kind: Histograms, size: int, step: int) -> Tensor:
         """Return dense histograms of gradients, one program for each patch; raises as `Histograms.check`."""
         kind.check(tuple(images.shape), size, step)
+        # A side of one pixel has no differences, which the reference refuses.
         if not _launchable(images) or min(images.shape[1:]) < 2:
             return super().descriptors(images, kind, size, step)
         return descriptor_kernels.describe(images, kind, size, step)
@@ -98,6 +103,7 @@ class TritonOperations(Reference):
         """Return h_θ(b + z S): one matrix product for each group, and its soft threshold in place."""
         if not _launchable(codes, mixing, drive, threshold):
             return super().sparse_step(codes, mixing, drive, threshold)
+        # Groups first: one batched product b + z S for all groups.
         moved = torch.baddbmm(drive.transpose(0, 1), codes.transpose(0, 1), mixing).contiguous()
         sparse_kernels.shrink(moved, threshold)
         return moved.transpose(0, 1)

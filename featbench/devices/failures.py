@@ -27,6 +27,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_device_lost(error: BaseException) -> bool:
     """Whether the GPU failed or disappeared, so that it is of no use to this process any more."""
     # An error inside a kernel corrupts the CUDA context: every later call of the process reports it again.
+    # "CUDA error: out of memory" holds words of both lists, and leaves the device usable.
     if is_out_of_memory(error) or not isinstance(error, RuntimeError):
         return False
     message = str(error)

@@ -27,6 +27,7 @@ def select_operations(device: str | torch.device, precision: Precision = "float3
         raise DeviceError(f"device {device} has no operations here: it is cpu or cuda")
     if not torch.cuda.is_available():
         raise DeviceError("torch finds no CUDA device: use --device cpu or --device auto")
+    # Looked up before anything imports it, so that the error says what to do.
     if find_spec("triton") is None:
         raise DeviceError(
             "extraction on CUDA runs Triton kernels, and triton is not installed: pip install triton, or --device cpu"

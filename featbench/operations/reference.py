@@ -65,6 +65,7 @@ class Reference:
 
     def filter_bank(self, x: Tensor, bank: BankWeights, *, moments: bool = False) -> Responses:
         """Filter x [n, maps, h, w] by valid correlation; with `moments`, add mean and mean square over maps."""
+        # Each group's maps side by side, repeated where several groups see them: what a grouped convolution expects.
         groups = 1 if bank.table is None else len(bank.table)
         seen = x if bank.table is None else x[:, bank.table.flatten()]
         y = functional.conv2d(self._round_operand(seen), self._round_operand(bank.weight), bank.bias, groups=groups)
@@ -84,6 +85,7 @@ class Reference:
         """
         mean, square = responses.mean, responses.mean_square
         if mean is None or square is None:
+            # N is the first operation, or follows a module that knows nothing of moments.
             y = _to_float32(responses.y)
             mean, square = y.mean(dim=1, keepdim=True), y.square().mean(dim=1, keepdim=True)
         return norm.statistics(mean, square)
@@ -114,6 +116,7 @@ class Reference:
 
         h_θ(x) = sign(x) max(|x| - θ, 0): a step of LISTA, and with S = I - DᵀD/L, b = Dᵀy/L, θ = λ/L one of ISTA.
         """
+        # r rows, g groups, m units: every group mixes its own units only.
         moved = drive + torch.einsum("rgm,gmk->rgk", codes, mixing)
         return moved.sign() * (moved.abs() - threshold).clamp_min(0)
 

@@ -168,6 +168,7 @@ class Bench:
         """Measure one case; `DeviceError` if one image alone is too large for the memory."""
         device, maps, network = torch.device(case.device), make_noise(case), make_random_network(case)
 
+        # A copy each: `Batches` moves its network to the device, and the float64 one is converted.
         def fresh() -> tuple[Batches, Tensor]:
             batches = Batches(deepcopy(network), device, case.precision)
             return batches, batches.launch(maps)()
@@ -175,6 +176,7 @@ class Bench:
         # The first call loads libraries and compiles kernels: memory that extraction itself does not take.
         fresh()
         (batches, features), peak = measure_peak(device, fresh)
+        # float64 on the CPU, whatever the device: its rounding is no part of the error that is measured.
         exact = deepcopy(network).double()(maps[:COMPARED].double())
         error = float((features[:COMPARED] - exact).norm() / exact.norm())
         calls: dict[str, Call] = {"ours": lambda: batches.launch(maps)()}
@@ -231,6 +233,7 @@ class Bench:
 
 def make_noise(case: Case) -> Tensor:
     """Return maps [batch, 1, size, size] of normal noise, the same images first in every batch."""
+    # numpy fills in order, so that a smaller batch is the beginning of a larger one, and errors are of the same images.
     generator = np.random.default_rng(0)
     return torch.from_numpy(generator.standard_normal((case.batch, *case.shape), dtype=np.float32))
 
@@ -246,6 +249,7 @@ def make_random_network(case: Case) -> nn.Module:
 @contextmanager
 def plain_torch(case: Case) -> Iterator[None]:
     """Set torch to the precision of a case, and to its own fastest settings; on a CPU that is float32."""
+    # Emulating 16 bits on a CPU would time the emulation: there torch stands for what anyone runs, float32.
     if case.device == "cpu":
         yield
         return

@@ -52,6 +52,7 @@ class Architecture:
     kept: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
+        # The last stage is kept by definition: naming it would make two specs of one architecture.
         unknown = self.kept - set(range(1, len(self.stages)))
         if unknown:
             raise ArchitectureError(

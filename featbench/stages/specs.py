@@ -34,6 +34,7 @@ class FilterBankSpec:
     def output_shape(self, shape: Shape) -> Shape:
         """Return the shape after a valid correlation; `ArchitectureError` for maps that are too small or too few."""
         maps, height, width = shape
+        # Fewer is possible, more is not: a table draws fan_in of the maps.
         if self.fan_in is not None and self.fan_in > maps:
             raise ArchitectureError(f"each filter is to see {self.fan_in} maps, but only {maps} come in")
         _require_side(self.size, shape)
@@ -105,6 +106,7 @@ class PoolingSpec:
         return self._count(maps) if self.over_maps else maps
 
     def _count(self, side: int) -> int:
+        # Whole windows only: pixels beyond the last one are not pooled.
         return (side - self.size) // self.stride + 1
 
 

@@ -44,6 +44,7 @@ class WinnerTakesAll(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Keep the winners of x."""
+        # A mask `size == maximum` would keep every map of a tie; an index keeps one.
         winner = x.abs().argmax(dim=1, keepdim=True)
         return torch.zeros_like(x).scatter(1, winner, x.gather(1, winner))
 
@@ -65,6 +66,7 @@ class Stage(nn.Sequential):
         table: NDArray[np.int64] | None = None,
         encoder: Encoder = build_tanh_encoder,
     ) -> None:
+        # A learner's filters belong to the bank alone: what stands before and after it is built from the specs.
         before, after = spec.around_bank()
         table = make_full_table(filters.weight.shape[1]) if table is None else table
         bank = encoder(filters, table) if spec.bank.encoder else FilterBank(filters, table)
@@ -87,6 +89,7 @@ class MultiStage(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features [n, d] of maps x."""
+        # Flattened one by one: the maps of several stages differ in size, and have no common grid.
         rows: list[Tensor] = []
         for number, stage in enumerate(self, start=1):
             x = stage(x)

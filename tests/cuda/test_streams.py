@@ -103,7 +103,7 @@ def test_batches_of_the_first_shape_are_replayed_and_others_are_not(log):
     assert torch.equal(graphed(shorter), 2 * shorter)
 
 
-def test_a_network_that_cannot_be_recorded_runs_kernel_by_kernel_and_that_is_said_once(log, monkeypatch, caplog):
+def test_a_network_that_cannot_be_recorded_runs_kernel_by_kernel_and_that_is_logged_once(log, monkeypatch, caplog):
     class Refusing:
         def __enter__(self):
             raise RuntimeError("operation not permitted when stream is capturing")

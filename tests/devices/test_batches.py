@@ -160,7 +160,7 @@ def test_a_device_that_failed_is_told_from_a_lack_of_memory(words):
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
 )
-def test_what_is_no_lost_device(error):
+def test_what_is_not_a_lost_device(error):
     assert not is_device_lost(error)
 
 

@@ -89,6 +89,6 @@ def test_a_function_of_nothing_but_a_docstring_is_an_empty_one():
     assert code_hash('def f():\n    """Nothing."""') == code_hash("def f():\n    pass")
 
 
-def test_code_that_is_no_python_is_refused():
+def test_code_that_is_not_python_is_refused():
     with pytest.raises(SyntaxError):
         code_hash("def f(:")
