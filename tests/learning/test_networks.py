@@ -8,8 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from featbench.devices.selection import resolve_device
-from featbench.errors import ArchitectureError, DeviceError, LearningError
+from featbench.errors import ArchitectureError, LearningError
 from featbench.learning.learner import FilterLearner, NetworkLearner
 from featbench.learning.networks import (
     StageFilters,
@@ -258,18 +257,3 @@ def test_refusal_names_learner_stage_and_reason():
 def test_refusal_of_a_misfit_is_its_error():
     with pytest.raises(ArchitectureError, match="5×5 came in"):
         find_refusal(Architecture.parse("8F9"), Random(), (1, 5, 5))
-
-
-def test_device_is_cuda_only_where_there_is_one(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert resolve_device("auto") == resolve_device("cpu") == CPU
-    with pytest.raises(DeviceError, match="no CUDA device"):
-        resolve_device("cuda")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda")
-    assert resolve_device("cpu") == CPU
-
-
-def test_unknown_device_is_refused_with_the_known_ones():
-    with pytest.raises(DeviceError, match="unknown device 'gpu': it is auto, cpu or cuda"):
-        resolve_device("gpu")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featbench.devices.selection import select_operations
-from featbench.errors import DeviceError, UsageError
+from featbench.errors import UsageError
 from featbench.operations import host as module
 from featbench.operations.precision import round_to_tf32
 from featbench.operations.reference import BankWeights, Reference, Responses
@@ -202,21 +202,3 @@ def test_tf32_keeps_what_is_not_finite():
 def test_an_unknown_precision_is_refused_with_those_that_there_are(bad):
     with pytest.raises(UsageError, match="it is float32, tf32, bf16, fp16"):
         select_operations("cpu", bad)
-
-
-def test_a_device_that_is_neither_is_refused():
-    with pytest.raises(DeviceError, match="it is cpu or cuda"):
-        select_operations("mps")
-
-
-def test_cuda_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match="finds no CUDA device"):
-        select_operations("cuda")
-
-
-def test_cuda_without_triton_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("featbench.devices.selection.find_spec", lambda name: None)
-    with pytest.raises(DeviceError, match="pip install triton"):
-        select_operations("cuda")
