@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from featbench.data.maps import Preprocessing
     from featbench.errors import DataError, FeatbenchError
     from featbench.evaluation.metrics import Metric
-    from featbench.evaluation.protocol import Protocol
+    from featbench.evaluation.protocol import Baseline, Protocol
     from featbench.evaluation.published import Claim, Contrast, PublishedRow, PublishedTable
     from featbench.extractor import Extractor
     from featbench.features.rows import LocalMaps, LocalVectors
@@ -33,6 +33,7 @@ _HOMES = {
     "Architecture": "stages.architecture",
     "Augmentation": "refinement.augmentation",
     "Bank": "stages.filters",
+    "Baseline": "evaluation.protocol",
     "Claim": "evaluation.published",
     "Classifier": "classification.classifier",
     "Command": "built_in",
@@ -69,6 +70,7 @@ __all__ = [
     "Architecture",
     "Augmentation",
     "Bank",
+    "Baseline",
     "Claim",
     "Classifier",
     "Command",

@@ -80,9 +80,10 @@ class Workbench:
         """Return the cells of a request after checking all that can be checked before anything is computed."""
         return enumerate_cells(request, self.registry, self.steps.survey, self.data_dir)
 
-    def baselines(self, protocol: str) -> list[str]:
-        """Return the learners of a protocol's baselines, the weakest first."""
-        return [str(learner) for learner, _ in find_baseline_pairs(self.registry.protocol(protocol), self.registry)]
+    def list_baselines(self, protocol: str) -> list[tuple[str, str]]:
+        """Return learner and regime of a protocol's baselines, as the columns of rows hold them, the weakest first."""
+        pairs = find_baseline_pairs(self.registry.protocol(protocol), self.registry)
+        return [(str(learner), regime.name) for learner, regime in pairs]
 
     def compare(self, request: Request, *, retry: bool = False, track: str | bool = True) -> Comparison:
         """Run a request. `track` is the address of an MLflow server, True for the default one, False for none."""

@@ -9,8 +9,18 @@ import featbench
 from featbench import sparse
 
 CLASSES = (
-    *("Architecture", "Augmentation", "Bank", "Claim", "Classifier", "Command", "Contrast", "DataError", "Dataset"),
-    *("Download", "Extractor", "FeatbenchError", "FileDataset", "FilterLearner", "Filters", "Images", "LocalMaps"),
+    *("Architecture", "Augmentation", "Bank", "Baseline", "Claim", "Classifier", "Command", "Contrast", "DataError"),
+    *(
+        "Dataset",
+        "Download",
+        "Extractor",
+        "FeatbenchError",
+        "FileDataset",
+        "FilterLearner",
+        "Filters",
+        "Images",
+        "LocalMaps",
+    ),
     *("LocalVectors", "MapClassifier", "MapPredictor", "Metric", "NetworkLearner", "Predictor", "Preprocessing"),
     *("Protocol", "PublishedRow", "PublishedTable", "Refinement"),
 )

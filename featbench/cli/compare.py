@@ -32,5 +32,5 @@ def run(options: argparse.Namespace) -> int:
         track: str | bool = False if options.no_track else options.track or True
         comparison = workbench.compare(request, retry=options.retry, track=track)
         console.inform(running.summarise(comparison))
-    running.write_output(render(comparison.rows, options.format, workbench.baselines(request.protocol)), output)
+    running.write_output(render(comparison.rows, options.format, workbench.list_baselines(request.protocol)), output)
     return FAILED if comparison.failed or shared.has_broken_named_plugin(workbench, options) else 0

@@ -18,9 +18,8 @@ Pair = tuple[Choice, Regime]
 
 def find_baseline_pairs(protocol: Protocol, registry: Registry) -> list[Pair]:
     """Return the learners of a protocol's baselines, each with its regime."""
-    return [
-        (parse_choice(baseline.learner, registry), *parse_regimes([baseline.regime])) for baseline in protocol.baselines
-    ]
+    learners = [parse_choice(baseline.learner, registry) for baseline in protocol.baselines]
+    return list(zip(learners, parse_regimes(baseline.regime for baseline in protocol.baselines), strict=True))
 
 
 def choose_baseline_classifiers(protocol: Protocol, classifiers: Sequence[str], registry: Registry) -> list[list[str]]:

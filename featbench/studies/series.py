@@ -26,8 +26,8 @@ def compare_each(workbench: Workbench, requests: Mapping[Any, Request], column: 
     for number, (value, request) in enumerate(requests.items()):
         workbench.listener.step(f"{value} {unit}", number, len(requests))
         compared: list[dict[Any, Any]] = workbench.compare(request, track=False).rows.to_dict("records")
-        baselines = workbench.baselines(request.protocol)
-        rows += [{column: value, "baseline": row["learner"] in baselines, **row} for row in compared]
+        baselines = workbench.list_baselines(request.protocol)
+        rows += [{column: value, "baseline": (row["learner"], row["regime"]) in baselines, **row} for row in compared]
     return rows
 
 

@@ -9,7 +9,7 @@ import pytest
 from featbench.report import table
 from featbench.report.table import FORMATS, add_unit, count_decimals, explain_deviation, format_score, order_rows
 
-BASELINES = ("chance", "raw-pixels")
+BASELINES = [("chance", "fixed"), ("raw-pixels", "fixed")]
 
 KEYS = [
     *("dataset", "protocol", "architecture", "learner", "regime", "classifier", "metric"),
