@@ -161,7 +161,7 @@ BROKEN = {
         for kind in KINDS
     },
 }
-"""Plugins that cannot be loaded, and what is said about them."""
+"""Plugins that cannot be loaded, and what their errors hold."""
 
 LEARNERS = {
     "bad family": ('name = "bad"\n    family = "magic"', "family must be one of random, fixed, unsupervised"),
@@ -253,7 +253,7 @@ def test_a_learner_of_a_plugin_takes_part_in_a_comparison(compare_tiny, example)
 def test_a_classifier_of_a_plugin_takes_part_in_a_comparison(compare_tiny, example):
     ran = compare_tiny("--classifiers", "example", "--regimes", "R", plugins=[example("featbench_classifiers")])
     assert ran.code == 0
-    # Three classes of eight test images each, all said to be the first.
+    # Three classes of eight test images each, all predicted to be the first.
     assert ran.row("random")["mean"] == pytest.approx(100 / 3)
 
 

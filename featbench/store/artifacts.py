@@ -111,11 +111,11 @@ class StoredArtifacts(Artifacts):
         key = self.keys.for_cell(cell).network
         about = {**_describe(key, seconds), "report": report}
         self.store.write_tensors("networks", key.hash, _weights_of(network), about)
-        # Only now: a run that is killed before the network is safe goes on from the checkpoint.
+        # Only now: a run that is killed before the network is safe resumes from the checkpoint.
         self.store.remove("checkpoints", key.hash)
 
     def checkpoint(self, cell: Cell) -> Checkpoint:
-        """Return where the refinement of a cell is kept while it lasts: a run that is killed goes on from there."""
+        """Return where the refinement of a cell is kept while it lasts: a run that was killed resumes there."""
         return _StoredCheckpoint(self.store, self.keys.for_cell(cell).network.hash)
 
     def read_features(self, cell: Cell, part: Part) -> tuple[Extracted, float] | None:

@@ -258,8 +258,8 @@ def read_module_source(thing: object) -> str:
 
     For a metric it is the text of the module that defines its function.
 
-    Raises `PluginError` where there is none (a class typed into a prompt): its results could not be told from those of
-    another version.
+    Raises `PluginError` where there is none (a class typed into a prompt): its results could not be kept apart
+    from those of another version.
     """
     if isinstance(thing, Metric):
         return read_source(thing.function)

@@ -198,7 +198,7 @@ class Store:
         return self.home / kind / f"{key}.json"
 
     def _set_aside(self, path: Path) -> None:
-        # Not deleted: what is left of it may be all that is left of a day's computing.
+        # Moved, not deleted: somebody may want to see what damaged it, or to rescue a day's computing.
         aside = self.home / "damaged" / path.relative_to(self.home)
         try:
             aside.parent.mkdir(parents=True, exist_ok=True)
@@ -214,7 +214,7 @@ class Store:
             raise StoreError(
                 f"cannot write {path}: {error.strerror or error}; choose another store with --home or FEATBENCH_HOME"
             ) from error
-        # What was checked is no longer what is there.
+        # The checksum that was compared is that of the file before.
         self._checked.discard(path)
 
 

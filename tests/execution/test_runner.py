@@ -31,7 +31,7 @@ FAILURES = {
         "gain holds values that are not finite",
     ),
 }
-"""Ends of a learner's method that break a cell, and what is said about it."""
+"""Ends of a learner's method that break a cell, and what its message holds."""
 
 CLASSIFIER = """
 import numpy as np
@@ -67,9 +67,9 @@ CLASSIFIERS = {
     "a report of NaN": (ZEROS, "P({'loss': float('nan')})", "gave a report that is not JSON"),
     "a report of objects": (ZEROS, "P({'model': object()})", "gave a report that is not JSON"),
     "no predictor": (ZEROS, "None", "AttributeError"),
-    "a message that is no UTF-8": (ZEROS, "C.fail('\\udcff')", "ValueError: .*udcff"),
+    "a message that is not UTF-8": (ZEROS, "C.fail('\\udcff')", "ValueError: .*udcff"),
 }
-"""What a classifier predicts, what fitting gives, and what is said about it."""
+"""What a classifier predicts, what fitting gives, and what the message of its cell holds."""
 
 
 def test_a_failing_cell_does_not_disturb_the_others(compare_tiny, write_learner, log):
@@ -285,7 +285,7 @@ def test_an_interrupted_comparison_keeps_what_is_finished(compare_tiny, write_le
 
 
 class Diary(Listener):
-    """Writes down what it is told, and looks into the store when a cell is said to be finished."""
+    """Writes down what it receives, and looks into the store when a cell is finished."""
 
     def __init__(self, home):
         self.home, self.entries, self.stored = home, [], []
@@ -319,7 +319,7 @@ def run_with(bench, cells, listener, provenance=""):
     return run_cells(cells, bench.steps, bench.store, bench.keys, **options)
 
 
-def test_a_listener_is_told_of_results_that_are_safe_in_the_store(bench, cells, home):
+def test_a_listener_receives_results_that_are_safe_in_the_store(bench, cells, home):
     runs, diary = run_them(bench, cells, home)
     assert [str(run.cell) for run in runs] == [str(cell) for cell in cells]
     assert diary.entries == [
@@ -376,7 +376,7 @@ def test_a_store_that_breaks_stops_the_comparison(bench, cells, home, monkeypatc
 
 
 def test_a_store_that_breaks_within_a_cell_does_not_fail_the_cell(bench, cells, home, monkeypatch):
-    # A cell that was said to have failed would not be computed again when there is room.
+    # A cell that is kept as failed would not be computed again when there is room.
     replace = os.replace
 
     def refuse(source, target):

@@ -393,7 +393,7 @@ def test_lists_are_split_outside_of_brackets(text, parts):
     assert split_list(text) == parts
 
 
-# What is wrong is said before anything is computed.
+# Mistakes are errors before anything is computed.
 
 
 @pytest.mark.parametrize(

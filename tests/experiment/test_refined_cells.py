@@ -59,18 +59,18 @@ def test_an_interrupted_refinement_goes_on_where_it_was(tmp_path, monkeypatch, r
     with pytest.raises(KeyboardInterrupt):
         Workbench(home=home, listener=Interrupting(25)).compare(request(refine=refine), track=False)
     assert list((home / "artifacts/checkpoints").glob("*.safetensors"))
-    told = []
+    reports = []
     monkeypatch.setattr(progress, "REPORT_INTERVAL", 0.0)
 
     class Telling(Listener):
         def step(self, what, done, total):
             if what.startswith("refining: loss"):
-                told.append((done, total))
+                reports.append((done, total))
 
     again = Workbench(home=home, listener=Telling())
     comparison = again.compare(request(refine=refine), track=False)
     assert np.array_equal(predictions(again, comparison), expected)
-    assert told[0][0] > 1  # not the first epoch
+    assert reports[0][0] > 1  # not the first epoch
     assert not list((home / "artifacts/checkpoints").iterdir())
     assert refined(comparison).report["refinement"]["best_epoch"] > 0
 

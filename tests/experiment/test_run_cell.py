@@ -299,12 +299,12 @@ def test_a_learner_of_whole_networks_gets_the_shape_of_the_images(tiny, write_pl
     assert shapes == {(36, 7)}
 
 
-def test_progress_is_told_step_by_step(tiny, counted):
-    told = []
+def test_progress_is_reported_step_by_step(tiny, counted):
+    reports = []
     plugins = [tiny, counted]
     cell = plan(plugins, features=["counted"], regimes=["U+"], draws=1)[-1]
-    run_cell(cell, Steps(Registry(plugins), None, progress=lambda *progress: told.append(progress)))
-    names = list(dict.fromkeys(re.sub("^refining: .*, epoch", "refining, epoch", what) for what, _, _ in told))
+    run_cell(cell, Steps(Registry(plugins), None, progress=lambda *progress: reports.append(progress)))
+    names = list(dict.fromkeys(re.sub("^refining: .*, epoch", "refining, epoch", what) for what, _, _ in reports))
     assert names == [
         "reading images",
         "learning filters",
@@ -313,8 +313,8 @@ def test_progress_is_told_step_by_step(tiny, counted):
         "extracting, image",
         "training the classifier",
     ]
-    assert ("extracting, image", 36, 36) in told
-    assert all(0 <= done <= total for _, done, total in told)
+    assert ("extracting, image", 36, 36) in reports
+    assert all(0 <= done <= total for _, done, total in reports)
 
 
 def test_refinement_changes_the_network_and_reports_what_it_did(tiny):

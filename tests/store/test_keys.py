@@ -35,7 +35,7 @@ def cell(tiny, learner_file):
 
 @pytest.fixture
 def result_hash(tiny, learner_file):
-    """Hash a cell as a new process would: with the plugins loaded anew."""
+    """Hash a cell as a new process would: with the plugins loaded again."""
 
     def result_hash(cell, data_dir=None):
         return Keys(Registry([tiny, learner_file]), data_dir).for_cell(cell).result.hash
@@ -264,7 +264,7 @@ def test_editing_a_classifying_module_changes_results_and_leaves_features_as_the
         assert changed == [True, *[changes_features] * 3], name
 
 
-def test_results_are_computed_anew_from_the_features_after_a_classifying_module_was_edited(compare_tiny, copied, home):
+def test_results_are_computed_again_from_the_features_after_a_classifying_module_was_edited(compare_tiny, copied, home):
     before = compare_tiny("--regimes", "R")
     features = {path: path.stat().st_mtime_ns for path in (home / "artifacts").rglob("*") if path.is_file()}
     path = copied / "classification/training.py"
@@ -361,7 +361,7 @@ def test_editing_a_plugin_reruns_its_cells_and_no_others(compare_tiny, write_lea
     assert before.row("two") == after.row("two")
 
 
-def test_another_version_of_the_data_is_loaded_and_compared_anew(compare_tiny, tmp_path, log):
+def test_another_version_of_the_data_is_loaded_and_compared_again(compare_tiny, tmp_path, log):
     options = ("--regimes", "R", "--data-dir", tmp_path)
     before = compare_tiny(*options)
     (tmp_path / "version").write_text("1")

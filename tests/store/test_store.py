@@ -217,7 +217,7 @@ def test_a_disk_that_fills_up_stops_a_comparison_which_goes_on_later(compare_tin
     again = compare_tiny(*options, plugins=[learner])
     assert again.code == 0
     assert again.row("counted")["n"] == 3
-    assert log.count("counted") == 4  # the second draw once more, and the third
+    assert log.count("counted") == 4  # the second draw again, and the third
 
 
 def test_a_home_that_is_a_file_is_an_error(tmp_path):
@@ -415,7 +415,7 @@ def test_an_artifact_of_which_a_part_is_gone_counts_as_none(store, ending):
     assert Store(store.home).read_array("kind", "key") is None
 
 
-def test_an_array_written_anew_is_checked_anew(store):
+def test_an_array_written_again_is_checked_again(store):
     store.write_array("kind", "key", np.zeros(3), {})
     assert store.read_array("kind", "key") is not None
     store.write_array("kind", "key", np.ones(3), {})
@@ -455,11 +455,11 @@ def test_what_is_damaged_is_computed_again_with_the_same_result(compare_tiny, ho
     after = compare_tiny(*options)
     assert after.code == 0
     assert scores(after) == scores(before)
-    said = [path for path in damaged if f"{path} is damaged: it was moved to" in after.err]
-    if part in ("comparisons", "predictions"):  # written anew, unread
-        assert said == []
+    reported = [path for path in damaged if f"{path} is damaged: it was moved to" in after.err]
+    if part in ("comparisons", "predictions"):  # written again, unread
+        assert reported == []
     else:
-        assert said == damaged
+        assert reported == damaged
         assert {path.name for path in damaged} <= {path.name for path in (home / "damaged").rglob("*.*")}
     assert "nothing to compute" in compare_tiny(*options).err
     assert leftovers(home) == []
@@ -519,11 +519,11 @@ def test_blocks_of_as_many_rows_as_come_are_one_array(store, dtype, shape, steps
     about = []
     blocks = (about.append(len(block)) or block for block in blocks_of(array, *steps))
     store.write_blocks("features", "key", None, blocks, lambda: {"lengths": about})
-    found, said = Store(store.home).read_array("features", "key")
+    found, kept = Store(store.home).read_array("features", "key")
     assert (found.dtype, found.shape) == (array.dtype, shape)
     assert np.array_equal(found, array)
     assert isinstance(found, np.memmap)
-    assert said == {"lengths": list(steps)}
+    assert kept == {"lengths": list(steps)}
     store.write_array("features", "whole", array, {})
     files = [(store.home / "artifacts/features" / f"{name}.npy").read_bytes() for name in ("key", "whole")]
     assert files[0] == files[1]
