@@ -63,6 +63,7 @@ def resolve_request(request: Request, registry: Registry) -> ResolvedRequest:
     test_per_class = _resolve_per_class("test", request.test_per_class, protocol.test_per_class)
     draws = _resolve_draws(request, protocol, train_per_class)
     device = resolve_device(request.device).type
+    # Selected here already, so that a device without its kernels is an error before anything is computed.
     precision = select_operations(device, check_precision(request.precision)).precision
     refinement = _resolve_refinement(request.refine, protocol)
     return ResolvedRequest(
@@ -104,6 +105,7 @@ def _combine_named(
     side to featbench; but nothing that was named vanishes.
     """
     named = _drop_repeated(request.features or protocol.features)
+    # Repeated choices are dropped after they are read: psd(lam=3) and psd(lam=3.0) are one.
     learners = list(dict.fromkeys(parse_choice(text, registry) for text in named))
     regimes = list(dict.fromkeys(parse_regimes(_drop_repeated(request.regimes or protocol.regimes))))
     combinations = [

@@ -96,6 +96,7 @@ class Keys:
 
     def for_cell(self, cell: Cell) -> CellKeys:
         """Return the keys of all that a cell gives."""
+        # Cells that are equal have equal keys: `skip`, by which they are not compared, is in none.
         if cell not in self._cells:
             self._cells[cell] = CellKeys(cell, self)
         return self._cells[cell]
@@ -151,7 +152,7 @@ class CellKeys:
 
     @cached_property
     def learned(self) -> Key:
-        """Of the network before the labels refine it: R and R+ share it, as U and U+ do."""
+        """The key of the network before the labels refine it: R and R+ share it, as U and U+ do."""
         cell = self.cell
         learner = self.keys.registry.learner(cell.learner.name).create(dict(cell.learner.parameters))
         return Key.from_document(
@@ -161,9 +162,11 @@ class CellKeys:
                 "preprocessing": asdict(cell.preprocessing),
                 "architecture": cell.architecture,
                 "learner": cell.learner.name,
+                # All of them, those at their defaults too: a plugin may change a default.
                 "parameters": learner.parameters(),
                 "source": self.keys.source("learner", cell.learner.name),
                 **_describe_files(learner),
+                # Without the +, which is refinement's: so U+ finds what U has learned.
                 "start": cell.regime.name.rstrip("+"),
                 "seen": self._describe_seen(),
                 "seed": cell.seed,
@@ -174,7 +177,7 @@ class CellKeys:
 
     @cached_property
     def network(self) -> Key:
-        """Of the network that features are extracted with."""
+        """The key of the network that features are extracted with."""
         cell = self.cell
         if not cell.regime.refined:
             return self.learned
@@ -191,13 +194,14 @@ class CellKeys:
 
     @cached_property
     def features(self) -> Mapping[Part, Key]:
-        """Of the features of each part of a draw; those of all images, or of all test images, serve every draw."""
+        """The keys of the features of each part of a draw."""
         return {part: self._features_of(part) for part in get_args(Part)}
 
     @cached_property
     def result(self) -> Key:
-        """Of the result."""
+        """The key of the result."""
         cell = self.cell
+        # A list of networks, in the order that they were asked for: of two that validate alike, the first is taken.
         alternatives = [replace(cell, learner=learner) for learner in cell.learner.alternatives()]
         networks = [self.keys.for_cell(one).network.document for one in alternatives]
         return Key.from_document(
@@ -215,6 +219,8 @@ class CellKeys:
 
     def _features_of(self, part: Part) -> Key:
         cell = self.cell
+        # Features of all images, or of all test images, are the same in every draw: with a network that does not
+        # depend on the draw either, all draws share one file.
         drawn = part == "train" or (part == "test" and cell.test_per_class is not None)
         split = _describe_split(cell) if drawn else None
         return Key.from_document(
@@ -223,6 +229,7 @@ class CellKeys:
 
     def _describe_seen(self) -> Document | None:
         """Return which images the learner looks at, if any."""
+        # None for most, whose filters then serve every draw and every number of training images.
         cell = self.cell
         if not self.keys.registry.learner(cell.learner.name).looks():
             return None
