@@ -59,7 +59,7 @@ def test_a_file_runs_at_each_import_or_once_for_each_content(write, tmp_path):
     kept = import_file(path, reuse=True)  # the last of them
     assert kept is import_file(path, reuse=True) is not first
     assert runs.read_text() == ".."
-    write(source.replace("3", "4"))
+    write(source.replace("value = 3", "value = 4"))
     assert import_file(path, reuse=True).value == 4
     write(source)
     assert import_file(path, reuse=True) is kept
