@@ -80,7 +80,9 @@ def list_parts(device: str, folder: Path) -> list[Part]:
     bench = ("-m", "featbench", "bench", "--quiet", "--device", device, "--output")
     # Compiling all 16 rows would take longer than 8 minutes: torch.compile has two rows of its own.
     compiled = ("--stages", "64F9-Rabs-N-PA10/5", "--precision", "float32,bf16", "--batch", "256", "--repeats", "5")
-    pytest = ("-m", "pytest", "-q", "-ra", "-p", "no:cacheprovider")
+    # The options of pyproject.toml ask for pytest-xdist, which the machine with the card may lack.
+    options = ("-o", "addopts=", "--import-mode=importlib")
+    pytest = ("-m", "pytest", *options, "-q", "-ra", "-p", "no:cacheprovider")
     parallel = ("-n", WORKERS) if find_spec("xdist") else ()
     return [
         Part(

@@ -16,11 +16,17 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
+@pytest.fixture(scope="session")
+def store_of_reader(tmp_path_factory):
+    """The store of one reader, who goes from page to page."""
+    return tmp_path_factory.mktemp("reader") / "store"
+
+
 @pytest.fixture
-def reader(tmp_path, monkeypatch):
-    """A reader's folder: an own store, a photograph, MNIST with a tenth of its images, a tiny Caltech-101."""
+def reader(tmp_path, monkeypatch, store_of_reader):
+    """A reader's folder: a photograph, MNIST with a tenth of its images, a tiny Caltech-101."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FEATBENCH_HOME", str(tmp_path / "store"))
+    monkeypatch.setenv("FEATBENCH_HOME", str(store_of_reader))
     monkeypatch.setenv("FEATBENCH_DATA", str(tmp_path / "data"))
     generator = np.random.default_rng(0)
     (tmp_path / "bsds500").mkdir()

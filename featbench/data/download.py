@@ -117,7 +117,7 @@ class _Fetch:
         _parse_checksum(self.path, self.checksum)
         try:
             parts = urlsplit(self.url)
-            # Reading `port` raises if it is no number from 0 to 65535.
+            # Reading `port` raises unless it is a number from 0 to 65535.
             sound = parts.scheme in SCHEMES and parts.hostname and (parts.port or True)
         except ValueError:
             sound = False

@@ -85,7 +85,7 @@ class FeatureLearner(Parametrised):
     def files(self) -> tuple[Path, ...]:
         """Return the files whose content decides what it gives, besides its parameters.
 
-        The store's keys hold their hashes: editing such a file makes the results that depend on it anew.
+        The store's keys hold their hashes: after such a file was edited, what depends on it is computed again.
 
         Returns
         -------
@@ -308,6 +308,6 @@ class NetworkLearner(FeatureLearner, ABC):
         Raises
         ------
         NotImplementedError
-            By default: the network is then learned anew each time.
+            By default: the network is then learned again each time.
         """
         raise NotImplementedError

@@ -80,7 +80,7 @@ class Module(NetworkLearner):
             load_weights(self._who, network, Path(self.weights))
         network = self._repeat_map(network)
         features = probe(self._who, network, shape)
-        # The store keeps the state_dict alone: built anew under another seed, the module must give the same features.
+        # The store keeps the state_dict alone: built again under another seed, the module must give the same features.
         if not _are_alike(probe(self._who, self.rebuild(shape, network.state_dict()), shape), features):
             raise UsageError(
                 f"{self._who} draws numbers that its state_dict does not hold: keep them with register_buffer"
