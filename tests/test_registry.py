@@ -81,7 +81,7 @@ EXAMPLES = {
 
         @featbench.hookimpl
         def featbench_metrics():
-            return [featbench.Metric("example", count_misses, "misses", "images", larger_is_better=False)]
+            return [featbench.Metric("example", count_misses, "images", larger_is_better=False, summary="misses")]
     """,
     "featbench_protocols": """
         import featbench
@@ -186,6 +186,8 @@ METRICS = {
     "no function": ("'mine'", "missing 1 required positional argument: 'function'"),
     "a partial call": ("'mine', functools.partial(right, classes=3)", "metric mine: define its function with def"),
     "a class": ("'mine', dict", "metric mine: define its function with def"),
+    "a direction as text": ("'mine', right, '%', 'lower'", "larger_is_better is True or False, not '%' and 'lower'"),
+    "a unit that is no text": ("'mine', right, True", "unit is a text and larger_is_better is True or False"),
     "other needs": ("'mine', right, needs='labels'", "metric mine needs 'labels': it must be one of predictions"),
 }
 """Arguments of metrics that break their contract."""

@@ -31,20 +31,21 @@ class Metric:
         float64 [m, classes], larger for likelier classes, minus infinity for one that is never predicted. Define it
         with `def` or `lambda` in a file: the source of that file is part of the key of every result, so that an edit
         computes them again.
-    summary : str, default ""
-        What it measures, in one line for `featbench list metrics`.
     unit : str, default ""
         What stands behind its values: "%" for percent, "" for a number without unit. It does not scale the value: a
         metric in percent returns 91.3, not 0.913.
     larger_is_better : bool, default True
         False for errors and losses.
+    summary : str, default ""
+        What it measures, in one line for `featbench list metrics`.
     needs : {"predictions", "scores"}, default "predictions"
         "scores" for a metric that ranks classes. A cell whose classifier gives none fails.
 
     Raises
     ------
     PluginError
-        If the function is not one that is defined in Python, or `needs` is neither of the two.
+        If the function is not one that is defined in Python, `unit` or `larger_is_better` has another type, or `needs`
+        is neither of the two.
 
     Notes
     -----
@@ -57,15 +58,16 @@ class Metric:
     >>> def worst_class(predictions, labels, classes):
     ...     right = predictions == labels
     ...     return min(float(right[labels == label].mean()) for label in set(labels.tolist()))
-    >>> featbench.Metric("worst-class", worst_class, "recall of the class that is recognised least").larger_is_better
+    >>> summary = "recall of the class that is recognised least"
+    >>> featbench.Metric("worst-class", worst_class, summary=summary).larger_is_better
     True
     """
 
     name: str
     function: Callable[..., float]
-    summary: str = ""
     unit: str = ""
     larger_is_better: bool = True
+    summary: str = ""
     needs: Needs = "predictions"
 
     def __post_init__(self) -> None:
@@ -73,6 +75,12 @@ class Metric:
         # a partial call also depends on an object that no file shows.
         if not isinstance(self.function, FunctionType):
             raise PluginError(f"metric {self.name}: define its function with def in a file, not as {self.function!r}")
+        # Any text counts as true: "lower" would silently turn the order of every table round.
+        if not isinstance(self.larger_is_better, bool) or not isinstance(self.unit, str):
+            raise PluginError(
+                f"metric {self.name}: unit is a text and larger_is_better is True or False, not {self.unit!r} and "
+                f"{self.larger_is_better!r}"
+            )
         if self.needs not in get_args(Needs):
             raise PluginError(
                 f"metric {self.name} needs {self.needs!r}: it must be one of {', '.join(get_args(Needs))}"

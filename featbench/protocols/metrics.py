@@ -59,12 +59,20 @@ def compute_macro_f1(predictions: IntArray, labels: IntArray, classes: int) -> f
 
 
 METRICS = (
-    Metric("accuracy", compute_accuracy, "right predictions among all test images", "%"),
-    Metric("error", compute_error, "wrong predictions among all test images", "%", larger_is_better=False),
-    Metric("mean-per-class-accuracy", compute_mean_recall, "mean over classes of their accuracies", "%"),
-    Metric("balanced", compute_mean_recall, "balanced accuracy: mean-per-class-accuracy by its other name", "%"),
-    Metric("macro-f1", compute_macro_f1, "mean over classes of the harmonic mean of precision and recall", "%"),
-    Metric("top-5-accuracy", compute_top_5, "right class among the five of largest score", "%", needs="scores"),
+    Metric("accuracy", compute_accuracy, "%", summary="right predictions among all test images"),
+    Metric("error", compute_error, "%", larger_is_better=False, summary="wrong predictions among all test images"),
+    Metric("mean-per-class-accuracy", compute_mean_recall, "%", summary="mean over classes of their accuracies"),
+    Metric(
+        "balanced", compute_mean_recall, "%", summary="balanced accuracy: mean-per-class-accuracy by its other name"
+    ),
+    Metric("macro-f1", compute_macro_f1, "%", summary="mean over classes of the harmonic mean of precision and recall"),
+    Metric(
+        "top-5-accuracy",
+        compute_top_5,
+        "%",
+        summary="right class among the five of largest score",
+        needs="scores",
+    ),
 )
 
 

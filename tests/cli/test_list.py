@@ -39,7 +39,7 @@ def test_metrics_are_listed_with_their_direction_and_unit(run, write_plugin):
 
         @featbench.hookimpl
         def featbench_metrics():
-            return [featbench.Metric("half", lambda *_: 0.5, "a half of it all")]
+            return [featbench.Metric("half", lambda *_: 0.5, summary="a half of it all")]
         """,
     )
     found = listed(run("list", "metrics", "--plugin", plugin))
