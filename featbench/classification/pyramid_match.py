@@ -88,7 +88,7 @@ class FeatureSpace:
         for level in range(last + 1):
             cells = (points // 2**level).astype(np.uint64)
             # Σ_c multiplier_c cell_c modulo 2⁶⁴, times an odd number that exceeds the levels, plus the level. Two of a
-            # million bins share such a hash with a probability below 10⁻⁷.
+            # million bins have the same hash with a probability below 10⁻⁷.
             hashed = (cells * self.multipliers).sum(axis=1, dtype=np.uint64) * np.uint64(2 * last + 3) + np.uint64(
                 level
             )

@@ -28,17 +28,56 @@ class Task(ABC):
 
     @abstractmethod
     def find_targets(self, images: Images | PreparedImages) -> NDArray[Any]:
-        """Return what is to be predicted, one for each image along the first axis."""
+        """Return what is to be predicted.
+
+        Parameters
+        ----------
+        images : Images or PreparedImages
+            n images, raw or prepared.
+
+        Returns
+        -------
+        ndarray
+            [n, …], the target of each image along the first axis.
+        """
 
     @abstractmethod
     def find_strata(self, images: Images | PreparedImages) -> IntArray:
-        """Return the group [n] of each image, from 0: a draw takes equally many training images of each."""
+        """Return the group of each image: a draw takes equally many training images of each group.
+
+        Parameters
+        ----------
+        images : Images or PreparedImages
+            n images, raw or prepared.
+
+        Returns
+        -------
+        ndarray of int64
+            [n], groups counted from 0.
+        """
 
     @abstractmethod
     def check_predictions(self, predictions: ArrayLike, count: int, classifier: str) -> NDArray[Any]:
-        """Return the predictions for `count` images as metrics take them.
+        """Return predictions as metrics take them.
 
-        Raises `PluginError`, naming the classifier, for predictions of another shape or type.
+        Parameters
+        ----------
+        predictions : array_like
+            What the classifier predicted for the test images.
+        count : int
+            How many test images there are.
+        classifier : str
+            The classifier's name, for the message of an error.
+
+        Returns
+        -------
+        ndarray
+            [count, …], of the type that metrics expect.
+
+        Raises
+        ------
+        PluginError
+            If the predictions have another shape or type; the message names the classifier.
         """
 
 

@@ -12,13 +12,47 @@ class Listener:
     """Receives how a comparison goes, in the thread that runs the cells. This one does nothing with it."""
 
     def started(self, index: int, total: int, cell: Cell) -> None:
-        """Receive a cell that is about to be computed; one that the store holds is not announced."""
+        """Receive a cell that is about to be computed; one that the store holds is not announced.
+
+        Parameters
+        ----------
+        index : int
+            Position of the cell in the comparison, from 0.
+        total : int
+            Number of cells in the comparison.
+        cell : Cell
+            The cell.
+        """
 
     def step(self, what: str, done: int, total: int) -> None:
-        """Receive how far the cell's present step is."""
+        """Receive how far the present step of a cell is.
+
+        Parameters
+        ----------
+        what : str
+            What is being done, such as "extracting, image".
+        done : int
+            How much of it is finished.
+        total : int
+            Out of how much.
+        """
 
     def finished(self, index: int, total: int, cell: Cell, result: Result, *, computed: bool) -> None:
-        """Receive a cell with its result, which is safe in the store: computed now, or read from there."""
+        """Receive a cell with its result, which is already safe in the store.
+
+        Parameters
+        ----------
+        index : int
+            Position of the cell in the comparison, from 0.
+        total : int
+            Number of cells in the comparison.
+        cell : Cell
+            The cell.
+        result : Result
+            What it gave, or why it failed or was skipped.
+        computed : bool
+            True if it was computed now, False if it was read from the store or skipped.
+        """
 
 
 class Relay(Listener):

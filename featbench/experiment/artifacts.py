@@ -32,54 +32,206 @@ class Artifacts:
     """
 
     def read_survey(self, dataset: str, preprocessing: Preprocessing) -> tuple[Survey, Sequence[str]] | None:
-        """Return the survey of a data set, and a line for each image that was left out of it."""
+        """Return the survey of a data set.
+
+        Parameters
+        ----------
+        dataset : str
+            Name of the data set.
+        preprocessing : Preprocessing
+            What the protocol does to its images.
+
+        Returns
+        -------
+        tuple of (Survey, sequence of str) or None
+            The survey, and a line for each image that was left out. None: nothing was kept.
+        """
         return None
 
     def write_survey(self, dataset: str, preprocessing: Preprocessing, survey: Survey, left_out: Sequence[str]) -> None:
-        """Keep the survey of a data set, and a line for each image that was left out of it."""
+        """Keep the survey of a data set.
+
+        Parameters
+        ----------
+        dataset : str
+            Name of the data set.
+        preprocessing : Preprocessing
+            What the protocol does to its images.
+        survey : Survey
+            Sizes of the maps and numbers of the images.
+        left_out : sequence of str
+            A line for each image that was left out.
+        """
 
     def read_images(self, dataset: str, preprocessing: Preprocessing) -> PreparedImages | None:
-        """Return the prepared images of a data set."""
+        """Return the prepared images of a data set.
+
+        Parameters
+        ----------
+        dataset : str
+            Name of the data set.
+        preprocessing : Preprocessing
+            What the protocol does to its images; only what prepares them plays a part here.
+
+        Returns
+        -------
+        PreparedImages or None
+            The images. None: nothing was kept.
+        """
         return None
 
     def write_images(self, dataset: str, preprocessing: Preprocessing, images: PreparedImages) -> None:
-        """Keep the prepared images of a data set."""
+        """Keep the prepared images of a data set.
+
+        Parameters
+        ----------
+        dataset : str
+            Name of the data set.
+        preprocessing : Preprocessing
+            What the protocol does to its images; only what prepares them plays a part here.
+        images : PreparedImages
+            The images.
+        """
 
     def read_filters(self, cell: Cell) -> tuple[list[StageFilters], float] | None:
-        """Return the filters of every stage, before the labels refine them."""
+        """Return the filters of every stage, before the labels refine them.
+
+        Parameters
+        ----------
+        cell : Cell
+            The cell.
+
+        Returns
+        -------
+        tuple of (list of StageFilters, float) or None
+            The filters of each stage, and seconds, those of the computation. None: nothing was kept.
+        """
         return None
 
     def write_filters(self, cell: Cell, stages: Sequence[StageFilters], seconds: float) -> None:
-        """Keep the filters of every stage."""
+        """Keep the filters of every stage.
+
+        Parameters
+        ----------
+        cell : Cell
+            The cell.
+        stages : sequence of StageFilters
+            The filters of each stage, the first stage first.
+        seconds : float
+            What learning them took.
+        """
 
     def read_network(self, cell: Cell) -> tuple[Weights, float] | None:
-        """Return the weights of a learner's whole network, before the labels refine them."""
+        """Return the weights of a learner's whole network, before the labels refine them.
+
+        Parameters
+        ----------
+        cell : Cell
+            The cell.
+
+        Returns
+        -------
+        tuple of (dict of str to Tensor, float) or None
+            The weights by name, and seconds, those of the computation. None: nothing was kept.
+        """
         return None
 
     def write_network(self, cell: Cell, network: nn.Module, seconds: float) -> None:
-        """Keep the weights of a learner's whole network."""
+        """Keep the weights of a learner's whole network.
+
+        Parameters
+        ----------
+        cell : Cell
+            The cell.
+        network : nn.Module
+            The network.
+        seconds : float
+            What learning it took.
+        """
 
     def read_refined(self, cell: Cell) -> tuple[Weights, dict[str, Any], float] | None:
-        """Return the weights of a refined network, and the report of its refinement."""
+        """Return the weights of a refined network.
+
+        Parameters
+        ----------
+        cell : Cell
+            The cell.
+
+        Returns
+        -------
+        tuple of (dict of str to Tensor, dict, float) or None
+            Weights, report of the refinement, seconds. None: nothing was kept.
+        """
         return None
 
     def write_refined(self, cell: Cell, network: nn.Module, report: dict[str, Any], seconds: float) -> None:
-        """Keep the weights of a refined network, and the report of its refinement."""
+        """Keep the weights of a refined network.
+
+        Parameters
+        ----------
+        cell : Cell
+            The cell.
+        network : nn.Module
+            The refined network.
+        report : dict
+            What refinement did, as JSON.
+        seconds : float
+            What it took, runs that were killed included.
+        """
 
     def checkpoint(self, cell: Cell) -> Checkpoint:
-        """Return where the refinement of a cell is kept while it lasts."""
+        """Return where the refinement of a cell is kept while it lasts.
+
+        Parameters
+        ----------
+        cell : Cell
+            The cell.
+
+        Returns
+        -------
+        Checkpoint
+            Its latest snapshot; here one that keeps nothing.
+        """
         return NoCheckpoint()
 
     def read_features(self, cell: Cell, part: Part) -> tuple[Extracted, float] | None:
-        """Return the features of one part of a draw."""
+        """Return the features of one part of a draw.
+
+        Parameters
+        ----------
+        cell : Cell
+            The cell.
+        part : {"all", "train", "test"}
+            Which images.
+
+        Returns
+        -------
+        tuple of (Extracted, float) or None
+            The features, and seconds, those of the computation. None: nothing was kept.
+        """
         return None
 
     def write_features(
         self, cell: Cell, part: Part, blocks: Iterator[FeatureBlock], seconds: Callable[[], float]
     ) -> tuple[Extracted, float]:
-        """Take the features of one part as their blocks come, and return them as they can be read from now on.
+        """Take the features of one part as their blocks come.
 
-        `seconds` is asked after the last block was taken: extraction lasts until its features can be read.
+        Parameters
+        ----------
+        cell : Cell
+            The cell.
+        part : {"all", "train", "test"}
+            Which images.
+        blocks : iterator of FeatureBlock
+            The features, some images at a time, in order.
+        seconds : callable
+            Returns the seconds so far. It is asked after the last block was taken: extraction lasts until its features
+            can be read.
+
+        Returns
+        -------
+        tuple of (Extracted, float)
+            The features as they can be read from now on, and the seconds.
         """
         taken = list(blocks)
         array = np.concatenate([block.values for block in taken])

@@ -64,7 +64,24 @@ class Reference:
         self.precision = check_precision(precision)
 
     def filter_bank(self, x: Tensor, bank: BankWeights, *, moments: bool = False) -> Responses:
-        """Filter x [n, maps, h, w] by valid correlation; with `moments`, add mean and mean square over maps."""
+        """Filter maps by valid correlation, then tanh with gain and absolute value if the bank says so.
+
+        y_k = |g_k tanh(Σ_c x_c ⋆ w_kc + b_k)|.
+
+        Parameters
+        ----------
+        x : Tensor
+            Maps [n, maps, h, w].
+        bank : BankWeights
+            Weights, biases, connection table and gains of the filters.
+        moments : bool, default False
+            Add the mean and the mean square of y over maps, which N needs.
+
+        Returns
+        -------
+        Responses
+            Maps [n, filters, h - size + 1, w - size + 1].
+        """
         # Each group's maps side by side, repeated where several groups see them: what a grouped convolution expects.
         groups = 1 if bank.table is None else len(bank.table)
         seen = x if bank.table is None else x[:, bank.table.flatten()]
@@ -79,9 +96,21 @@ class Reference:
         return Responses(kept, y.mean(dim=1, keepdim=True), y.square().mean(dim=1, keepdim=True), own=True)
 
     def statistics(self, responses: Responses, norm: LocalNormalisation) -> tuple[Tensor | None, Tensor | None]:
-        """Return what N subtracts and what it divides by, [n, 1, h, w] each, or None; see `LocalNormalisation`.
+        """Return what N subtracts and what it divides by; see `LocalNormalisation`.
 
         One map of each serves all maps of an image, since the window of N sums over all of them.
+
+        Parameters
+        ----------
+        responses : Responses
+            Maps y [n, maps, h, w], with their moments over maps if these are known.
+        norm : LocalNormalisation
+            The N of the stage.
+
+        Returns
+        -------
+        tuple of (Tensor or None, Tensor or None)
+            [n, 1, h, w] each; None where N does not subtract, or does not divide.
         """
         mean, square = responses.mean, responses.mean_square
         if mean is None or square is None:
@@ -93,28 +122,86 @@ class Reference:
     def normalise_and_pool(
         self, responses: Responses, shift: Tensor | None, scale: Tensor | None, spec: PoolingSpec
     ) -> Tensor:
-        """Pool (y - shift) / scale by `spec`; shift, scale [n, 1, h, w], or None for 0 and 1."""
+        """Pool (y - shift) / scale.
+
+        Parameters
+        ----------
+        responses : Responses
+            Maps y [n, maps, h, w], with their moments over maps if these are known.
+        shift, scale : Tensor or None
+            [n, 1, h, w] each. None: 0 and 1.
+        spec : PoolingSpec
+            Kind, window and step of the pooling.
+
+        Returns
+        -------
+        Tensor
+            Pooled maps [n, maps, rows, columns].
+        """
         pooled: Tensor = Pooling(spec)(self.normalise(responses, shift, scale))
         return pooled
 
     def normalise(self, responses: Responses, shift: Tensor | None, scale: Tensor | None) -> Tensor:
-        """Return (y - shift) / scale; shift, scale [n, 1, h, w], or None for 0 and 1."""
+        """Return (y - shift) / scale.
+
+        Parameters
+        ----------
+        responses : Responses
+            Maps y [n, maps, h, w], with their moments over maps if these are known.
+        shift, scale : Tensor or None
+            [n, 1, h, w] each. None: 0 and 1.
+
+        Returns
+        -------
+        Tensor
+            Maps [n, maps, h, w].
+        """
         y = _to_float32(responses.y)
         y = y if shift is None else y - shift
         return y if scale is None else y / scale
 
     def descriptors(self, images: Tensor, kind: Histograms, size: int, step: int) -> Tensor:
-        """Return dense histograms of gradients [n, rows, columns, kind.length] of images [n, h, w], not normalised.
+        """Return dense histograms of gradients, not normalised; see `Histograms`.
 
-        Patches of `size` pixels every `step` pixels, their grid centred in the image; see `Histograms`.
+        Parameters
+        ----------
+        images : Tensor
+            Grey images [n, h, w].
+        kind : Histograms
+            What a descriptor holds.
+        size : int
+            Side of a patch in pixels.
+        step : int
+            Pixels between patches, whose grid is centred in the image.
+
+        Returns
+        -------
+        Tensor
+            [n, rows, columns, kind.length].
         """
         # Rows before images, so that pooling over a patch's rows is a matrix product on a view, without copies.
         return kind.pool(kind.compute_oriented_gradients(images.transpose(0, 1).contiguous()), size, step)
 
     def sparse_step(self, codes: Tensor, mixing: Tensor, drive: Tensor, threshold: Tensor) -> Tensor:
-        """Return h_θ(b + z S) for codes z and drive b [r, groups, m], mixing S [groups, m, m], threshold θ [groups, m].
+        """Return h_θ(b + z S), with h_θ(x) = sign(x) max(|x| - θ, 0).
 
-        h_θ(x) = sign(x) max(|x| - θ, 0): a step of LISTA, and with S = I - DᵀD/L, b = Dᵀy/L, θ = λ/L one of ISTA.
+        A step of LISTA, and with S = I - DᵀD/L, b = Dᵀy/L, θ = λ/L one of ISTA.
+
+        Parameters
+        ----------
+        codes : Tensor
+            z [r, groups, m].
+        mixing : Tensor
+            S [groups, m, m].
+        drive : Tensor
+            b [r, groups, m].
+        threshold : Tensor
+            θ [groups, m].
+
+        Returns
+        -------
+        Tensor
+            [r, groups, m].
         """
         # r rows, g groups, m units: every group mixes its own units only.
         moved = drive + torch.einsum("rgm,gmk->rgk", codes, mixing)
@@ -123,11 +210,31 @@ class Reference:
     def momentum_step(
         self, moved: Tensor, codes: Tensor, extrapolated: Tensor, momentum: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return FISTA's next point and momentum, [n, m] and [n, 1], after proximal steps `moved` from `extrapolated`.
+        """Return FISTA's next point and momentum.
 
         With z the moved point, z_old the codes before it and x the point it was moved from:
         t' = (1 + sqrt(1 + 4t²))/2, x' = z + (t - 1)/t' (z - z_old). A row whose momentum points uphill,
-        (x - z)ᵀ(z - z_old) > 0, restarts with t = 1. Source: O'Donoghue, Candès 2015, gradient scheme.
+        (x - z)ᵀ(z - z_old) > 0, restarts with t = 1.
+
+        Parameters
+        ----------
+        moved : Tensor
+            z [n, m], after a proximal step from `extrapolated`.
+        codes : Tensor
+            z_old [n, m].
+        extrapolated : Tensor
+            x [n, m].
+        momentum : Tensor
+            t [n, 1].
+
+        Returns
+        -------
+        tuple of (Tensor, Tensor)
+            x' [n, m] and t' [n, 1].
+
+        References
+        ----------
+        O'Donoghue, Candès 2015, gradient scheme.
         """
         change = moved - codes
         uphill = ((extrapolated - moved) * change).sum(dim=1, keepdim=True) > 0
@@ -139,11 +246,30 @@ class Reference:
     def coordinate_steps(
         self, codes: Tensor, targets: Tensor, coupling: Tensor, lam: float, steps: int, *, nonnegative: bool = False
     ) -> None:
-        """Take steps of greedy coordinate descent in place: codes z and targets B = Dᵀy - (DᵀD - diag) z, [n, m].
+        """Take steps of greedy coordinate descent in place.
 
         In each row the coefficient k with the largest ‖d_k‖ |z̄_k - z_k| moves to its minimum z̄_k = h_λ(B_k)/‖d_k‖²;
-        half the square of that bounds from below how far the objective falls. The first k wins a tie. coupling: DᵀD
-        [m, m]. An atom of norm 0 keeps its coefficient. Source: Li, Osher 2009.
+        half the square of that bounds from below how far the objective falls. The first k wins a tie. An atom of norm 0
+        keeps its coefficient.
+
+        Parameters
+        ----------
+        codes : Tensor
+            z [n, m], changed in place.
+        targets : Tensor
+            B = Dᵀy - (DᵀD - diag) z, [n, m], changed in place.
+        coupling : Tensor
+            DᵀD [m, m].
+        lam : float
+            λ.
+        steps : int
+            Coefficients that move in each row.
+        nonnegative : bool, default False
+            z ≥ 0.
+
+        References
+        ----------
+        Li, Osher 2009.
         """
         norms = coupling.diagonal().sqrt()
         # An infinite square makes z̄ zero instead of 0/0; `change` masks such atoms anyway.

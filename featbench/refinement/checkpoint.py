@@ -27,10 +27,24 @@ class Checkpoint(Protocol):
     """Where the latest snapshot of training is kept while it lasts: arrays by name, and a JSON object beside them."""
 
     def read(self) -> tuple[Arrays, Document] | None:
-        """Return what was kept last, or None."""
+        """Return what was kept last.
+
+        Returns
+        -------
+        tuple of (dict of str to ndarray, dict) or None
+            The arrays by name, and the JSON object beside them; None if nothing was kept.
+        """
 
     def write(self, arrays: Arrays, document: Mapping[str, Any]) -> None:
-        """Keep arrays and a JSON object in place of what was kept."""
+        """Keep arrays and a JSON object in place of what was kept, both or neither.
+
+        Parameters
+        ----------
+        arrays : dict of str to ndarray
+            The arrays by name.
+        document : Mapping
+            What is known of them, as JSON.
+        """
 
 
 class NoCheckpoint:
