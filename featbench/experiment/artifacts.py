@@ -104,7 +104,7 @@ class Artifacts:
         Returns
         -------
         tuple of (list of StageFilters, float) or None
-            The filters of each stage, and seconds, those of the computation. None: nothing was kept.
+            The filters of each stage, and the seconds that computing took. None: nothing was kept.
         """
         return None
 
@@ -132,7 +132,7 @@ class Artifacts:
         Returns
         -------
         tuple of (dict of str to Tensor, float) or None
-            The weights by name, and seconds, those of the computation. None: nothing was kept.
+            The weights by name, and the seconds that computing took. None: nothing was kept.
         """
         return None
 
@@ -207,7 +207,7 @@ class Artifacts:
         Returns
         -------
         tuple of (Extracted, float) or None
-            The features, and seconds, those of the computation. None: nothing was kept.
+            The features, and the seconds that computing took. None: nothing was kept.
         """
         return None
 
