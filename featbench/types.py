@@ -16,6 +16,9 @@ IntArray = NDArray[np.int64]
 Pixels = NDArray[np.uint8] | NDArray[np.floating[Any]]
 """One image, [height, width] grey or [height, width, 3] RGB; or several of one size, [n, ...]."""
 
+Test = Literal["rest", "fixed", "held-out"]
+"""Which images test: all that do not train, the data set's own test images, or a part set apart for all draws."""
+
 Status = Literal["ok", "failed", "skipped", "not run"]
 """How far a cell came: skipped by a refusal that was known before it began, failed by an error while it ran."""
 
@@ -36,6 +39,9 @@ class Images:
         The names of the classes.
     test : ndarray of bool or None, default None
         [n], True for the images of the data set's own test split; None where it has none.
+    names : sequence of str or None, default None
+        [n], what reports call each image, as the path of its file below the data set's folder; None where images have
+        no names.
 
     Notes
     -----
@@ -47,6 +53,7 @@ class Images:
     labels: IntArray
     classes: tuple[str, ...]
     test: NDArray[np.bool_] | None = None
+    names: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,12 +61,14 @@ class Split:
     """One draw: indices of the training and test images, and which training images serve as validation.
 
     train: [t] sorted indices. validation: [t] bool, True where the training image is held out while hyper-parameters
-    are chosen. test: [m] sorted indices, disjoint from train.
+    are chosen. test: [m] sorted indices, disjoint from train. seen: [s] sorted indices of the images that filters may
+    be learned from without their labels, disjoint from test.
     """
 
     train: IntArray
     validation: NDArray[np.bool_]
     test: IntArray
+    seen: IntArray
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import sqrt
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -22,6 +23,11 @@ CHUNK = 1024
 
 CHANNELS = (1, 3)
 """Maps that an image may become: one of grey, or red, green and blue."""
+
+Colour = Literal["grey", "rgb", "opponent"]
+"""What becomes of an image's colours: nothing but grey is left, they stay, or they turn into opponent colours."""
+
+COLOURS: tuple[Colour, ...] = get_args(Colour)
 
 
 @dataclass(frozen=True)
@@ -47,16 +53,20 @@ class Preprocessing:
     channels : int, default 1
         1: images become grey (ITU-R BT.601), one map each. 3: images become RGB, three maps each in the order red,
         green, blue; a grey image gets three equal ones.
+    opponent : bool, default False
+        Turn the three channels into opponent colours after `standardise`: red against green, yellow against blue, and
+        intensity, in this order, along orthonormal axes. A grey image has zeros in the first two.
 
     Raises
     ------
     ValueError
-        If `channels` is neither 1 nor 3.
+        If `channels` is neither 1 nor 3, or `opponent` is asked for with one channel.
 
     References
     ----------
     Jarrett, Kavukcuoglu, Ranzato, LeCun 2009, What is the best multi-stage architecture for object recognition?,
-    section 4. They use grey images; LCN has the form of Torch7's `image.lcn`, which takes grey images alone.
+    section 4. They use grey images; LCN has the form of Torch7's `image.lcn`, which takes grey images alone. Opponent
+    colours: van de Sande, Gevers, Snoek 2010, Evaluating color descriptors for object and scene recognition, eq. 5.
     """
 
     size: int | None = None
@@ -64,10 +74,18 @@ class Preprocessing:
     lcn: float | None = None
     pad: bool = False
     channels: int = 1
+    opponent: bool = False
 
     def __post_init__(self) -> None:
         if self.channels not in CHANNELS:
             raise ValueError(f"channels must be 1 (grey) or 3 (RGB), not {self.channels!r}")
+        if self.opponent and self.channels != 3:
+            raise ValueError("opponent colours are made of three channels: channels=3")
+
+    @property
+    def colour(self) -> Colour:
+        """What becomes of an image's colours, by the name that `--channels` has for it."""
+        return "grey" if self.channels == 1 else "opponent" if self.opponent else "rgb"
 
     @property
     def least(self) -> int:
@@ -204,6 +222,9 @@ def _normalise(images: NDArray[Any], preprocessing: Preprocessing) -> Tensor:
     maps = values.unsqueeze(1) if preprocessing.channels == 1 else values.permute(0, 3, 1, 2).contiguous()
     if preprocessing.standardise:
         maps = standardise(maps)
+    if preprocessing.opponent:
+        # After standardising, which takes the mean of all channels out: differences of colours have none in common.
+        maps = to_opponent_colours(maps)
     if preprocessing.lcn is not None:
         maps = local_contrast_normalise(maps, preprocessing.lcn)
     return pad_to_square(maps) if preprocessing.pad else maps
@@ -221,6 +242,16 @@ def standardise(maps: Tensor) -> Tensor:
     # would blow rounding errors up to unit variance.
     floor = 1e-6 * maps.abs().amax(dim=(1, 2, 3), keepdim=True)
     return torch.where(deviation > floor, centred / deviation.clamp_min(1e-30), torch.zeros_like(centred))
+
+
+def to_opponent_colours(maps: Tensor) -> Tensor:
+    """Turn red, green and blue [n, 3, height, width] into red against green, yellow against blue, and intensity.
+
+    Van de Sande, Gevers, Snoek 2010, eq. 5: the axes are orthonormal, so that distances between images stay.
+    """
+    red, green, blue = maps.unbind(1)
+    opponents = (red - green) / sqrt(2), (red + green - 2 * blue) / sqrt(6), (red + green + blue) / sqrt(3)
+    return torch.stack(opponents, dim=1)
 
 
 def pad_to_square(maps: Tensor) -> Tensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from featbench.data.maps import Preprocessing
+from featbench.types import Test
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,22 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """Learners and regimes, as `--features` and `--regimes` write them, that a comparison runs on request.
+
+    Parameters
+    ----------
+    features : tuple of str, default ()
+        Learners.
+    regimes : tuple of str, default ()
+        Regimes.
+    """
+
+    features: tuple[str, ...] = ()
+    regimes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Protocol:
     """The rules under which features are judged, so that nothing but the features differs between two rows.
 
@@ -53,10 +69,17 @@ class Protocol:
         What becomes of images before the first stage.
     train_per_class : int or None
         Training images of each class, validation images included; at least 2. None: all that do not test.
-    test : {"rest", "fixed"}
-        Which images test: "rest", all that are not trained on, or "fixed", the data set's own test images.
+    test : {"rest", "fixed", "held-out"}
+        Which images test: "rest", all that are not trained on; "fixed", the data set's own test images; "held-out",
+        about half of each class, set apart once for all draws. Held-out images test in every draw, so that filters
+        can be learned once for all draws, without labels, on all images that do not test.
     features : tuple of str
         Learners that a comparison runs by default, as `--features` writes them.
+    own_classifiers : Mapping of str to tuple of str, default {}
+        Learners, as `features` writes them, that go by default with classifiers of their own in place of
+        `classifiers`.
+    thorough : Selection or None, default None
+        What `--thorough` adds to the learners and the regimes that a comparison runs by default.
     regimes : tuple of str, default ("R", "U", "R+", "U+", "fixed")
         Regimes that a comparison runs by default.
     classifiers : tuple of str, default ("logistic",)
@@ -107,8 +130,10 @@ class Protocol:
     architecture: str
     preprocessing: Preprocessing
     train_per_class: int | None
-    test: Literal["rest", "fixed"]
+    test: Test
     features: tuple[str, ...]
+    own_classifiers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    thorough: Selection | None = None
     regimes: tuple[str, ...] = ("R", "U", "R+", "U+", "fixed")
     classifiers: tuple[str, ...] = ("logistic",)
     validation_fraction: float = 1 / 6

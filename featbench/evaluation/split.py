@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,13 @@ from featbench.data.prepare import PreparedImages
 from featbench.errors import SplitError
 from featbench.evaluation.task import CLASSIFICATION, Task
 from featbench.system.seeds import derive_seed
-from featbench.types import Images, IntArray, Split
+from featbench.types import Images, IntArray, Split, Test
+
+LEFT_OVER: dict[Test, int] = {"rest": 1, "fixed": 0, "held-out": 2}
+"""How many images of a class must be left when a draw has taken its training images.
+
+One to test on, where they test; and where test images are set apart, one besides, as draws would be equal otherwise.
+"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Census:
             has_test=bool(document["has_test"]),
         )
 
-    def require(self, train_per_class: int | None, test: Literal["rest", "fixed"]) -> None:
+    def require(self, train_per_class: int | None, test: Test) -> None:
         """Raise a `SplitError` if no draw is possible; it names the class with too few images, or what is missing."""
         if test == "fixed" and not self.has_test:
             raise SplitError("the protocol tests on the data set's own test images, but it has none")
@@ -56,15 +62,15 @@ class Census:
             raise SplitError(
                 f"{train_per_class} training images per class are asked for: at least 2, one of them for validation"
             )
-        if train_per_class is None and test == "rest":
+        if train_per_class is None and test != "fixed":
             raise SplitError(
                 "training on all images leaves none to test on: this data set has no test split of its own"
             )
         for name, images, own_test in zip(self.classes, self.images, self.own_test, strict=True):
             available = images - own_test if test == "fixed" else images
             asked = 2 if train_per_class is None else train_per_class
-            testing = " and at least 1 for testing" if test == "rest" else ""
-            if available < asked + bool(testing):
+            if available < asked + LEFT_OVER[test]:
+                testing = f" and at least {LEFT_OVER[test]} for testing" if LEFT_OVER[test] else ""
                 raise SplitError(
                     f"class {name!r} has {available} images, but {asked} are asked for training{testing}: "
                     "ask for fewer with --train-per-class"
@@ -88,7 +94,7 @@ def draw_split(
     *,
     train_per_class: int | None,
     validation_fraction: float,
-    test: Literal["rest", "fixed"],
+    test: Test,
     seed: int,
     draw: int,
     test_per_class: int | None = None,
@@ -96,22 +102,22 @@ def draw_split(
 ) -> Split:
     """Draw `train_per_class` images of each class (None: all), some of them for validation; the same for every learner.
 
-    Test images are the data set's own ("fixed") or all that do not train ("rest"): all of them, or at most
-    `test_per_class` of each class. Classes are the strata of the task. Raises `SplitError` naming the class that has
-    too few images.
+    Test images are the data set's own ("fixed"), those that are set apart for all draws ("held-out"), or all that do
+    not train ("rest"): all of them, or at most `test_per_class` of each class. Classes are the strata of the task.
+    Raises `SplitError` naming the class that has too few images.
     """
     Census.of(images).require(train_per_class, test)
     strata = task.find_strata(images)
-    own_test = images.test if test == "fixed" and images.test is not None else np.zeros(len(images.labels), dtype=bool)
+    reserved = _reserve(images, strata, test, train_per_class, seed)
     generator = np.random.default_rng(derive_seed(seed, "split", draw))
     train: list[IntArray] = []
     for stratum in range(strata.max() + 1):
         # All are shuffled, however few are taken: the images of a small training set are part of those of a larger one.
-        pool = generator.permutation(np.flatnonzero((strata == stratum) & ~own_test))
+        pool = generator.permutation(np.flatnonzero((strata == stratum) & ~reserved))
         train.append(pool if train_per_class is None else pool[:train_per_class])
     # Sorted, as features lie on disk: they are read in the order of the images, whatever order they were drawn in.
     indices = np.sort(np.concatenate(train))
-    tested = own_test.copy()
+    tested = reserved.copy()
     if test == "rest":
         tested[:] = True
         tested[indices] = False
@@ -120,7 +126,26 @@ def draw_split(
     validation = hold_out(strata[indices], validation_fraction, derive_seed(seed, "validation", draw))
     if test_per_class is not None:
         tested = _keep_at_most(tested, strata, test_per_class, derive_seed(seed, "test", draw))
-    return Split(indices, validation, np.flatnonzero(tested))
+    # No image that is set apart trains in any draw: filters may be learned from all others, once for all draws.
+    seen = np.flatnonzero(~reserved) if test == "held-out" else indices
+    return Split(indices, validation, np.flatnonzero(tested), seen)
+
+
+def _reserve(
+    images: Images | PreparedImages, strata: IntArray, test: Test, train_per_class: int | None, seed: int
+) -> NDArray[np.bool_]:
+    """Mark the images that train in no draw."""
+    reserved = np.zeros(len(images.labels), dtype=bool)
+    if test == "fixed" and images.test is not None:
+        return images.test
+    if test == "held-out" and train_per_class is not None:
+        generator = np.random.default_rng(derive_seed(seed, "held-out"))
+        for stratum in range(strata.max() + 1):
+            members = generator.permutation(np.flatnonzero(strata == stratum))
+            # Half of a class, rounded down; fewer where training images are many, as draws must differ.
+            left = max(-(-len(members) // 2), train_per_class + 1)
+            reserved[members[left:]] = True
+    return reserved
 
 
 def _keep_at_most(marked: NDArray[np.bool_], labels: IntArray, count: int, seed: int) -> NDArray[np.bool_]:

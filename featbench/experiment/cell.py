@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from featbench.data.maps import Preprocessing
 from featbench.evaluation.regimes import REGIMES, Regime
 from featbench.operations.precision import Precision
 from featbench.parameters import Choice
 from featbench.refinement.settings import Refinement
+from featbench.types import Test
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class Cell:
     draw: int
     preprocessing: Preprocessing
     validation_fraction: float
-    test: Literal["rest", "fixed"]
+    test: Test
     task: str = "classification"
     skip: str = field(default="", compare=False)
 

@@ -184,10 +184,10 @@ class Steps:
         return stages, seconds
 
     def _seen_images(self, cell: Cell, split: Split, maps: Maps) -> Maps | JoinedMaps | None:
-        """Return what filters are made from, if anything: the draw's training images, unlabelled ones, or both."""
+        """Return what filters are made from, if anything: the draw's own images, unlabelled ones, or both."""
         if not self.registry.learner(cell.learner.name).looks():
             return None
-        training = maps.select(split.train)
+        training = maps.select(split.seen)
         if cell.unlabelled is None:
             return training
         pool = self.load_pool(get_pool_name(cell.unlabelled), cell.preprocessing)
@@ -225,8 +225,8 @@ class Steps:
 
     def extract(self, cell: Cell, split: Split, network: nn.Module, maps: Maps) -> tuple[Features, float]:
         """Return the features of the training and the test images."""
-        if cell.test == "rest":
-            # All images train or test, in every draw others: extracted together, they serve every draw.
+        if cell.test != "fixed":
+            # All images train or test in some draw: extracted together, they serve every draw.
             everything, seconds = self.extract_part(cell, "all", network, maps)
             return Features(everything.take(split.train), everything.take(split.test)), seconds
         train, train_seconds = self.extract_part(cell, "train", network, maps.select(split.train))

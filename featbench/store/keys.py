@@ -234,9 +234,9 @@ class CellKeys:
         if not self.keys.registry.learner(cell.learner.name).looks():
             return None
         if cell.unlabelled is None:
-            return _describe_training(cell)
+            return _describe_own_images(cell)
         pool = {"unlabelled": self.keys.unlabelled(get_pool_name(cell.unlabelled))}
-        return {**pool, "training": _describe_training(cell)} if joins_training(cell.unlabelled) else pool
+        return {**pool, "training": _describe_own_images(cell)} if joins_training(cell.unlabelled) else pool
 
 
 def _describe_files(learner: FeatureLearner) -> Document:
@@ -258,6 +258,15 @@ def _describe_training(cell: Cell) -> Document:
         "seed": cell.seed,
         "draw": cell.draw,
     }
+
+
+def _describe_own_images(cell: Cell) -> Document:
+    """Return which images of its data set a learner looks at."""
+    training = _describe_training(cell)
+    if cell.test != "held-out":
+        return training
+    # All that do not test, in every draw the same: draws share the filters.
+    return {name: value for name, value in training.items() if name not in ("draw", "validation_fraction")}
 
 
 def read_module_source(thing: object) -> str:

@@ -180,3 +180,32 @@ def test_maps_of_several_sizes_are_joined_in_colour():
 def test_maps_refuse_images_that_were_prepared_for_other_channels():
     with pytest.raises(ValueError, match="images of 1 channels were prepared, not of 3"):
         Maps(PackedImages.pack([noise(4, 4)]), Preprocessing(channels=3))
+
+
+def test_opponent_colours_equal_the_written_formulas_in_double_precision():
+    image = noise(9, 7, 3)
+    maps = preprocess([image], Preprocessing(channels=3, opponent=True))[0].numpy()
+    values = image.astype(np.float64)
+    red, green, blue = ((values - values.mean()) / values.std()).transpose(2, 0, 1)
+    assert np.allclose(maps[0], (red - green) / np.sqrt(2), atol=1e-6)
+    assert np.allclose(maps[1], (red + green - 2 * blue) / np.sqrt(6), atol=1e-6)
+    assert np.allclose(maps[2], (red + green + blue) / np.sqrt(3), atol=1e-6)
+
+
+def test_opponent_colours_keep_distances_between_images():
+    pixels = noise(2, 6, 5, 3)
+    rgb, opponent = (preprocess(pixels, Preprocessing(channels=3, opponent=turned)) for turned in (False, True))
+    assert torch.allclose((rgb[0] - rgb[1]).norm(), (opponent[0] - opponent[1]).norm())
+
+
+def test_a_grey_image_has_no_opponent_colours_but_its_intensity():
+    maps = preprocess([noise(6, 5)], Preprocessing(channels=3, opponent=True))[0]
+    assert maps[:2].abs().max() < 1e-6
+    assert maps[2].std() > 1
+
+
+def test_opponent_colours_need_three_channels():
+    with pytest.raises(ValueError, match="opponent colours are made of three channels"):
+        Preprocessing(opponent=True)
+    names = [Preprocessing(channels=channels, opponent=turned).colour for channels, turned in ((1, 0), (3, 0), (3, 1))]
+    assert names == ["grey", "rgb", "opponent"]

@@ -243,3 +243,50 @@ def test_seed_decides_what_is_held_out():
 def test_class_with_a_single_image_cannot_be_held_out_from():
     with pytest.raises(SplitError, match="class 1 has a single training image"):
         hold_out(np.array([0, 0, 1, 2, 2]), 0.3, seed=0)
+
+
+@pytest.mark.parametrize("train_per_class", [2, 4, 6, 9, 10])
+def test_images_held_out_are_the_same_in_every_draw_and_nobody_learns_from_them(train_per_class):
+    given = images()
+    splits = [draw(given, train_per_class, test="held-out", number=number) for number in range(4)]
+    for split in splits:
+        assert np.array_equal(split.test, splits[0].test)
+        assert np.array_equal(split.seen, splits[0].seen)
+        assert sorted([*split.seen, *split.test]) == list(range(62))
+        assert set(split.train) <= set(split.seen)
+        assert counts(given.labels[split.train]) == [train_per_class] * 3
+    # Half of each class is set apart, less where training takes more than half: draws must be able to differ.
+    assert counts(given.labels[splits[0].test]) == [min(6, 11 - train_per_class), min(10, 19 - train_per_class), 15]
+    assert len({tuple(split.train) for split in splits}) == 4
+
+
+def test_another_seed_holds_other_images_out():
+    assert not np.array_equal(draw(images(), test="held-out").test, draw(images(), test="held-out", seed=1).test)
+
+
+def test_more_training_images_leave_the_images_held_out_as_they_are_and_contain_fewer():
+    few, many = (draw(images((40, 40)), count, test="held-out") for count in (5, 15))
+    assert np.array_equal(few.test, many.test)
+    assert set(few.train) < set(many.train)
+
+
+def test_test_per_class_keeps_some_of_the_images_held_out():
+    given = images()
+    every, some = draw(given, test="held-out"), draw(given, test="held-out", test_per_class=3)
+    assert set(some.test) < set(every.test)
+    assert counts(given.labels[some.test]) == [3, 3, 3]
+    assert np.array_equal(some.seen, every.seen)
+
+
+def test_holding_out_needs_an_image_to_test_and_one_to_draw_from():
+    assert counts(images().labels[draw(images(), 10, test="held-out").test])[0] == 1
+    with pytest.raises(SplitError, match="class 'ant' has 12 images, but 11 are asked for training and at least 2"):
+        draw(images(), 11, test="held-out")
+    with pytest.raises(SplitError, match="training on all images leaves none to test on"):
+        draw(images(), None, test="held-out")
+
+
+@pytest.mark.parametrize("test", ["rest", "fixed"])
+def test_without_images_held_out_filters_are_learned_from_the_training_images(test):
+    split = draw(images(own_test=(2, 2, 2)), test=test)
+    assert np.array_equal(split.seen, split.train)
