@@ -48,8 +48,10 @@ class ClassFolderDataset(FileDataset):
 
     def load(self, data_dir: Path | None) -> Images:
         """Return the images, each read when it is asked for."""
-        found = find_class_folders(self.root(data_dir), self.without)
-        return Images(ImageFiles(found.files), np.array(found.labels, dtype=np.int64), found.classes)
+        root = self.root(data_dir)
+        found = find_class_folders(root, self.without)
+        names = [path.relative_to(root).as_posix() for path in found.files]
+        return Images(ImageFiles(found.files), np.array(found.labels, dtype=np.int64), found.classes, names=names)
 
     def remarks(self, data_dir: Path | None) -> list[str]:
         """Say how many files were ignored, and name one."""

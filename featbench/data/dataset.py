@@ -253,7 +253,8 @@ def load_images(name: str, dataset: Dataset, data_dir: Path | None) -> Images:
 def check_images(name: str, images: Images) -> Images:
     """Return the images of a data set if they keep the contract, else raise a `DataError` that names the data set.
 
-    There must be images, as many labels as images, as many marks in `test`, and labels that are indices of classes.
+    There must be images, as many labels as images, as many marks in `test` and `names` if there are any, and labels
+    that are indices of classes.
     """
     count = len(images.pixels)
     if count == 0:
@@ -262,6 +263,8 @@ def check_images(name: str, images: Images) -> Images:
         raise DataError(f"data set {name} has {count} images but {len(images.labels)} labels")
     if images.test is not None and len(images.test) != count:
         raise DataError(f"data set {name} has {count} images but marks {len(images.test)} of them as test or training")
+    if images.names is not None and len(images.names) != count:
+        raise DataError(f"data set {name} has {count} images but {len(images.names)} names of images")
     if not np.issubdtype(np.asarray(images.labels).dtype, np.integer):
         raise DataError(f"data set {name} has labels that are not integers")
     if images.labels.min() < 0 or images.labels.max() >= len(images.classes):

@@ -57,13 +57,15 @@ class PackedImages(Sequence[Pixels]):
 class PreparedImages:
     """Labelled images after `prepare`: all grey or all RGB, at the protocol's size, packed into one array.
 
-    labels, classes and test are those of the raw `Images`, for the images that could be used. left_out: one line for
-    each image that could not, as `--skip-bad-images` allows.
+    labels, classes and test are those of the raw `Images`, for the images that could be used. positions: [n], where
+    each of them stands among the raw images. left_out: one line for each image that could not be used, as
+    `--skip-bad-images` allows.
     """
 
     pixels: PackedImages
     labels: IntArray
     classes: tuple[str, ...]
+    positions: IntArray
     test: NDArray[np.bool_] | None = None
     left_out: tuple[str, ...] = ()
 
@@ -96,7 +98,7 @@ def prepare(
     kept = np.array([not isinstance(image, DataError) for image in prepared])
     pixels = PackedImages.pack([image for image in prepared if not isinstance(image, DataError)])
     test = None if images.test is None else images.test[kept]
-    return PreparedImages(pixels, images.labels[kept], images.classes, test, left_out=tuple(bad))
+    return PreparedImages(pixels, images.labels[kept], images.classes, np.flatnonzero(kept), test, left_out=tuple(bad))
 
 
 def _describe_bad_images(bad: Sequence[str], count: int) -> str:

@@ -60,6 +60,7 @@ class StoredArtifacts(Artifacts):
             pixels=PackedImages(flat[0], tensors["shapes"], about["channels"]),
             labels=tensors["labels"],
             classes=tuple(about["classes"]),
+            positions=tensors["positions"],
             test=tensors.get("test"),
             left_out=tuple(about["left_out"]),
         )
@@ -70,7 +71,7 @@ class StoredArtifacts(Artifacts):
         # The pixels go first: a run that is killed in between leaves no labels without them.
         self.store.write_array("images", key, images.pixels.flat, {})
         test = {} if images.test is None else {"test": images.test}
-        tensors = {"shapes": images.pixels.shapes, "labels": images.labels, **test}
+        tensors = {"shapes": images.pixels.shapes, "labels": images.labels, "positions": images.positions, **test}
         about = {
             "classes": list(images.classes),
             "left_out": list(images.left_out),

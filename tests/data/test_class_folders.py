@@ -42,6 +42,13 @@ def test_classes_are_the_folders_in_alphabetical_order_and_files_are_sorted(root
     assert found.others == []
 
 
+def test_images_are_named_by_their_paths_below_the_folder(root, tmp_path):
+    image_folder(root / "cat" / "wild", 1, (5, 5))
+    images = Zoo().load(tmp_path)
+    assert images.names == below(root, images.pixels.paths)
+    assert images.names[-2:] == ["cat/0.png", "cat/wild/0.png"]
+
+
 def test_order_is_that_of_the_names_and_not_of_the_folder(root, monkeypatch):
     expected = find_class_folders(root)
     iterdir = Path.iterdir

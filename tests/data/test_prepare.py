@@ -166,6 +166,7 @@ def test_a_file_that_cannot_be_read_is_named_and_not_left_out(files, case):
     (line,) = prepared.left_out
     assert str(path) in line
     whole = [index for index in range(12) if index != 5]
+    assert prepared.positions.tolist() == whole
     assert prepared.labels.tolist() == [index % 3 for index in whole]
     expected = [resize(convert_to_grey(ImageFiles(files)[index]), 9) for index in whole]
     assert all(np.array_equal(made, image) for made, image in zip(prepared.pixels, expected, strict=True))

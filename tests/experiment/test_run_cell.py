@@ -346,6 +346,7 @@ def test_refinement_changes_the_network_and_reports_what_it_did(tiny):
             "data set tiny cannot be read: OSError: gone",
         ),
         ("labels, (", "labels + 0.5, (", "data set tiny has labels that are not integers"),
+        ('"c"))', '"c"), names=["one"])', "data set tiny has 36 images but 1 names of images"),
     ],
 )
 def test_a_data_set_that_breaks_its_contract_is_an_error_that_names_it(compare_tiny, tiny, home, old, new, message):

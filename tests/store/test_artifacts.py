@@ -64,12 +64,13 @@ def test_a_survey_comes_back(kept, tiny):
 @pytest.mark.parametrize("test", [None, np.array([True, False])])
 def test_prepared_images_come_back(kept, tiny, test):
     pixels = PackedImages.pack([np.arange(6, dtype=np.uint8).reshape(2, 3), np.arange(4, dtype=np.uint8).reshape(2, 2)])
-    images = PreparedImages(pixels, np.array([1, 0]), ("a", "b"), test, ("one was damaged",))
+    images = PreparedImages(pixels, np.array([1, 0]), ("a", "b"), np.array([0, 2]), test, ("one was damaged",))
     kept.write_images("tiny", Preprocessing(), images)
     found = again(tiny).read_images("tiny", Preprocessing())
     assert all(np.array_equal(one, other) for one, other in zip(found.pixels, pixels, strict=True))
     assert (found.pixels.channels, found.classes, found.left_out) == (1, ("a", "b"), ("one was damaged",))
     assert np.array_equal(found.labels, images.labels)
+    assert np.array_equal(found.positions, [0, 2])
     assert found.test is None if test is None else np.array_equal(found.test, test)
 
 
