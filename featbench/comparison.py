@@ -13,15 +13,16 @@ import pandas as pd
 from featbench.data.folder import resolve_data_folder
 from featbench.execution.listeners import Listener, Relay
 from featbench.execution.mlflow_mirror import Mirror
+from featbench.execution.rows import make_cells_frame
 from featbench.execution.runner import Run, run_cells
+from featbench.execution.stored_comparison import describe_comparison
 from featbench.experiment.baselines import find_baseline_pairs
 from featbench.experiment.cell import Cell
 from featbench.experiment.grid import enumerate_cells
 from featbench.experiment.request import Request
 from featbench.experiment.steps import Steps
-from featbench.experiment.variations import describe_row, list_row_columns
+from featbench.experiment.variations import list_row_columns
 from featbench.registry import Registry
-from featbench.stages.architecture import Architecture
 from featbench.statistics.summary import summarise
 from featbench.store.artifacts import StoredArtifacts
 from featbench.store.keys import Keys
@@ -97,7 +98,7 @@ class Workbench:
         self.store.require_writable()
         keys = [self.keys.for_cell(cell).result.hash for cell in cells]
         key = content_hash(keys)
-        self.store.write_record("comparisons", key, {"request": dict(asked), "cells": keys})
+        self.store.write_record("comparisons", key, describe_comparison(asked, cells, keys))
         uri = None if track is True else str(track)
         mirror = Mirror(self.artifacts, key, cells[0].protocol, asked, uri) if track else None
         try:
@@ -118,33 +119,6 @@ class Workbench:
         if mirror:
             mirror.close(rows)
         return Comparison(key, runs, rows)
-
-
-def make_cells_frame(runs: Sequence[Run], registry: Registry) -> pd.DataFrame:
-    """Return one row for each cell, with the columns that `summarise` needs."""
-    rows = []
-    for cell, result in ((run.cell, run.result) for run in runs):
-        rows.append(
-            {
-                **describe_row(cell),
-                "label": format_regime(cell, registry),
-                "draw": cell.draw,
-                "images_left_out": result.report.get("images_left_out", 0),
-                "status": result.status,
-                "score": None if result.score is None else result.score.value,
-                "unit": registry.metric(cell.metric).unit,
-                "fit_seconds": result.seconds.fit,
-                "extract_seconds": result.seconds.extract,
-                "message": result.message,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def format_regime(cell: Cell, registry: Registry) -> str:
-    """Return a cell's regime as tables print it: RR for two stages of R, G for Gabor, `fixed` without such a letter."""
-    stages = len(Architecture.parse(cell.architecture).stages) if cell.architecture else 1
-    return cell.regime.label(stages, registry.learner(cell.learner.name).initial or "fixed")
 
 
 def compare(

@@ -10,9 +10,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from featbench.comparison import Workbench, format_regime
+from featbench.comparison import Workbench
 from featbench.errors import FeatbenchError, LeaderboardError, UnknownNameError
 from featbench.evaluation.protocol import Protocol
+from featbench.execution.rows import format_regime
 from featbench.experiment.cell import Cell
 from featbench.experiment.variations import VARIATIONS, describe_refinement, drop_folders
 from featbench.leaderboard.pages import rank, render_csv, render_page

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from featbench.comparison import Comparison, Workbench, make_cells_frame
+from featbench.comparison import Comparison, Workbench
 from featbench.errors import PluginError, UnknownNameError, UsageError
 from featbench.evaluation.metrics import Metric
 from featbench.evaluation.published import PublishedRow, PublishedTable
+from featbench.execution.rows import make_cells_frame
 from featbench.experiment.baselines import is_baseline
 from featbench.experiment.cell import Cell
 from featbench.experiment.request import Request

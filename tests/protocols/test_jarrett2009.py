@@ -1,7 +1,8 @@
 import pytest
 
-from featbench.comparison import Workbench, format_regime
+from featbench.comparison import Workbench
 from featbench.evaluation.split import Census, Survey
+from featbench.execution.rows import format_regime
 from featbench.experiment.request import Request
 from featbench.registry import Registry
 from featbench.reproduction.measure import plan_table
