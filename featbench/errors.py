@@ -2,6 +2,8 @@
 
 The command line prints the message of a `FeatbenchError` without a traceback and exits with code 2. Any other exception
 is a bug of featbench or of a plugin.
+
+Those that are about what a caller passed are `ValueError`s too, as scikit-learn and its users expect.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ class FeatbenchError(Exception):
     """
 
 
-class UsageError(FeatbenchError):
+class UsageError(FeatbenchError, ValueError):
     """A request that cannot be carried out as it was written.
 
     Raised for options and parameters with a wrong value, for combinations that make no sense, and for files named on
@@ -66,7 +68,7 @@ class ArchitectureError(UsageError):
     """
 
 
-class DataError(FeatbenchError):
+class DataError(FeatbenchError, ValueError):
     """A data file that is missing, damaged, or not what it claims to be.
 
     Raised while files are found, read, unpacked or decoded, and for arrays passed from Python that are not images. The
@@ -81,7 +83,7 @@ class DownloadError(DataError):
     """
 
 
-class SplitError(FeatbenchError):
+class SplitError(FeatbenchError, ValueError):
     """A data set that cannot be split as the protocol asks.
 
     Raised when a class has too few images for the training, validation and test images that are asked for, or when a
@@ -105,7 +107,7 @@ class DeviceLostError(FeatbenchError):
     """
 
 
-class PluginError(FeatbenchError):
+class PluginError(FeatbenchError, ValueError):
     """A plugin that cannot be loaded, or that broke its contract.
 
     Raised when a plugin file is missing or does not import, when two plugins register the same name, and when a plugin
@@ -113,7 +115,7 @@ class PluginError(FeatbenchError):
     """
 
 
-class FeatureError(FeatbenchError):
+class FeatureError(FeatbenchError, ValueError):
     """Features that a classifier cannot use.
 
     Raised for features, local vectors and histograms that are not finite or have the wrong shape, and for codebooks
@@ -121,7 +123,7 @@ class FeatureError(FeatbenchError):
     """
 
 
-class LearningError(FeatbenchError):
+class LearningError(FeatbenchError, ValueError):
     """Learning, refinement or the training of a classifier that cannot start, or that diverges.
 
     Raised for too few or blank patches, for losses and weights that become infinite or NaN, for gradients that do not

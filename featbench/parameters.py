@@ -12,7 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from featbench.errors import UnknownNameError, UsageError
+from featbench.arguments import unwrap_scalar
+from featbench.errors import FeatbenchError, UnknownNameError, UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,12 +148,15 @@ class Parametrised:
             If a value has the wrong type, or the class itself refuses it.
         """
         known = {field.name: field for field in cls._list_fields()}
-        for name, value in parameters.items():
+        plain = {name: unwrap_scalar(value) for name, value in parameters.items()}
+        for name, value in plain.items():
             if name not in known:
                 raise UnknownNameError(f"parameter of {cls.name}", name, known or ["none"])
             _require_type(cls.name, name, value, known[name].default)
         try:
-            return cls(**parameters)
+            return cls(**plain)
+        except FeatbenchError:
+            raise
         except (ValueError, TypeError) as error:
             raise UsageError(f"{cls.name}: {error}") from error
 
@@ -218,16 +222,27 @@ def _require_type(owner: str, name: str, value: object, default: object) -> None
 
     The default, not the annotation, gives the type: annotations are strings here, and may name what is not imported.
     """
+    if default is dataclasses.MISSING or default is None:
+        return
     # bool is asked first, since a bool is an int to isinstance: updates=true must not pass as updates=1.
-    if isinstance(default, bool) or default is dataclasses.MISSING or default is None:
-        fits = default is dataclasses.MISSING or default is None or isinstance(value, bool)
+    if isinstance(default, bool):
+        fits, kind = isinstance(value, bool), "a bool"
     elif isinstance(default, int):
-        fits = isinstance(value, int) and not isinstance(value, bool)
+        fits, kind = isinstance(value, int) and not isinstance(value, bool), "an int"
     elif isinstance(default, float):
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        fits, kind = _is_finite(value), "a finite float" if isinstance(value, float) else "a float"
     else:
-        fits = isinstance(value, type(default))
-    if not fits:
         kind = type(default).__name__
-        article = "an" if kind[0] in "aeiou" else "a"
-        raise UsageError(f"{owner}: parameter {name} takes {article} {kind}, not {value!r}")
+        fits, kind = isinstance(value, type(default)), f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+    if not fits:
+        raise UsageError(f"{owner}: parameter {name} takes {kind}, not {value!r}")
+
+
+def _is_finite(value: object) -> bool:
+    """Whether a value is a number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int beyond 1.8e308
+        return False

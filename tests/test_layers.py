@@ -26,7 +26,8 @@ PLUGIN_FOLDERS = ("featbench.plugins", "featbench.classifiers", "featbench.datas
 ROOMS = {
     "errors": "",
     "types": "",
-    "parameters": "errors",
+    "arguments": "errors",
+    "parameters": "arguments errors",
     "system": "errors",
     "stages": "errors",
     "data": "errors types system stages",
@@ -73,7 +74,7 @@ HEAVY = ("torch", "numpy", "mlflow", "sklearn", "pandas", "scipy", "PIL")
 
 NO_NUMBERS = (
     *("__init__.py", "built_in.py", "errors.py", "hookspecs.py", "plugin_checks.py", "registry.py", "types.py"),
-    *("data/__init__.py", "data/dataset.py", "data/folder.py", "experiment/__init__.py", "experiment/cell.py"),
+    *("data/__init__.py", "data/checksums.py", "data/dataset.py", "data/folder.py", "experiment/__init__.py", "experiment/cell.py"),
     *(f"evaluation/{name}.py" for name in ("__init__", "metrics", "protocol", "published", "regimes")),
     *(f"system/{name}.py" for name in ("__init__", "clock", "files", "hashing", "source_files")),
 )

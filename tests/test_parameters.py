@@ -1,7 +1,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -93,8 +95,18 @@ def test_a_thing_is_built_with_its_parameters():
         ({"count": 1.0}, UsageError, "thing: parameter count takes an int, not 1.0"),
         ({"weight": "much"}, UsageError, "thing: parameter weight takes a float, not 'much'"),
         ({"weight": True}, UsageError, "thing: parameter weight takes a float, not True"),
-        ({"weight": float("nan")}, UsageError, "thing: parameter weight takes a float, not nan"),
-        ({"weight": float("inf")}, UsageError, "thing: parameter weight takes a float, not inf"),
+        ({"weight": float("nan")}, UsageError, "thing: parameter weight takes a finite float, not nan"),
+        ({"weight": float("inf")}, UsageError, "thing: parameter weight takes a finite float, not inf"),
+        ({"weight": -np.inf}, UsageError, "thing: parameter weight takes a finite float, not -inf"),
+        ({"weight": 10**400}, UsageError, "thing: parameter weight takes a float, not 10000"),
+        ({"weight": 1 + 0j}, UsageError, r"thing: parameter weight takes a float, not \(1\+0j\)"),
+        ({"weight": np.ones(1)}, UsageError, r"thing: parameter weight takes a float, not array\(\[1"),
+        ({"count": np.float64(3)}, UsageError, "thing: parameter count takes an int, not 3.0"),
+        ({"count": np.True_}, UsageError, "thing: parameter count takes an int, not True"),
+        ({"flag": np.int64(1)}, UsageError, "thing: parameter flag takes a bool, not 1"),
+        ({"flag": "yes"}, UsageError, "thing: parameter flag takes a bool, not 'yes'"),
+        ({"kind": None}, UsageError, "thing: parameter kind takes a str, not None"),
+        ({"kind": b"odd"}, UsageError, "thing: parameter kind takes a str, not b'odd'"),
         ({"kind": 3}, UsageError, "thing: parameter kind takes a str, not 3"),
         ({"count": -1}, UsageError, "thing: count must not be negative"),
     ],
@@ -102,6 +114,43 @@ def test_a_thing_is_built_with_its_parameters():
 def test_parameters_that_do_not_fit_are_refused(parameters, error, message):
     with pytest.raises(error, match=message):
         Thing.create(parameters)
+
+
+@pytest.mark.parametrize(
+    ("written", "plain"),
+    [
+        ({"count": np.int64(7)}, {"count": 7}),
+        ({"count": np.uint8(7)}, {"count": 7}),
+        ({"count": np.array(7)}, {"count": 7}),
+        ({"count": torch.tensor(7)}, {"count": 7}),
+        ({"weight": np.float64(0.25)}, {"weight": 0.25}),
+        ({"weight": np.float32(0.25)}, {"weight": 0.25}),
+        ({"weight": np.float16(0.25)}, {"weight": 0.25}),
+        ({"weight": np.int32(2)}, {"weight": 2}),
+        ({"flag": np.False_}, {"flag": False}),
+        ({"kind": np.str_("odd")}, {"kind": "odd"}),
+        ({"kind": np.array("odd")}, {"kind": "odd"}),
+    ],
+)
+def test_scalars_of_numpy_and_torch_are_those_of_python(written, plain):
+    thing = Thing.create(written)
+    assert thing == Thing.create(plain)
+    ((name, value),) = plain.items()
+    assert type(getattr(thing, name)) is type(value)
+    assert str(Thing.choice(written)) == str(Thing.choice(plain))
+
+
+@dataclass(frozen=True)
+class Picky(Thing):
+    name: ClassVar[str] = "picky"
+
+    def __post_init__(self):
+        raise UnknownNameError("kind", self.kind, ["plane"])
+
+
+def test_an_error_of_featbench_that_a_class_raises_is_passed_on_as_it_is():
+    with pytest.raises(UnknownNameError, match=r"^unknown kind 'plain': did you mean 'plane'"):
+        Picky.create({})
 
 
 def test_what_has_no_parameters_takes_none():
@@ -177,7 +226,7 @@ def test_values_of_one_kind_keep_their_type():
         ("thing(weight=0.1|much)", UsageError, "thing: parameter weight takes a float, not 'much'"),
         ("thing(weight=much|0.1)", UsageError, "thing: parameter weight takes a float, not 'much'"),
         ("thing(weight=0.1|)", UsageError, "thing: parameter weight takes a float, not ''"),
-        ("thing(weight=0.1|nan)", UsageError, "thing: parameter weight takes a float, not nan"),
+        ("thing(weight=0.1|nan)", UsageError, "thing: parameter weight takes a finite float, not nan"),
         ("thing(count=1|2.5)", UsageError, "thing: parameter count takes an int, not 2.5"),
         ("thing(count=1|-1)", UsageError, "thing: count must not be negative"),
         ("thing(cuont=1|2)", UnknownNameError, "unknown parameter of thing 'cuont': did you mean 'count'"),

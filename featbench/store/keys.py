@@ -41,7 +41,7 @@ NUMERICAL = (
     "data/maps.py",
     *(f"evaluation/{name}.py" for name in ("split", "task")),
     *(f"experiment/{name}.py" for name in ("artifacts", "run_cell", "steps", "unlabelled")),
-    "parameters.py",
+    *("arguments.py", "parameters.py"),
     *(f"system/{name}.py" for name in ("memory", "seeds", "threads")),
 )
 """The code that decides numbers, as rooms and single files: editing it makes every result out of date."""
