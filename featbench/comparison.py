@@ -98,7 +98,8 @@ class Workbench:
         self.store.require_writable()
         keys = [self.keys.for_cell(cell).result.hash for cell in cells]
         key = content_hash(keys)
-        self.store.write_record("comparisons", key, describe_comparison(asked, cells, keys))
+        datasets = {cell.dataset: self.keys.dataset(cell.dataset) for cell in cells}
+        self.store.write_record("comparisons", key, describe_comparison(asked, cells, keys, datasets))
         uri = None if track is True else str(track)
         mirror = Mirror(self.artifacts, key, cells[0].protocol, asked, uri) if track else None
         try:

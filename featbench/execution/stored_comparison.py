@@ -65,12 +65,13 @@ class StoredComparison:
     """A comparison as the store remembers it.
 
     key: what its record lies under. request: what was asked for. stored_rows: in the order of the printed table, which
-    leaves out the skipped ones. rows: the same as a data frame, as `compare` returns it. registry: what is known by
-    name.
+    leaves out the skipped ones. rows: the same as a data frame, as `compare` returns it. datasets: the fingerprint that
+    each data set had, by name. registry: what is known by name.
     """
 
     key: str
     request: Mapping[str, Any]
+    datasets: Mapping[str, str]
     stored_rows: tuple[StoredRow, ...]
     rows: pd.DataFrame
     registry: Registry
@@ -85,7 +86,7 @@ class StoredComparison:
         key, document = _find_record(store, key)
         try:
             groups = [_restore_runs(store, row) for row in document["rows"]]
-            request = dict(document["request"])
+            request, datasets = dict(document["request"]), dict(document["datasets"])
         except KeyError as error:
             raise UsageError(f"comparison {key[:12]} was kept by another version of featbench: run it again") from error
         runs = [run for group in groups for run in group]
@@ -97,7 +98,7 @@ class StoredComparison:
             StoredRow(None if columns["status"] == "skipped" else int(number), columns, groups[place])
             for columns, number, place in zip(frame.to_dict("records"), numbers, places, strict=True)
         ]
-        return cls(key, request, tuple(rows), frame, registry)
+        return cls(key, request, datasets, tuple(rows), frame, registry)
 
     @property
     def runs(self) -> list[Run]:
@@ -135,16 +136,20 @@ class StoredComparison:
         return max(complete, key=lambda row: sign * float(row.columns["mean"]))
 
 
-def describe_comparison(asked: Mapping[str, Any], cells: Sequence[Cell], keys: Sequence[str]) -> dict[str, Any]:
+def describe_comparison(
+    asked: Mapping[str, Any], cells: Sequence[Cell], keys: Sequence[str], datasets: Mapping[str, str]
+) -> dict[str, Any]:
     """Return the record of a comparison: what was asked for, its rows with their cells, and the keys of their results.
 
-    A row is kept with all that its draws share: a skipped cell, and one that was not run, have no result to tell it.
+    datasets: the fingerprint of each data set, by name. A row is kept with all that its draws share: a skipped cell,
+    and one that was not run, have no result to tell it.
     """
     rows: dict[tuple[Cell, str], list[list[Any]]] = {}
     for cell, key in zip(cells, keys, strict=True):
         rows.setdefault((replace(cell, draw=0), cell.skip), []).append([cell.draw, key])
     return {
         "request": dict(asked),
+        "datasets": dict(datasets),
         "cells": list(keys),
         "rows": [{"cell": cell.describe(), "skip": skip, "draws": draws} for (cell, skip), draws in rows.items()],
         # The time of the file would be lost where a store is copied.
