@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 
 from featbench.data.maps import Preprocessing
 from featbench.data.prepare import PackedImages, PreparedImages
+from featbench.errors import StoreError
 from featbench.evaluation.split import Census, Survey
 from featbench.experiment.artifacts import Artifacts, Part, Weights
 from featbench.experiment.cell import Cell
@@ -23,9 +24,11 @@ from featbench.refinement.checkpoint import Checkpoint
 from featbench.stages.filters import Filters
 from featbench.store.keys import Key, Keys
 from featbench.store.store import Store
-from featbench.types import FloatArray
+from featbench.types import FloatArray, Pixels
 
 Arrays = dict[str, NDArray[Any]]
+
+Made = TypeVar("Made")
 
 
 class StoredArtifacts(Artifacts):
@@ -36,12 +39,8 @@ class StoredArtifacts(Artifacts):
 
     def read_survey(self, dataset: str, preprocessing: Preprocessing) -> tuple[Survey, Sequence[str]] | None:
         """Return the survey of a data set, and a line for each image that was left out of it."""
-        known = self.store.read_record("surveys", self.keys.survey_hash(dataset, preprocessing))
-        if known is None:
-            return None
-        channels, height, width = known["least"]
-        survey = Survey((channels, height, width), bool(known["one_size"]), Census.restore(known["census"]))
-        return survey, known["left_out"]
+        key = self.keys.survey_hash(dataset, preprocessing)
+        return self.store.restore("surveys", key, self.store.read_record("surveys", key), _to_survey)
 
     def write_survey(self, dataset: str, preprocessing: Preprocessing, survey: Survey, left_out: Sequence[str]) -> None:
         """Keep the survey of a data set, and a line for each image that was left out of it."""
@@ -55,15 +54,7 @@ class StoredArtifacts(Artifacts):
         labels, flat = self.store.read_tensors("labels", key), self.store.read_array("images", key)
         if labels is None or flat is None:
             return None
-        tensors, about = labels
-        return PreparedImages(
-            pixels=PackedImages(flat[0], tensors["shapes"], about["channels"]),
-            labels=tensors["labels"],
-            classes=tuple(about["classes"]),
-            positions=tensors["positions"],
-            test=tensors.get("test"),
-            left_out=tuple(about["left_out"]),
-        )
+        return self.store.restore("artifacts/labels", key, (flat[0], *labels), _to_images)
 
     def write_images(self, dataset: str, preprocessing: Preprocessing, images: PreparedImages) -> None:
         """Keep the prepared images of a data set: all pixels in one array, whatever the sizes of the images."""
@@ -81,8 +72,7 @@ class StoredArtifacts(Artifacts):
 
     def read_filters(self, cell: Cell) -> tuple[list[StageFilters], float] | None:
         """Return the filters of every stage, before the labels refine them."""
-        found = self.store.read_tensors("filters", self.keys.for_cell(cell).learned.hash)
-        return None if found is None else (_to_stages(found[0]), float(found[1]["seconds"]))
+        return self._read_tensors("filters", self.keys.for_cell(cell).learned, _to_stages)
 
     def write_filters(self, cell: Cell, stages: Sequence[StageFilters], seconds: float) -> None:
         """Keep the filters of every stage."""
@@ -91,8 +81,7 @@ class StoredArtifacts(Artifacts):
 
     def read_network(self, cell: Cell) -> tuple[Weights, float] | None:
         """Return the weights of a learner's whole network, before the labels refine them."""
-        found = self.store.read_tensors("networks", self.keys.for_cell(cell).learned.hash)
-        return None if found is None else (_to_tensors(found[0]), float(found[1]["seconds"]))
+        return self._read_tensors("networks", self.keys.for_cell(cell).learned, _to_tensors)
 
     def write_network(self, cell: Cell, network: nn.Module, seconds: float) -> None:
         """Keep the weights of a learner's whole network."""
@@ -101,11 +90,13 @@ class StoredArtifacts(Artifacts):
 
     def read_refined(self, cell: Cell) -> tuple[Weights, dict[str, Any], float] | None:
         """Return the weights of a refined network, and the report of its refinement."""
-        found = self.store.read_tensors("networks", self.keys.for_cell(cell).network.hash)
-        if found is None:
-            return None
-        arrays, about = found
-        return _to_tensors(arrays), dict(about["report"]), float(about["seconds"])
+
+        def restore(found: tuple[Arrays, dict[str, Any]]) -> tuple[Weights, dict[str, Any], float]:
+            arrays, about = found
+            return _to_tensors(arrays), dict(about["report"]), float(about["seconds"])
+
+        key = self.keys.for_cell(cell).network.hash
+        return self.store.restore("artifacts/networks", key, self.store.read_tensors("networks", key), restore)
 
     def write_refined(self, cell: Cell, network: nn.Module, report: dict[str, Any], seconds: float) -> None:
         """Keep the weights of a refined network, and the report of its refinement."""
@@ -121,11 +112,13 @@ class StoredArtifacts(Artifacts):
 
     def read_features(self, cell: Cell, part: Part) -> tuple[Extracted, float] | None:
         """Return the features of one part of a draw, by memory map."""
-        found = self.store.read_array("features", self.keys.for_cell(cell).features[part].hash)
-        if found is None:
-            return None
-        array, about = found
-        return Extracted.of(array, about["grids"]), float(about["seconds"])
+
+        def restore(found: tuple[NDArray[Any], dict[str, Any]]) -> tuple[Extracted, float]:
+            array, about = found
+            return Extracted.of(array, about["grids"]), float(about["seconds"])
+
+        key = self.keys.for_cell(cell).features[part].hash
+        return self.store.restore("artifacts/features", key, self.store.read_array("features", key), restore)
 
     def write_features(
         self, cell: Cell, part: Part, blocks: Iterator[FeatureBlock], seconds: Callable[[], float]
@@ -144,8 +137,17 @@ class StoredArtifacts(Artifacts):
             "features", key.hash, None, values(), lambda: {**_describe(key, seconds()), "grids": grids}
         )
         written = self.read_features(cell, part)
-        assert written is not None
+        if written is None:
+            raise StoreError(f"features that were just written to {self.store.home} are gone: run the command again")
         return written
+
+    def _read_tensors(self, kind: str, key: Key, make: Callable[[Arrays], Made]) -> tuple[Made, float] | None:
+        """Return what `make` makes of named tensors, and the seconds that computing them took."""
+
+        def restore(found: tuple[Arrays, dict[str, Any]]) -> tuple[Made, float]:
+            return make(found[0]), float(found[1]["seconds"])
+
+        return self.store.restore(f"artifacts/{kind}", key.hash, self.store.read_tensors(kind, key.hash), restore)
 
     def read_first_filters(self, cell: Cell) -> NDArray[Any] | None:
         """Return the weight of a cell's first filter bank [filters, maps, size, size] if the store holds it.
@@ -178,6 +180,31 @@ class _StoredCheckpoint:
     def write(self, arrays: Arrays, document: Mapping[str, Any]) -> None:
         """Keep arrays and a JSON object in place of what was kept."""
         self.store.write_tensors("checkpoints", self.key, arrays, document)
+
+
+def _to_survey(known: Mapping[str, Any]) -> tuple[Survey, Sequence[str]]:
+    """Rebuild a survey, and a line for each image that was left out, from their record."""
+    channels, height, width = map(int, known["least"])
+    survey = Survey((channels, height, width), bool(known["one_size"]), Census.restore(known["census"]))
+    return survey, list(known["left_out"])
+
+
+def _to_images(found: tuple[Pixels, Arrays, Mapping[str, Any]]) -> PreparedImages:
+    """Rebuild prepared images from their pixels, their other arrays and what was written about these."""
+    flat, tensors, about = found
+    images = PreparedImages(
+        pixels=PackedImages(flat, tensors["shapes"], about["channels"]),
+        labels=tensors["labels"],
+        classes=tuple(about["classes"]),
+        positions=tensors["positions"],
+        test=tensors.get("test"),
+        left_out=tuple(about["left_out"]),
+    )
+    # Two files, which two processes may have written.
+    count, size = len(images.pixels), int(tensors["shapes"].prod(axis=1).sum()) * about["channels"]
+    if flat.size != size or {len(images.labels), len(images.positions)} != {count}:
+        raise ValueError("the pixels are not those of these labels")
+    return images
 
 
 def _describe(key: Key, seconds: float) -> dict[str, Any]:

@@ -8,11 +8,9 @@ same. A checksum tells when a disk, or a hand, has changed it since.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,92 +19,74 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from featbench.errors import StoreError
-from featbench.system.files import write_atomically
-from featbench.system.hashing import content_hash, file_hash
-from featbench.types import Result, Score, Seconds
+from featbench.store.records import Records
+from featbench.store.results import describe_result, restore_result
+from featbench.system.hashing import file_hash
+from featbench.system.locks import hold_lock
+from featbench.types import Result
 
 log = logging.getLogger("featbench")
 
-DEFAULT_HOME = Path(".featbench")
+PATIENCE = 30.0
+"""Seconds to wait for another process that is just giving an artifact its name, which takes milliseconds."""
+
+Artifact = tuple[Path, dict[str, Any]]
+"""The file of an artifact, and its record."""
 
 
-class Store:
+class Store(Records):
     """Results (one JSON a cell), artifacts (arrays with a JSON beside them) and other small records, in one folder."""
 
     def __init__(self, home: Path | None = None) -> None:
-        self.home = home or Path(os.environ.get("FEATBENCH_HOME") or DEFAULT_HOME)
+        super().__init__(home)
         self._checked: set[Path] = set()
-
-    def require_writable(self) -> None:
-        """Raise a `StoreError` if nothing can be kept here: now, and not after the first cell was computed."""
-        self._write(self.home / ".writable", lambda file: file.write(b""))
-        with contextlib.suppress(OSError):
-            (self.home / ".writable").unlink()
-
-    # Records: small JSON documents that carry their own checksum.
-
-    def write_record(self, kind: str, key: str, document: Mapping[str, Any]) -> None:
-        """Write a JSON record."""
-        # JSON has no NaN: Python would write one, and no other program could read the record.
-        body = {"checksum": content_hash(document), **document}
-        text = json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-        self._write(self._record_path(kind, key), lambda file: file.write(text.encode()))
-
-    def read_record(self, kind: str, key: str) -> dict[str, Any] | None:
-        """Read a JSON record; None if there is none. One that is damaged is set aside with a warning: None too."""
-        path = self._record_path(kind, key)
-        try:
-            document = json.loads(path.read_bytes())
-            checksum = document.pop("checksum")
-            if checksum == content_hash(document):
-                return dict(document)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror}") from error
-        except (ValueError, KeyError, AttributeError, TypeError):
-            pass
-        self._set_aside(path)
-        return None
-
-    def records(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the key and the document of every sound record of a kind, in the order of their keys."""
-        for path in sorted((self.home / kind).glob("*.json")):
-            document = self.read_record(kind, path.stem)
-            if document is not None:
-                yield path.stem, document
 
     # Results.
 
     def write_result(self, result: Result, cell: Mapping[str, Any]) -> None:
         """Keep a result with the description of its cell."""
-        # The predictions go first: a run that is killed in between leaves no result without them.
-        if result.predictions is not None:
-            self.write_array("predictions", result.key, result.predictions, {})
-        document = {
-            "cell": dict(cell),
-            "key": result.key,
-            "status": result.status,
-            "score": None if result.score is None else asdict(result.score),
-            "seconds": asdict(result.seconds),
-            "report": dict(result.report),
-            "message": result.message,
-            "traceback": result.traceback,
-            "provenance": result.provenance,
-        }
-        self.write_record("results", result.key, document)
+
+        def write(predictions: str | None) -> None:
+            self.write_record("results", result.key, describe_result(result, cell, predictions))
+
+        if result.predictions is None:
+            write(None)
+            return
+        # The predictions go first: a run that is killed in between leaves no result without them. The lock is held
+        # until both are there: of two runs that compute one cell, both are those of one.
+        array = result.predictions
+        self._write_artifact("predictions", result.key, ".npy", lambda file: _save(file, array), dict, finish=write)
 
     def read_result(self, key: str) -> Result | None:
-        """Read a result without its predictions (`read_array("predictions", key)`), or None."""
+        """Read a result without its predictions (`read_array("predictions", key)`), or None.
+
+        A result whose predictions are missing, or are not those that it was written with, is set aside with a warning.
+        """
+        result, predictions = self._read_result(key)
+        if result is None or _has_predictions(result, predictions, self._find_artifact("predictions", key, ".npy")):
+            return result
+        with self._hold_lock():
+            # Another process may have been between the two files.
+            result, predictions = self._read_result(key)
+            found = self._check_artifact("predictions", key, ".npy")
+            if result is None or _has_predictions(result, predictions, found):
+                return result
+            log.warning("result %s is without its predictions", key)
+            self._set_aside(self._record_path("results", key))
+            return None
+
+    def _read_result(self, key: str) -> tuple[Result | None, str | None]:
+        """Return a result, and the checksum of its predictions, which those of earlier versions lack."""
         document = self.read_record("results", key)
-        return None if document is None else restore_result(document)
+        found = self.restore("results", key, document, restore_result)
+        return found, None if document is None else document.get("predictions")
 
     # Artifacts: an array or named tensors in a file, and a record beside it that holds the file's checksum and what
     # else is known of them.
 
     def write_array(self, kind: str, key: str, array: NDArray[Any], about: Mapping[str, Any]) -> None:
         """Keep an array as .npy."""
-        self._write_artifact(kind, key, ".npy", lambda file: np.save(file, array, allow_pickle=False), lambda: about)
+        self._write_artifact(kind, key, ".npy", lambda file: _save(file, array), lambda: about)
 
     def write_blocks(
         self,
@@ -144,8 +124,11 @@ class Store:
 
     def read_array(self, kind: str, key: str) -> tuple[NDArray[Any], dict[str, Any]] | None:
         """Return an array by memory map, and what was written about it; None if there is none, or it is damaged."""
-        found = self._find_artifact(kind, key, ".npy")
-        return None if found is None else (np.load(found[0], mmap_mode="r", allow_pickle=False), found[1])
+
+        def load_array(found: Artifact) -> tuple[NDArray[Any], dict[str, Any]]:
+            return np.load(found[0], mmap_mode="r", allow_pickle=False), dict(found[1]["about"])
+
+        return self.restore(f"artifacts/{kind}", key, self._find_artifact(kind, key, ".npy"), load_array)
 
     def write_tensors(self, kind: str, key: str, tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> None:
         """Keep named arrays as .safetensors."""
@@ -154,14 +137,17 @@ class Store:
 
     def read_tensors(self, kind: str, key: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
         """Return named arrays, and what was written about them; None if there are none, or they are damaged."""
-        found = self._find_artifact(kind, key, ".safetensors")
-        return None if found is None else (load(found[0].read_bytes()), found[1])
+
+        def load_tensors(found: Artifact) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+            return load(found[0].read_bytes()), dict(found[1]["about"])
+
+        return self.restore(f"artifacts/{kind}", key, self._find_artifact(kind, key, ".safetensors"), load_tensors)
 
     def remove(self, kind: str, key: str) -> None:
         """Remove named tensors that are no longer needed, if there are any."""
         # The record goes first: without it the other file is not there for any reader.
         for path in (self._record_path(f"artifacts/{kind}", key), self._artifact_path(kind, key, ".safetensors")):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 path.unlink()
 
     def _write_artifact(
@@ -171,51 +157,76 @@ class Store:
         ending: str,
         write: Callable[[IO[bytes]], object],
         about: Callable[[], Mapping[str, Any]],
+        finish: Callable[[str], None] | None = None,
     ) -> None:
+        """Write a file and its record; `finish` then receives the file's SHA-256 before any other process writes it."""
         path = self._artifact_path(kind, key, ending)
-        self._write(path, write)
-        # The record goes last: a run that is killed before leaves a file that no reader takes for whole.
-        self.write_record(f"artifacts/{kind}", key, {"about": dict(about()), "sha256": file_hash(path)})
+        sha256 = ""
+        with contextlib.ExitStack() as stack:
 
-    def _find_artifact(self, kind: str, key: str, ending: str) -> tuple[Path, dict[str, Any]] | None:
-        """Return the file of an artifact and what was written about it; None if it is not there, or damaged."""
+            def write_and_lock(file: IO[bytes]) -> None:
+                nonlocal sha256
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+                # Of this file, while nobody else knows it; and the lock only now, after what may take hours.
+                sha256 = file_hash(Path(file.name))
+                stack.enter_context(self._hold_lock())
+
+            self._write(path, write_and_lock)
+            # The record goes last: a run that is killed before leaves a file that no reader takes for whole.
+            self.write_record(f"artifacts/{kind}", key, {"about": dict(about()), "sha256": sha256})
+            if finish is not None:
+                finish(sha256)
+
+    def _find_artifact(self, kind: str, key: str, ending: str) -> Artifact | None:
+        """Return the file of an artifact and its record; None if it is not there, or damaged and set aside."""
+        found = self._check_artifact(kind, key, ending)
+        if found is not None or not self._is_file(self._artifact_path(kind, key, ending)):
+            return found
+        with self._hold_lock():
+            # Another process may have been between the file and its record.
+            found = self._check_artifact(kind, key, ending)
+            if found is None and self.read_record(f"artifacts/{kind}", key) is not None:
+                self._set_aside(self._artifact_path(kind, key, ending))
+        return found
+
+    def _check_artifact(self, kind: str, key: str, ending: str) -> Artifact | None:
+        """Return the file of an artifact and its record; None if they are not there, or do not belong together."""
         record = self.read_record(f"artifacts/{kind}", key)
         path = self._artifact_path(kind, key, ending)
-        if record is None or not path.is_file():
+        if record is None or not self._is_file(path):
             return None
         # Once in the life of this object: hashing features of gigabytes takes seconds, and every cell reads them.
         if path not in self._checked:
-            if file_hash(path) != record["sha256"]:
-                self._set_aside(path)
-                return None
+            try:
+                if file_hash(path) != record.get("sha256"):
+                    return None
+            except OSError as error:
+                raise StoreError(f"{path} cannot be read: {error.strerror}") from error
             self._checked.add(path)
-        return path, dict(record["about"])
+        return path, record
+
+    def _hold_lock(self) -> contextlib.AbstractContextManager[bool]:
+        """Keep others from giving a file and its record their names."""
+        return hold_lock(self.home / "artifacts" / "lock", PATIENCE)
+
+    def _write(self, path: Path, write: Callable[[IO[bytes]], object]) -> None:
+        super()._write(path, write)
+        # The checksum that was compared is that of the file before.
+        self._checked.discard(path)
 
     def _artifact_path(self, kind: str, key: str, ending: str) -> Path:
         return self.home / "artifacts" / kind / f"{key}{ending}"
 
-    def _record_path(self, kind: str, key: str) -> Path:
-        return self.home / kind / f"{key}.json"
 
-    def _set_aside(self, path: Path) -> None:
-        # Moved, not deleted: somebody may want to see what damaged it, or to rescue a day's computing.
-        aside = self.home / "damaged" / path.relative_to(self.home)
-        try:
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(aside)
-        except OSError as error:
-            raise StoreError(f"{path} is damaged and cannot be moved away ({error.strerror}): delete it") from error
-        log.warning("%s is damaged: it was moved to %s and is made again", path, aside)
+def _has_predictions(result: Result, sha256: str | None, found: Artifact | None) -> bool:
+    """Whether a result has the predictions that it was written with, or needs none."""
+    return result.status != "ok" or (found is not None and sha256 in (None, found[1]["sha256"]))
 
-    def _write(self, path: Path, write: Callable[[IO[bytes]], object]) -> None:
-        try:
-            write_atomically(path, write)
-        except OSError as error:
-            raise StoreError(
-                f"cannot write {path}: {error.strerror or error}; choose another store with --home or FEATBENCH_HOME"
-            ) from error
-        # The checksum that was compared is that of the file before.
-        self._checked.discard(path)
+
+def _save(file: IO[bytes], array: NDArray[Any]) -> None:
+    np.save(file, array, allow_pickle=False)
 
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -223,17 +234,3 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any])
     # numpy pads headers for as many rows as any array may have, so that the number can be overwritten in place.
     file.seek(0)
     np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})
-
-
-def restore_result(document: Mapping[str, Any]) -> Result:
-    """Rebuild a result from its record."""
-    return Result(
-        key=document["key"],
-        status=document["status"],
-        score=None if document["score"] is None else Score(**document["score"]),
-        seconds=Seconds(**document["seconds"]),
-        report=document["report"],
-        message=document["message"],
-        traceback=document["traceback"],
-        provenance=document["provenance"],
-    )

@@ -6,7 +6,7 @@ import ast
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 BLOCK = 2**20
 """Bytes hashed at once."""
@@ -19,15 +19,22 @@ def content_hash(document: Any) -> str:
     """
     # Canonical: the order of keys, spaces and the escaping of letters are fixed, whatever built the document.
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    # Names of files may hold bytes that are no UTF-8, for which Python writes surrogates.
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:
     """Return the hash of a file's content, as hexadecimal digits."""
-    digest = hashlib.new(algorithm)
     with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
+        return stream_hash(file, algorithm)
+
+
+def stream_hash(stream: IO[bytes], algorithm: str = "sha256", most: int | None = None) -> str:
+    """Return the hash of what a stream has left, or of the first `most` bytes of it, as hexadecimal digits."""
+    digest, left = hashlib.new(algorithm), most
+    while block := stream.read(BLOCK if left is None else min(BLOCK, left)):
+        digest.update(block)
+        left = None if left is None else left - len(block)
     return digest.hexdigest()
 
 

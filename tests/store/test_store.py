@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featbench.errors import StoreError
-from featbench.store.store import DEFAULT_HOME, Store
+from featbench.store.records import DEFAULT_HOME
+from featbench.store.store import Store
 from featbench.system.files import write_atomically
 from featbench.types import Result, Score, Seconds
 
@@ -153,7 +154,7 @@ def read_only(*_arguments, **_options):
 
 
 def open_to_read(path, mode="r", *arguments, open=io.open, **options):
-    if "w" in mode:
+    if "x" in mode:
         read_only()
     return open(path, mode, *arguments, **options)
 
@@ -311,18 +312,82 @@ def test_damaged_records_are_left_out_of_a_listing(store):
     assert list(store.records("nothing")) == []
 
 
-def test_a_record_that_is_a_folder_is_an_error_that_names_it(store):
-    (store.home / "results/key.json").mkdir(parents=True)
-    with pytest.raises(StoreError, match=r"key\.json cannot be read"):
-        store.read_record("results", "key")
+def make_folder(path):
+    path.mkdir()
+    (path / "inside").write_text("mine")
 
 
-def test_a_damaged_record_that_cannot_be_moved_is_an_error(store, monkeypatch):
+def make_link_to_itself(path):
+    path.symlink_to(path.name)
+
+
+IN_PLACE = {
+    "folder": make_folder,
+    "empty folder": Path.mkdir,
+    "pipe": os.mkfifo,
+    "link to itself": make_link_to_itself,
+    "link to a folder": lambda path: path.symlink_to(path.parent),
+    "link to a device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("what", IN_PLACE)
+@pytest.mark.parametrize("name", ["results/key.json", "artifacts/kind/key.npy", "artifacts/kind/key.json"])
+def test_what_is_no_file_is_set_aside_like_a_damaged_one(store, caplog, name, what):
+    array = np.arange(3)
+    store.write_record("results", "key", RECORD)
+    store.write_array("kind", "key", array, {})
+    path = store.home / name
+    path.unlink()
+    IN_PLACE[what](path)
+    fresh = Store(store.home)
+    read = fresh.read_record("results", "key") if "results" in name else fresh.read_array("kind", "key")
+    assert read is None
+    assert f"{path} is damaged" in caplog.text
+    assert os.path.lexists(store.home / "damaged" / name)
+    assert not os.path.lexists(path)
+    store.write_record("results", "key", RECORD)
+    store.write_array("kind", "key", array, {})
+    assert Store(store.home).read_record("results", "key") == RECORD
+    assert Store(store.home).read_array("kind", "key")[0].tolist() == [0, 1, 2]
+
+
+def test_a_link_that_leads_nowhere_is_replaced_by_the_file(store, tmp_path):
+    (store.home / "results").mkdir(parents=True)
+    (store.home / "results/key.json").symlink_to("nowhere.json")
+    assert store.read_record("results", "key") is None
+    store.write_record("results", "key", RECORD)
+    assert store.read_record("results", "key") == RECORD
+    assert not (store.home / "results/nowhere.json").exists()
+
+
+def test_a_link_to_a_sound_file_is_read_through(store, tmp_path):
+    store.write_record("results", "key", RECORD)
+    path = store.home / "results/key.json"
+    path.rename(tmp_path / "elsewhere.json")
+    path.symlink_to(tmp_path / "elsewhere.json")
+    assert store.read_record("results", "key") == RECORD
+
+
+def test_every_damaged_file_is_kept_beside_the_earlier_ones(store):
+    for text in ("first", "second", "third"):
+        store.write_record("results", "key", RECORD)
+        (store.home / "results/key.json").write_text(text)
+        assert store.read_record("results", "key") is None
+    folder = store.home / "damaged/results"
+    found = {path.name: path.read_text() for path in folder.iterdir()}
+    assert found == {"key.json": "first", "key.json.1": "second", "key.json.2": "third"}
+
+
+def test_a_damaged_record_that_cannot_be_moved_is_said_and_not_used(store, monkeypatch, caplog):
     store.write_record("results", "key", RECORD)
     damage(store.home / "results/key.json", "truncated")
-    monkeypatch.setattr(os, "replace", read_only)
-    with pytest.raises(StoreError, match="is damaged and cannot be moved away"):
-        store.read_record("results", "key")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", read_only)
+        assert store.read_record("results", "key") is None
+    assert "key.json is damaged, and cannot be moved away (Read-only file system)" in caplog.text
+    store.write_record("results", "key", RECORD)
+    assert store.read_record("results", "key") == RECORD
 
 
 # Results.
