@@ -6,8 +6,7 @@ import argparse
 import re
 
 from featbench.cli import options as shared
-from featbench.cli import running
-from featbench.cli.main import INTERRUPTED
+from featbench.cli import running, signals
 from featbench.errors import UsageError
 
 
@@ -67,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     cases = plan(options.stages or ARCHITECTURES, devices, batches, options.size, precisions)
     bench = Bench(options.repeats, compiles=not options.no_compile)
     rows: list[Row] = []
-    interrupted = False
+    code = 0
     with Console(quiet=options.quiet) as console:
         both = "device: cpu and cuda (auto: a CUDA device was found)"
         console.inform(both if len(devices) > 1 else running.describe_device(options.device))
@@ -76,16 +75,17 @@ def run(options: argparse.Namespace) -> int:
                 console.step("measuring", len(rows), len(cases))
                 rows.append(bench.measure(case))
                 console.inform(f"[{len(rows)}/{len(cases)}] {case}: {rows[-1].images_per_second:.4g} images/s")
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interruption:
             # Rows take minutes each: those that are finished are printed, and the exit code tells of the rest.
-            interrupted = True
-            console.say(f"featbench: interrupted; {len(rows)} of {len(cases)} rows were measured")
+            code = signals.find_exit_code(interruption)
+            word = signals.describe(interruption)
+            console.say(f"featbench: {word}; {len(rows)} of {len(cases)} rows were measured")
         if options.json:
             for note in bench.notes:
                 console.inform(note)
     text = render_json(rows) if options.json else render_table(rows, options.repeats, bench.notes, describe_machine())
     running.write_output(text, output)
-    return INTERRUPTED if interrupted else 0
+    return code
 
 
 def _read_whole_numbers(text: str) -> list[int]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from featbench.cli import options as shared
 from featbench.cli.main import FAILED
+from featbench.cli.streams import emit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +53,7 @@ def _list(datasets: dict[str, Dataset], data_dir: Path | None) -> int:
     width = max(map(len, datasets))
     for name, dataset in datasets.items():
         state = "not here" if explain_absence(name, dataset, data_dir) else "here"
-        print(f"{name:<{width}}  {state:<8}  {get_summary(dataset)}")
+        emit(f"{name:<{width}}  {state:<8}  {get_summary(dataset)}\n")
     return 0
 
 
@@ -60,7 +61,7 @@ def _info(name: str, dataset: Dataset, data_dir: Path | None) -> int:
     from featbench.data.inventory import describe
 
     for label, text in describe(name, dataset, data_dir):
-        print(f"{label:<10}{text}")
+        emit(f"{label:<10}{text}\n")
     return 0
 
 
@@ -71,10 +72,10 @@ def _verify(name: str, dataset: Dataset, data_dir: Path | None) -> int:
     with Console() as console:
         found = verify(name, dataset, data_dir, console.step)
     for note in found.notes:
-        print(note)
+        emit(f"{note}\n")
     for problem in found.problems:
-        print(f"problem: {problem}")
-    print(found.summary)
+        emit(f"problem: {problem}\n")
+    emit(f"{found.summary}\n")
     return FAILED if found.problems else 0
 
 
@@ -83,5 +84,5 @@ def _fetch(name: str, dataset: Dataset, data_dir: Path | None) -> int:
     from featbench.data.inventory import fetch
 
     with Console() as console:
-        fetch(name, dataset, data_dir, lambda line: print(line, flush=True), console.step)
+        fetch(name, dataset, data_dir, lambda line: emit(f"{line}\n"), console.step)
     return 0

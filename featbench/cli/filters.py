@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from dataclasses import replace
 
 from featbench.cli import options as shared
+from featbench.cli import running
 from featbench.errors import UsageError
 
 ORDERS = ("variance", "frequency", "orientation")
@@ -63,7 +63,6 @@ def run(options: argparse.Namespace) -> int:
     from featbench.cli.console import Console
     from featbench.report.filters import filters_png
     from featbench.studies.gallery import learn_on_folder, learn_under_protocol, put_on_map, sort_filters
-    from featbench.system.files import write_atomically
 
     name = "decoder" if options.decoder else "weight"
     with Console(quiet=options.quiet) as console:
@@ -77,9 +76,9 @@ def run(options: argparse.Namespace) -> int:
         shown = sort_filters(shown, options.sort)
     if grid:
         shown = put_on_map(shown, *grid)
-    write_atomically(output, lambda file: file.write(filters_png(shown.weight, shown.grid, colour=shown.colour)))
     filters, _, height, width = shown.weight.shape
-    print(f"wrote {output}: {filters} filters of {height}×{width}", file=sys.stderr)
+    picture = filters_png(shown.weight, shown.grid, colour=shown.colour)
+    running.write_output(picture, output, f": {filters} filters of {height}×{width}")
     return 0
 
 

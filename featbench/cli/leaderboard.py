@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from featbench.cli import options as shared
+from featbench.cli.streams import emit
 from featbench.errors import UsageError
+from featbench.system.user_files import expand_user
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,10 +41,10 @@ def _publish(options: argparse.Namespace) -> int:
     from featbench.leaderboard.entries import publish
 
     workbench = shared.make_workbench(options)
-    folder = Path(options.leaderboards)
+    folder = expand_user(options.leaderboards)
     publication = publish(workbench, options.protocol, folder, allow_dirty=options.allow_dirty)
     for path in publication.written:
-        print(f"published {path}")
+        emit(f"published {path}\n")
     for line in publication.left_out:
         print(f"left out {line}", file=sys.stderr)
     return 0
@@ -52,11 +53,11 @@ def _publish(options: argparse.Namespace) -> int:
 def _render(options: argparse.Namespace) -> int:
     from featbench.leaderboard.entries import find_leaderboards, render
 
-    folder = Path(options.leaderboards)
+    folder = expand_user(options.leaderboards)
     wanted = [options.protocol] if options.protocol else find_leaderboards(folder)
     if not wanted:
         raise UsageError(f"there are no leaderboards in {folder}: `featbench leaderboard publish` makes one")
     for protocol in wanted:
         for path in render(folder, protocol):
-            print(f"wrote {path}")
+            emit(f"wrote {path}\n")
     return 0

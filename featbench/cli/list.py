@@ -6,6 +6,7 @@ import argparse
 import inspect
 
 from featbench.cli import options as shared
+from featbench.cli.streams import emit
 from featbench.registry import Registry
 
 
@@ -27,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     lines = _describe_plugins(registry) if options.kind == "plugins" else _describe_things(registry, options.kind)
     width = max((len(name) for name, _ in lines), default=0)
     for name, text in lines:
-        print(f"{name:<{width}}  {text}")
+        emit(f"{name:<{width}}  {text}\n")
     return 0
 
 

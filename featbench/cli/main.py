@@ -3,62 +3,79 @@
 from __future__ import annotations
 
 import argparse
-import io
+import contextlib
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
 from featbench import __version__
 from featbench.built_in import BUILT_IN_COMMANDS, Command
-from featbench.errors import FeatbenchError, UnknownNameError
+from featbench.cli import signals, streams
+from featbench.errors import FeatbenchError, PluginError, UnknownNameError
 
-FAILED, WRONG, INTERRUPTED = 1, 2, 130
-"""Exit codes: something failed; the request or the data is wrong; interrupted (128 + SIGINT, as shells have it)."""
+FAILED, WRONG = 1, 2
+"""Exit codes: something failed; the request or the data is wrong, or the output cannot be written.
+
+An interruption has 128 and the number of the signal, as shells have it.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `featbench` with these arguments (default: the program's) and return its exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    """Run `featbench` with these arguments and return its exit code; without any, be the program, with its own."""
+    if arguments is not None:
+        return _run_safely(list(arguments))
+    # What belongs to the whole process is not for a function to change that is called from Python.
+    streams.take_over_streams()
+    signals.raise_signals()
+    try:
+        return _run_safely(sys.argv[1:])
+    finally:
+        signals.end_at_once()
+
+
+def _run_safely(given: list[str]) -> int:
+    """Run a command, turn what it raises into a message, and return the exit code."""
     debug = "--debug" in given
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # Tables hold ± and ×. A terminal whose encoding lacks them shows ? instead of ending the program.
-            stream.reconfigure(errors="replace")
+        streams.tolerate_unprintable(stream)
     try:
-        return _run_and_flush(given)
-    except FeatbenchError as error:
-        if debug:
-            raise
-        print(f"featbench: error: {error}", file=sys.stderr)
-        return WRONG
-    except KeyboardInterrupt:
+        try:
+            return _run(given)
+        finally:
+            # Here a closed pipe raises its error where it is caught, and not when the interpreter exits.
+            streams.finish_streams()
+    except BrokenPipeError:
+        # Whoever reads our output has gone, as `head` does.
+        return FAILED
+    except KeyboardInterrupt as interruption:
+        signals.end_at_once()
+        word = signals.describe(interruption)
         print(
-            "featbench: interrupted; finished results are kept, and the same command continues from there",
+            f"featbench: {word}; finished results are kept, and the same command continues from there",
             file=sys.stderr,
         )
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever reads our output has closed the pipe, as `head` does. The interpreter would flush stdout as it exits,
-        # fail again, and print a message.
-        sys.stdout = None
-        return FAILED
+        return signals.find_exit_code(interruption)
     except Exception as error:
         if debug:
-            raise
-        print(
-            f"featbench: internal error: {type(error).__name__}: {error} (--debug shows where)",
-            file=sys.stderr,
-        )
-        return FAILED
+            traceback.print_exc()
+        print(f"featbench: {_describe(error, debug)}", file=sys.stderr)
+        return WRONG if isinstance(error, FeatbenchError) else FAILED
 
 
-def _run_and_flush(given: list[str]) -> int:
-    try:
-        return _run(given)
-    finally:
-        if sys.stdout is not None:
-            # Here a closed pipe raises its error where `main` catches it, and not when the interpreter exits.
-            sys.stdout.flush()
+def _describe(error: Exception, debug: bool) -> str:
+    """Return the message for an error: a user's mistake, a failure of a plugin, or an error of featbench itself."""
+    from featbench.system.tracebacks import describe_error, find_plugin_line
+
+    hint = "" if debug else " (--debug shows where)"
+    if isinstance(error, FeatbenchError):
+        # Raised on purpose, also by plugins; what counts is the line of an unforeseen error behind it.
+        place = find_plugin_line(error.__cause__) if error.__cause__ else ""
+        return f"error: {error} ({place})" if place else f"error: {error}"
+    place = find_plugin_line(error)
+    if place:
+        return f"error in a plugin: {describe_error(error)} ({place}){hint}"
+    return f"internal error: {describe_error(error)}{hint}"
 
 
 def _run(given: list[str]) -> int:
@@ -75,7 +92,22 @@ def _run(given: list[str]) -> int:
     # `main` looks for --debug itself. A parser that does not know the option would refuse it.
     if not any("--debug" in action.option_strings for action in parser._actions):
         parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return command.run(parser.parse_args(given[1:]))
+    options = parser.parse_args(given[1:])
+    if command.name not in BUILT_IN_COMMANDS:
+        return command.run(options)
+    with streams.reserve_stdout():
+        return _run_built_in(command, options)
+
+
+def _run_built_in(command: Command, options: argparse.Namespace) -> int:
+    try:
+        return command.run(options)
+    except SystemExit as error:
+        from featbench.system.tracebacks import find_plugin_line
+
+        if find_plugin_line(error):
+            raise PluginError(f"a plugin ended the program with the exit code {error.code}") from error
+        raise
 
 
 def _find_command(name: str) -> Command:
@@ -85,7 +117,9 @@ def _find_command(name: str) -> Command:
     # Only now: a registry imports every plugin, which takes a second.
     from featbench.registry import Registry
 
-    registry = Registry()
+    # What a command of a plugin prints is its result; what plugins print as they are loaded is not.
+    with contextlib.redirect_stdout(sys.stderr):
+        registry = Registry()
     if name not in registry.names("commands"):
         raise UnknownNameError("command", name, [*BUILT_IN_COMMANDS, *registry.names("commands")], registry.hint)
     return registry.command(name)

@@ -8,6 +8,7 @@ import sys
 from featbench.cli import options as shared
 from featbench.cli import running
 from featbench.cli.main import FAILED
+from featbench.cli.streams import emit
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         plan = plan_table(workbench, workbench.registry.table(options.table), request, rows, columns)
         names = {cell: f"{row} {column or cell.classifier} draw {cell.draw}" for cell, (row, column) in plan.items()}
         if options.plan:
-            print(running.format_plan(list(plan), names.__getitem__))
+            emit(f"{running.format_plan(list(plan), names.__getitem__)}\n")
             return 0
         console.name_of = names.__getitem__
         console.inform(running.describe_device(options.device))

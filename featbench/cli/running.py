@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featbench.cli.streams import emit
 from featbench.errors import UsageError
+from featbench.system.user_files import write_through
 
 if TYPE_CHECKING:
     from featbench.comparison import Comparison
@@ -58,15 +60,18 @@ def _describe_cost() -> str:
     return f"{took}, at most {largest / 2**30:.1f} GiB of memory"
 
 
-def write_output(text: str, output: Path | None) -> None:
-    """Print a text, or write it to a file. Raises `UsageError` if the file cannot be written."""
-    if output is None:
-        sys.stdout.write(text)
-        return
-    from featbench.system.files import write_atomically
+def write_output(content: str | bytes, output: Path | None, note: str = "") -> None:
+    """Print a command's result, or write it to the file that `require_writable_file` returned.
 
+    note: what the line on stderr about the file adds. Raises `UsageError` if the file cannot be written.
+    """
+    if output is None:
+        emit(content)
+        return
+    # Names of files may hold bytes that are not UTF-8.
+    data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
     try:
-        write_atomically(output, lambda file: file.write(text.encode()))
+        write_through(output, data)
     except OSError as error:
         raise UsageError(f"--output {output} cannot be written: {error.strerror or error}") from error
-    print(f"wrote {output}", file=sys.stderr)
+    print(f"wrote {output}{note}", file=sys.stderr)

@@ -7,16 +7,19 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from featbench.cli import options as shared
 from featbench.cli.main import FAILED
+from featbench.cli.streams import emit
 from featbench.errors import UsageError
 from featbench.studies import STUDIES
+from featbench.system.user_files import expand_user, write_through
 
 if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
     from featbench.studies.study import Findings, Study, StudySettings
 
 
@@ -49,17 +52,14 @@ def run(options: argparse.Namespace) -> int:
         workbench = shared.make_workbench(given, console)
         findings = study.run(settings, workbench)
         written = _write_files(folder, study.name, findings, settings, given.plugin)
-    sys.stdout.write(render(findings, given.format))
-    sys.stdout.flush()
+    emit(render(findings, given.format))
     print("wrote " + ", ".join(str(path) for path in written), file=sys.stderr)
     return FAILED if findings.failed or shared.has_broken_named_plugin(workbench, given) else 0
 
 
 def _make_parser(study: Study) -> argparse.ArgumentParser:
     """Return the parser of a study: an option for each of its settings, and the options that all studies share."""
-    parser = argparse.ArgumentParser(
-        prog=f"featbench study {study.name}", description=_make_sentence(STUDIES[study.name])
-    )
+    parser = _Parser(prog=f"featbench study {study.name}", description=_make_sentence(STUDIES[study.name]))
     group = parser.add_argument_group("what is measured")
     for setting in dataclasses.fields(study.settings):
         shown = ",".join(map(str, setting.default)) if isinstance(setting.default, tuple) else setting.default
@@ -90,6 +90,17 @@ def _make_parser(study: Study) -> argparse.ArgumentParser:
     group.add_argument("--quiet", action="store_true", help="show no progress")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose help is a result of the command."""
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """Print the options of a study on standard output, unless a file is given."""
+        if file is None:
+            emit(self.format_help())
+        else:
+            super().print_help(file)
 
 
 def _make_sentence(text: str) -> str:
@@ -123,7 +134,11 @@ def _choose_metavar(default: Any) -> str:
 
 def _require_writable_folder(text: str) -> Path:
     """Return a folder that can be written. Raises `UsageError` otherwise, before anything is measured."""
-    folder = Path(text)
+    if text == "-":
+        raise UsageError(
+            "--output - is no folder: name one for the picture and the page; the tables are printed anyway"
+        )
+    folder = expand_user(text)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output {folder} is a file: name a folder")
     # The folder may not exist yet: what counts is the nearest parent that does.
@@ -139,7 +154,6 @@ def _write_files(
     """Write the picture, the page and the numbers of a study, and return their paths."""
     from featbench.report.figure import draw_png
     from featbench.studies.page import describe, format_json, make_document, render_page
-    from featbench.system.files import write_atomically
 
     about = describe(name, settings, findings.data, plugins)
     texts = {
@@ -149,11 +163,8 @@ def _write_files(
     }
     for file_name, content in texts.items():
         try:
-            write_atomically(folder / file_name, partial(_write_bytes, content))
+            folder.mkdir(parents=True, exist_ok=True)
+            write_through(folder / file_name, content)
         except OSError as error:
             raise UsageError(f"{folder / file_name} cannot be written: {error.strerror or error}") from error
     return [folder / file_name for file_name in texts]
-
-
-def _write_bytes(content: bytes, file: IO[bytes]) -> int:
-    return file.write(content)

@@ -297,8 +297,10 @@ def test_options_that_cannot_be_read_are_refused(compare_digits, home, options):
 
 
 def test_debug_shows_where_a_mistake_was_met(compare_digits):
-    with pytest.raises(Exception, match="unknown learner"):
-        compare_digits("--features", "psdd", "--debug")
+    ran = compare_digits("--features", "psdd", "--debug")
+    assert (ran.code, ran.out) == (2, "")
+    assert "Traceback (most recent call last):" in ran.err
+    assert ran.err.splitlines()[-1].startswith("featbench: error: unknown learner 'psdd'")
 
 
 # Plugins.

@@ -1,4 +1,5 @@
 import importlib.metadata
+import operator
 import os
 import re
 import subprocess
@@ -85,17 +86,34 @@ def test_a_mistake_of_the_user_ends_with_one_line(run, command):
 
 def test_debug_shows_the_traceback_of_a_mistake(run, command):
     command(fail(DataError("truncated")))
-    with pytest.raises(DataError):
-        run("act", "--debug")
+    ran = run("act", "--debug")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("Traceback (most recent call last):\n")
+    assert ran.err.endswith("DataError: truncated\nfeatbench: error: truncated\n")
 
 
-def test_an_error_of_featbench_is_reported_as_one(run, command):
+def test_an_error_of_featbench_is_reported_as_one(run, monkeypatch):
+    # No line of it lies outside featbench.
+    faulty = Command("act", "act", lambda parser: None, operator.itemgetter("x"))
+    monkeypatch.setattr(cli, "_find_command", lambda name: faulty)
+    ran = run("act")
+    assert (ran.code, ran.out) == (1, "")
+    message = "featbench: internal error: TypeError: 'Namespace' object is not subscriptable"
+    assert ran.err == f"{message} (--debug shows where)\n"
+    ran = run("act", "--debug")
+    assert ran.code == 1
+    assert ran.err.startswith("Traceback (most recent call last):\n")
+    assert ran.err.endswith(f"\n{message}\n")
+
+
+def test_an_error_of_a_command_from_a_plugin_names_its_line(run, command):
     command(fail(ZeroDivisionError("division by zero")))
     ran = run("act")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == "featbench: internal error: ZeroDivisionError: division by zero (--debug shows where)\n"
-    with pytest.raises(ZeroDivisionError):
-        run("act", "--debug")
+    place = f"test_main.py, line {fail.__code__.co_firstlineno + 2}"
+    assert ran.err == (
+        f"featbench: error in a plugin: ZeroDivisionError: division by zero ({place}) (--debug shows where)\n"
+    )
 
 
 def test_an_interruption_ends_with_its_own_code(run, command):
