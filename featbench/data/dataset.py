@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +32,16 @@ class Download:
     unpack : str or None, default None
         The file is an archive, which is extracted into this folder below the data folder. None: the file is used as it
         is.
+    content : str or None, default None
+        "md5:…" or "sha256:…" of what a gzip file holds. With it, `featbench data verify` knows a copy that was
+        unpacked, or compressed again, to be sound.
     """
 
     url: str
     path: str
     checksum: str
     unpack: str | None = None
+    content: str | None = None
 
 
 class Dataset(ABC):
@@ -234,13 +238,15 @@ class FileDataset(Dataset):
         return hash_files(self.files(data_dir))
 
 
-def hash_files(files: Sequence[Path], root: Path | None = None) -> str:
+def hash_files(
+    files: Sequence[Path], root: Path | None = None, hash_of: Callable[[Path], str] = file_hash
+) -> str:
     """Return a hash of the names of files (with `root`: their paths below it) and of their contents, in this order."""
     digest = hashlib.sha256()
     for path in files:
         name = path.name if root is None else path.relative_to(root).as_posix()
         # No name holds a NUL and no hash a line break: two lists of files never come to the same bytes.
-        digest.update(f"{name}\0{file_hash(path)}\n".encode())
+        digest.update(f"{name}\0{hash_of(path)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

@@ -19,9 +19,9 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+from featbench.data.checksums import has_checksum, parse_checksum
 from featbench.data.partial_file import PartialFile
-from featbench.errors import DataError, DownloadError
-from featbench.system.hashing import file_hash
+from featbench.errors import DownloadError
 
 log = logging.getLogger("featbench")
 
@@ -32,9 +32,6 @@ BLOCK = 2**16
 """Bytes received at once, at most."""
 
 SCHEMES = ("http", "https")
-
-DIGITS = {"md5": 32, "sha256": 64}
-"""The algorithms of checksums, and how many hexadecimal digits each gives."""
 
 TIMEOUT, ATTEMPTS, PAUSE = 30.0, 5, 1.0
 """Seconds of silence that end a connection; attempts; seconds before the second attempt, doubled before each other."""
@@ -48,22 +45,6 @@ TRANSIENT = (408, 416, 425, 429)
 
 class _TransientError(Exception):
     """An attempt that failed, where another one may succeed."""
-
-
-def has_checksum(path: Path, checksum: str) -> bool:
-    """Whether a file has the checksum "md5:…" or "sha256:…"; a `DataError` if it cannot be read."""
-    algorithm, digits = _parse_checksum(path, checksum)
-    try:
-        return file_hash(path, algorithm) == digits.lower()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _parse_checksum(path: Path, checksum: str) -> tuple[str, str]:
-    algorithm, _, digits = checksum.partition(":")
-    if len(digits) != DIGITS.get(algorithm) or not re.fullmatch("[0-9a-fA-F]+", digits):
-        raise DataError(f"the checksum of {path}, {checksum!r}, is neither md5:… nor sha256:…")
-    return algorithm, digits
 
 
 def download(
@@ -114,7 +95,7 @@ class _Fetch:
 
     def check_request(self) -> None:
         """Raise a `DataError` if the address or the checksum is malformed."""
-        _parse_checksum(self.path, self.checksum)
+        parse_checksum(self.path, self.checksum)
         try:
             parts = urlsplit(self.url)
             # Reading `port` raises unless it is a number from 0 to 65535.

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featbench.data.dataset import Dataset, load_images, prefix_errors, wrap_errors
-from featbench.data.download import has_checksum
+from featbench.data.binary_files import is_packed
+from featbench.data.checksums import get_content_checksum, has_checksum, has_content
+from featbench.data.dataset import Dataset, Download, FileDataset, load_images, prefix_errors, wrap_errors
+from featbench.data.folder import normalise_name
 from featbench.data.inventory import (
     Kind,
     Progress,
@@ -56,33 +58,52 @@ class _Verifier:
     def verify(self) -> Verification:
         """Check everything."""
         found = self._found
-        self._verify_files()
+        files = self._verify_files()
         fingerprint = self._verify_content()
         counts = self._verify_images() if self._dataset.labelled else ""
         self._verify_pool()
-        found.summary = f"{self._name}: {counts}fingerprint {fingerprint}: sound"
+        # The content of the whole proves its files; where it differs, that is a problem.
+        state = "sound" if self._dataset.content else files
+        found.summary = f"{self._name}: {counts}fingerprint {fingerprint}: {state}"
         if found.problems:
             found.summary = f"{self._name}: {pluralise(len(found.problems), 'problem')}"
         return found
 
-    def _verify_files(self) -> None:
-        """Compare the files that are used as they were published with their published checksums."""
-        for item in self._dataset.downloads:
-            path = None if self._data_dir is None else self._data_dir / item.path
-            # An archive may have been deleted after it was extracted: what counts are the files from it.
-            if item.unpack is not None or path is None or not path.is_file():
-                continue
-            text = f"{path}: {path.stat().st_size} bytes"
-            try:
-                if has_checksum(path, item.checksum):
-                    self._found.notes.append(f"{text}, {item.checksum} as published")
-                else:
-                    self._found.problems.append(
-                        f"{text}, not the published file ({item.checksum}): "
-                        f"`featbench data fetch {self._name}` replaces it"
-                    )
-            except DataError as error:
-                self._found.problems.append(str(error))
+    def _verify_files(self) -> str:
+        """Compare files with the published checksums, and return what is known of those in use, in words."""
+        # An archive may have been deleted after it was extracted: what counts are the files from it.
+        items = {_get_stem(item.path): item for item in self._dataset.downloads if item.unpack is None}
+        published = [] if self._data_dir is None else [self._data_dir / item.path for item in self._dataset.downloads]
+        used = self._dataset.files(self._data_dir) if isinstance(self._dataset, FileDataset) else published
+        proven = {
+            path: path.is_file() and _get_stem(path) in items and self._verify_file(path, items[_get_stem(path)])
+            for path in dict.fromkeys([*used, *published])
+        }
+        unknown = [path.name for path in used if not proven[path]]
+        if used and not unknown:
+            return "sound"
+        names = f" of {', '.join(unknown)}" if len(unknown) < len(used) else ""
+        return f"readable; no checksum is known{names}"
+
+    def _verify_file(self, path: Path, item: Download) -> bool:
+        """Whether a file is the published one, or holds what that holds; says so, or what is wrong."""
+        text = f"{path}: {path.stat().st_size} bytes"
+        try:
+            if has_checksum(path, item.checksum):
+                self._found.notes.append(f"{text}, {item.checksum} as published")
+            elif has_content(path, item):
+                self._found.notes.append(f"{text}, not compressed as published, but with the same content")
+            elif get_content_checksum(item) is None and not is_packed(path):
+                self._found.notes.append(f"{text}, unpacked: only of the compressed file a checksum is known")
+                return False
+            else:
+                self._found.problems.append(
+                    f"{text}, not the published file ({item.checksum}): `featbench data fetch {self._name}` downloads "
+                    f"that to {item.path} in the data folder, where it is looked for first"
+                )
+        except DataError as error:
+            self._found.problems.append(str(error))
+        return True
 
     def _verify_content(self) -> str:
         """Compare the fingerprint with that of a sound copy, and return it; "" if it cannot be computed."""
@@ -149,3 +170,8 @@ class _Verifier:
                 return image.shape, str(image.dtype)
         except DataError as error:
             return str(error)
+
+
+def _get_stem(path: str | Path) -> str:
+    """Return what the name of a file has in common with its other spellings, compressed or not."""
+    return normalise_name(Path(path).name.removesuffix(".gz"))

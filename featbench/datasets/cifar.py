@@ -10,7 +10,8 @@ import numpy as np
 
 from featbench.data.binary_files import check_labels, map_records, read_names
 from featbench.data.dataset import Dataset, Download, FileDataset
-from featbench.data.folder import find_file
+from featbench.data.folder import find_file, find_folder
+from featbench.errors import DataError
 from featbench.hookspecs import hookimpl
 from featbench.types import Images
 
@@ -39,13 +40,26 @@ class Cifar10(FileDataset):
     parts: ClassVar[tuple[str, ...]] = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
     """Files of images, the test part last."""
     names: ClassVar[str] = "batches.meta.txt"
+    others: ClassVar[tuple[str, ...]] = ("cifar-10-batches-py", "cifar-10-batches-mat")
+    """Folders of the versions that are not read: pickles, which may run code, and MATLAB files."""
     ranges: ClassVar[tuple[int, ...]] = (10,)
     """How many values each byte before an image can take; the last byte is its class. CIFAR-100 has two: the coarse
     class and the fine one."""
 
     def files(self, data_dir: Path | None) -> list[Path]:
         """Return the paths of the images, training first, then that of the names of the classes."""
-        return [find_file(data_dir, self.name, self.folder, name) for name in (*self.parts, self.names)]
+        folders = (self.folder, f"{self.name}/{self.folder}", self.name)
+        try:
+            return [find_file(data_dir, self.name, folders, name) for name in (*self.parts, self.names)]
+        except DataError as error:
+            other = data_dir and find_folder(
+                data_dir, [Path(parent, name) for parent in ("", self.name) for name in self.others]
+            )
+            if other is None:
+                raise
+            raise DataError(
+                f"{error}; {other} is another version: featbench reads the binary one, and never unpickles"
+            ) from error
 
     def load(self, data_dir: Path | None) -> Images:
         """Return the training images, then the test images, which `test` marks; pixels [n, 32, 32, 3]."""
@@ -83,6 +97,7 @@ class Cifar100(Cifar10):
     folder: ClassVar[str] = "cifar-100-binary"
     parts: ClassVar[tuple[str, ...]] = ("train.bin", "test.bin")
     names: ClassVar[str] = "fine_label_names.txt"
+    others: ClassVar[tuple[str, ...]] = ("cifar-100-python", "cifar-100-matlab")
     ranges: ClassVar[tuple[int, ...]] = (20, 100)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from featbench.data.binary_files import check_counts, check_labels, join_parts, read_bytes, unpack_header, view_array
+from featbench.data.binary_files import check_counts, check_labels, join_parts, read_array
 from featbench.data.dataset import Dataset, Download, FileDataset
 from featbench.data.folder import find_file
 from featbench.errors import DataError
@@ -85,7 +86,7 @@ class SmallNorb(FileDataset):
     def files(self, data_dir: Path | None) -> list[Path]:
         """Return the paths of images, categories and poses, training first."""
         files = [f"smallnorb-{stem}.mat" for stem in CHECKSUMS]
-        return [find_file(data_dir, self.name, self.name, f"{file}.gz", file) for file in files]
+        return [find_file(data_dir, self.name, [self.name, "smallnorb"], f"{file}.gz", file) for file in files]
 
     def load(self, data_dir: Path | None) -> Images:
         """Return the left images of the training part, then of the testing part, which `test` marks."""
@@ -136,19 +137,21 @@ def read_matrix(path: Path, magic: int, sides: int) -> NDArray[np.integer[Any]]:
 
     Raises `DataError` naming the file if it is empty, truncated, too long, damaged or of another kind.
     """
-    data = read_bytes(path)
-    # The header always has room for three sides; those that a matrix does not have are filled with anything.
-    header = 8 + 4 * max(sides, 3)
-    found, count, *shape = unpack_header(path, data, f"<{2 + sides}I", header)
     words, kind = KINDS[magic]
-    if (found, count) != (magic, sides):
-        raise DataError(
-            f"{path} is not a binary matrix of {words} with {sides} sides: "
-            f"it starts with {found:#010x} and {count}, not {magic:#010x} and {sides}"
-        )
-    matrix = view_array(path, data, header, shape, kind)
+
+    def parse(header: bytes) -> tuple[list[int], str]:
+        found, count, *shape = struct.unpack_from(f"<{2 + sides}I", header)
+        if (found, count) != (magic, sides):
+            raise DataError(
+                f"{path} is not a binary matrix of {words} with {sides} sides: "
+                f"it starts with {found:#010x} and {count}, not {magic:#010x} and {sides}"
+            )
+        return shape, kind
+
+    # The header always has room for three sides; those that a matrix does not have are filled with anything.
+    matrix = read_array(path, 8 + 4 * max(sides, 3), parse)
     if matrix.size == 0:
-        raise DataError(f"{path} is empty: its header {shape} asks for nothing; fetch it again")
+        raise DataError(f"{path} is empty: its header {list(matrix.shape)} asks for nothing; fetch it again")
     return matrix
 
 

@@ -10,13 +10,13 @@ from typing import ClassVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from featbench.data.binary_files import check_counts, check_labels, join_parts, map_records, read_names
+from featbench.data.binary_files import LIMIT, check_counts, check_labels, join_parts, map_records, read_names
 from featbench.data.dataset import Dataset, Download, FileDataset
 from featbench.data.folder import find_file
 from featbench.hookspecs import hookimpl
 from featbench.types import Images, Pixels
 
-FOLDER = "stl10_binary"
+FOLDERS = ("stl10_binary", "stl10/stl10_binary", "stl10")
 CLASSES = 10
 PLANES = (3, 96, 96)
 """An image as its file has it: one colour after the other, each column by column."""
@@ -43,7 +43,7 @@ class Stl10(FileDataset):
     def files(self, data_dir: Path | None) -> list[Path]:
         """Return the paths of labelled images and their labels, training first, then that of the classes' names."""
         names = ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "class_names.txt")
-        return [find_file(data_dir, self.name, FOLDER, name) for name in names]
+        return [find_file(data_dir, self.name, FOLDERS, name) for name in names]
 
     def load(self, data_dir: Path | None) -> Images:
         """Return the training images, then the test images, which `test` marks; pixels [n, 96, 96, 3]."""
@@ -59,7 +59,7 @@ class Stl10(FileDataset):
 
     def pool(self, data_dir: Path | None) -> Sequence[Pixels]:
         """Return the unlabelled images, which stay in their file of 2.7 GB until they are asked for."""
-        return MappedImages(map_planes(find_file(data_dir, self.name, FOLDER, "unlabeled_X.bin")))
+        return MappedImages(map_planes(find_file(data_dir, self.name, FOLDERS, "unlabeled_X.bin"), most=None))
 
 
 class MappedImages(Sequence[Pixels]):
@@ -84,9 +84,9 @@ class MappedImages(Sequence[Pixels]):
         return np.ascontiguousarray(self.planes[index].transpose(2, 1, 0))
 
 
-def map_planes(path: Path) -> NDArray[np.uint8]:
-    """Map a file of images into memory, [n, colours, columns, rows]."""
-    return map_records(path, math.prod(PLANES)).reshape(-1, *PLANES)
+def map_planes(path: Path, most: int | None = LIMIT) -> NDArray[np.uint8]:
+    """Map a file of images into memory, [n, colours, columns, rows]; `most` as in `map_records`."""
+    return map_records(path, math.prod(PLANES), most).reshape(-1, *PLANES)
 
 
 @hookimpl

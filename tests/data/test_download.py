@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from featbench.data import download as module
-from featbench.data.download import has_checksum
+from featbench.data.checksums import has_checksum
 from featbench.data.partial_file import PartialFile
 from featbench.errors import DataError, DownloadError
 

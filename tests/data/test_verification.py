@@ -1,12 +1,16 @@
+import gzip
+import hashlib
 import os
 import threading
 
 import numpy as np
 import pytest
 from helpers.data_sets import LABELS, MD5, PIXELS, Files, Lazy, Set, lazy
+from PIL import Image
 
 from featbench.data.dataset import Download, hash_files
 from featbench.data.verification import verify
+from featbench.datasets.folder import Folder
 from featbench.errors import DataError
 
 
@@ -21,11 +25,15 @@ def check():
     return check
 
 
-def test_a_sound_set_is_said_to_be_sound(check):
-    found = check(Set(remarks=lambda _: ["a remark"]))
+def test_a_set_whose_content_is_known_is_said_to_be_sound(check):
+    found = check(Set(content="f00d", remarks=lambda _: ["a remark"]))
     assert found.problems == []
     assert found.summary == "set: 200 images, 3 classes, smallest c (66), fingerprint f00d: sound"
-    assert found.notes == ["a remark", "images: 200, 4×6, grey, uint8"]
+    assert found.notes == [
+        "a remark",
+        "the content is that of the reference copy",
+        "images: 200, 4×6, grey, uint8",
+    ]
     assert [far for far in check.told if far[0] == "reading images"] == [
         ("reading images", done, 200) for done in (64, 128, 192, 200)
     ]
@@ -109,8 +117,8 @@ def test_files_are_compared_with_what_was_published(check, tmp_path):
     for name in ("wrong", "archive", "unclear"):
         (tmp_path / name).write_bytes(b"other!")
     found = check(Set(downloads=downloads), tmp_path)
-    wrong = f"{tmp_path / 'wrong'}: 6 bytes, not the published file ({MD5}): `featbench data fetch set` replaces it"
-    assert found.problems[0] == wrong
+    wrong = f"{tmp_path / 'wrong'}: 6 bytes, not the published file ({MD5}): `featbench data fetch set` downloads that"
+    assert found.problems[0].startswith(wrong)
     assert "md5:?" in found.problems[1]
     assert len(found.problems) == 2
     assert found.notes[0] == f"{tmp_path / 'right'}: 5 bytes, {MD5} as published"
@@ -118,9 +126,51 @@ def test_files_are_compared_with_what_was_published(check, tmp_path):
     assert check(Set(downloads=downloads), None).problems == []
 
 
+ZIPPED = "md5:" + hashlib.md5(gzip.compress(b"hello", mtime=0)).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("item", "content", "state"),
+    [
+        (None, b"hello", "unknown"),
+        (Download("", "file", MD5), b"hello", "sound"),
+        (Download("", "set/file", MD5), b"hello", "sound"),
+        (Download("", "set/FILE", MD5), b"hello", "sound"),
+        (Download("", "file", MD5), gzip.compress(b"hello", 1), "sound"),
+        (Download("", "file", MD5), b"hullo", "problem"),
+        (Download("", "file", MD5), gzip.compress(b"hullo"), "problem"),
+        (Download("", "file", MD5), gzip.compress(b"hello")[:-1], "problem"),
+        (Download("", "file.gz", ZIPPED), gzip.compress(b"hello", mtime=0), "sound"),
+        (Download("", "file.gz", ZIPPED), gzip.compress(b"hello", 1, mtime=9), "problem"),
+        (Download("", "file.gz", ZIPPED), b"hello", "unknown"),
+        (Download("", "file.gz", ZIPPED), b"hullo", "unknown"),
+        (Download("", "file.gz", ZIPPED, content=MD5), b"hello", "sound"),
+        (Download("", "file.gz", ZIPPED, content=MD5), gzip.compress(b"hello", 1, mtime=9), "sound"),
+        (Download("", "file.gz", ZIPPED, content=MD5), b"hullo", "problem"),
+        (Download("", "file.gz", ZIPPED, content=MD5), gzip.compress(b"hullo", 1, mtime=9), "problem"),
+        (Download("", "other", MD5), b"hello", "unknown"),
+        (Download("", "file", MD5, unpack="set"), b"hello", "unknown"),
+    ],
+)
+def test_only_what_a_checksum_proves_is_called_sound(check, tmp_path, item, content, state):
+    (tmp_path / "file").write_bytes(content)
+    found = check(Files(downloads=() if item is None else (item,)), tmp_path)
+    ends = {"sound": ": sound", "unknown": ": readable; no checksum is known", "problem": "set: 1 problem"}
+    assert found.summary.endswith(ends[state])
+    assert len(found.problems) == (state == "problem")
+
+
+def test_a_folder_of_images_is_readable_and_no_more(check, tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        Image.fromarray(PIXELS[0]).save(tmp_path / name / "1.png")
+    assert check(Folder(tmp_path)).summary.endswith(": readable; no checksum is known")
+
+
 def test_a_fingerprint_that_cannot_be_had_is_a_problem(check, tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"x")
-    assert check(Files(), tmp_path).summary.endswith(f"fingerprint {hash_files([tmp_path / 'file'])}: sound")
+    summary = check(Files(), tmp_path).summary
+    assert summary.endswith(f"fingerprint {hash_files([tmp_path / 'file'])}: readable; no checksum is known")
     monkeypatch.setattr(Files, "fingerprint", lambda *_: 1 / 0)
     assert check(Files(), tmp_path).problems == ["data set set cannot be read: ZeroDivisionError: division by zero"]
 

@@ -1,10 +1,14 @@
 import gzip
+import hashlib
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from featbench.datasets.mnist import IMAGES, LABELS, Mnist, read_idx
+from featbench.data.dataset import Download
+from featbench.data.verification import verify
+from featbench.datasets.mnist import IMAGES, LABELS, FashionMnist, Mnist, read_idx
 from featbench.errors import DataError
 from featbench.registry import Registry
 
@@ -36,6 +40,9 @@ def write(folder, compressed=True, **replaced):
         raw = replaced.get(stem.replace("-", "_"), raw)
         (folder / (f"{stem}.gz" if compressed else stem)).write_bytes(gzip.compress(raw) if compressed else raw)
     return folder
+
+
+CONTENTS = {stem: idx(digits((12, 7)[part], part)[0 if "images" in stem else 1]) for stem, part in FILES.items()}
 
 
 @pytest.mark.parametrize("compressed", [True, False])
@@ -86,7 +93,7 @@ def test_file_of_another_kind_is_refused_with_both_magic_numbers(tmp_path):
         (lambda raw: raw[:16], r"truncated: 16 bytes, its header \[3, 5, 5\] asks for 91"),
         (lambda raw: raw[:15], r"truncated: 15 bytes, its header alone has 16"),
         (lambda raw: b"", r"truncated: 0 bytes, its header alone has 16"),
-        (lambda raw: raw + b"\0", r"too long: 92 bytes, its header \[3, 5, 5\] asks for 91"),
+        (lambda raw: raw + b"\0", r"too long: its header \[3, 5, 5\] asks for 91 bytes, and more follow"),
     ],
 )
 def test_length_that_the_header_does_not_ask_for_is_refused(tmp_path, change, message, compressed):
@@ -100,7 +107,7 @@ def test_length_that_the_header_does_not_ask_for_is_refused(tmp_path, change, me
 def test_huge_header_is_refused_without_asking_for_the_memory(tmp_path):
     path = tmp_path / "images"
     path.write_bytes(struct.pack(">IIII", 2051, 2**32 - 1, 2**32 - 1, 2**32 - 1) + b"abc")
-    with pytest.raises(DataError, match="images is truncated: 19 bytes"):
+    with pytest.raises(DataError, match=r"images is damaged: its header .* no more than 1073741824 are read"):
         read_idx(path, IMAGES)
 
 
@@ -152,6 +159,115 @@ def test_images_of_two_sizes_are_refused_with_both_files(tmp_path):
     write(tmp_path, t10k_images_idx3_ubyte=idx(digits(7, 1, side=6)[0]))
     with pytest.raises(DataError, match=r"\(5, 5\) in .*train-images.* but \(6, 6\) in .*t10k-images"):
         Mnist().load(tmp_path)
+
+
+SPELLINGS = {
+    "as published": "{stem}.gz",
+    "unpacked": "{stem}",
+    "with a dot": "{dotted}",
+    "with a dot, packed": "{dotted}.gz",
+    "with dots": "{dots}",
+    "with underscores": "{lines}.gz",
+    "in capitals": "{capitals}",
+    "in a folder of its name": "{stem}/{stem}",
+    "in a folder of its name with the ending": "{stem}.gz/{stem}.gz",
+    "in a folder of the dotted name": "{dotted}/{dotted}",
+    "dotted in a folder of its name": "{stem}/{dotted}",
+    "torchvision's folder": "MNIST/raw/{stem}.gz",
+    "torchvision's folder, unpacked": "MNIST/raw/{stem}",
+    "a folder in capitals": "MNIST/{dotted}",
+    "the set's own folder": "mnist/{dotted}",
+    "unpacked in the set's own folder": "mnist/{stem}/{stem}",
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+def test_files_are_found_in_the_spellings_of_unpackers_and_mirrors(tmp_path, spelling):
+    write(tmp_path / "published")
+    for stem in FILES:
+        names = {
+            "dotted": stem.replace("-idx", ".idx"),
+            "dots": stem.replace("-", "."),
+            "lines": stem.replace("-", "_"),
+        }
+        path = tmp_path / "copy" / spelling.format(stem=stem, capitals=stem.upper(), **names)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        packed = (tmp_path / f"published/{stem}.gz").read_bytes()
+        path.write_bytes(packed if path.suffix == ".gz" else gzip.decompress(packed))
+    images, copied = (Mnist().load(tmp_path / place) for place in ("published", "copy"))
+    assert np.array_equal(images.pixels, copied.pixels)
+    assert np.array_equal(images.labels, copied.labels)
+    assert images.test.tolist() == copied.test.tolist()
+
+
+class Published(Mnist):
+    """Whose published files are those of `write`."""
+
+    downloads = tuple(
+        Download(
+            f"http://set/{stem}.gz",
+            f"mnist/{stem}.gz",
+            f"md5:{hashlib.md5(gzip.compress(raw, mtime=0)).hexdigest()}",
+            content=f"sha256:{hashlib.sha256(raw).hexdigest()}",
+        )
+        for stem, raw in CONTENTS.items()
+    )
+
+
+def damage(raw):
+    """The bytes with another last one, which a label may be as well."""
+    return raw[:-1] + bytes([(raw[-1] + 1) % 10])
+
+
+@pytest.mark.parametrize("below", ["mnist", ".", "MNIST/raw", "mnist/{stem}"])
+@pytest.mark.parametrize("name", ["{stem}.gz", "{stem}", "{dotted}", "{dotted}.gz"])
+@pytest.mark.parametrize("level", [1, 9])
+@pytest.mark.parametrize("damaged", [None, *FILES])
+def test_copies_are_sound_by_their_content_wherever_they_lie(tmp_path, below, name, level, damaged):
+    for stem, raw in CONTENTS.items():
+        path = tmp_path / f"{below}/{name}".format(stem=stem, dotted=stem.replace("-idx", ".idx"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = damage(raw) if stem == damaged else raw
+        path.write_bytes(gzip.compress(held, level) if path.suffix == ".gz" else held)
+    found = verify("mnist", Published(), tmp_path, lambda *_: None)
+    if damaged is None:
+        assert (found.problems, found.summary[-7:]) == ([], ": sound")
+    else:
+        (problem,) = found.problems
+        assert damaged.replace("-idx", "") in problem.replace("-idx", "").replace(".idx", "")
+        assert "not the published file" in problem
+        assert found.summary == "mnist: 1 problem"
+
+
+def test_unpacked_files_are_not_called_sound_where_only_the_packed_ones_have_a_checksum(tmp_path):
+    class Packed(Published):
+        downloads = tuple(replace(item, content=None) for item in Published.downloads)
+
+    write(tmp_path, compressed=False)
+    found = verify("mnist", Packed(), tmp_path, lambda *_: None)
+    assert (found.problems, found.summary[-32:]) == ([], ": readable; no checksum is known")
+    stem = "train-labels-idx1-ubyte"
+    (tmp_path / stem).unlink()
+    (tmp_path / f"{stem}.gz").write_bytes(gzip.compress(CONTENTS[stem], mtime=0))
+    found = verify("mnist", Packed(), tmp_path, lambda *_: None)
+    others = ", ".join(other for other in FILES if other != stem)
+    assert found.summary.endswith(f": readable; no checksum is known of {others}")
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_fashion_mnist_does_not_take_mnists_files_for_its_own(tmp_path, monkeypatch, compressed):
+    monkeypatch.setattr(Mnist, "downloads", Published.downloads)
+    write(tmp_path, compressed)
+    assert len(Mnist().load(tmp_path).pixels) == 19
+    with pytest.raises(DataError, match=r"fashion-mnist: .*t10k-labels.* is mnist's: put the files of fashion-mnist"):
+        FashionMnist().load(tmp_path)
+
+
+def test_the_published_content_is_that_of_the_real_files(real_files):
+    folder = real_files(Mnist())
+    for path, item in zip(Mnist().files(folder), Mnist.downloads, strict=True):
+        assert item.checksum == f"md5:{hashlib.md5(path.read_bytes()).hexdigest()}"
+        assert item.content == f"sha256:{hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest()}"
 
 
 @pytest.mark.parametrize("stem", FILES)

@@ -119,8 +119,8 @@ def test_matrix_of_another_kind_is_refused_with_both_magic_numbers(tmp_path, con
         (lambda raw: raw[:20], r"truncated: 20 bytes, its header \[3, 4\] asks for 68"),
         (lambda raw: raw[:19], r"truncated: 19 bytes, its header alone has 20"),
         (lambda raw: b"", r"truncated: 0 bytes, its header alone has 20"),
-        (lambda raw: raw + b"\0", r"too long: 69 bytes, its header \[3, 4\] asks for 68"),
-        (lambda raw: raw[:8] + bytes(4) + raw[12:], r"too long: 68 bytes, its header \[0, 4\] asks for 20"),
+        (lambda raw: raw + b"\0", r"too long: its header \[3, 4\] asks for 68 bytes, and more"),
+        (lambda raw: raw[:8] + bytes(4) + raw[12:], r"too long: its header \[0, 4\] asks for 20 bytes, and more"),
         (lambda raw: raw[:8] + bytes(4) + raw[12:20], r"empty: its header \[0, 4\] asks for nothing"),
     ],
 )
@@ -136,7 +136,7 @@ def test_length_that_the_header_does_not_ask_for_is_refused(tmp_path, change, me
 def test_huge_header_is_refused_without_asking_for_the_memory(tmp_path, side):
     path = tmp_path / "dat"
     path.write_bytes(struct.pack("<6I", 0x1E3D4C55, 4, side, side, side, side) + b"abc")
-    with pytest.raises(DataError, match="dat is truncated: 27 bytes"):
+    with pytest.raises(DataError, match="dat is damaged: its header .* no more than 1073741824 are read"):
         read_left(path)
 
 
@@ -215,7 +215,9 @@ def test_counts_that_differ_are_refused_with_both_files(tmp_path, part, more, ki
 def test_missing_file_is_named(tmp_path, stem):
     (write(tmp_path / "small-norb") / f"{stem}.mat.gz").unlink()
     for call in (SmallNorb().load, SmallNorb().poses, SmallNorb().fingerprint):
-        with pytest.raises(DataError, match=f"{stem}.mat.gz is neither in {tmp_path / 'small-norb'} nor in {tmp_path}"):
+        with pytest.raises(
+            DataError, match=f"no {stem}.mat.gz or {stem}.mat in {tmp_path / 'small-norb'}, .* or {tmp_path}, in"
+        ):
             call(tmp_path)
 
 

@@ -104,7 +104,7 @@ def test_labelled_part_does_without_the_unlabelled_file(tmp_path):
     assert Stl10().fingerprint(tmp_path) == whole
     assert [path.name for path in Stl10().files(tmp_path)] == list(LABELLED)
     assert len(Stl10().load(tmp_path).pixels) == 5
-    with pytest.raises(DataError, match=rf"unlabeled_X\.bin is neither in {tmp_path / 'stl10_binary'} nor in"):
+    with pytest.raises(DataError, match=rf"no unlabeled_X\.bin in {tmp_path / 'stl10_binary'}, "):
         Stl10().pool(tmp_path)
 
 
@@ -155,7 +155,7 @@ def test_names_that_are_too_many_are_refused(tmp_path):
 def test_missing_file_is_named(tmp_path, file):
     (write(tmp_path / "stl10_binary") / file).unlink()
     for call in (Stl10().load, Stl10().fingerprint):
-        with pytest.raises(DataError, match=f"{file} is neither in {tmp_path / 'stl10_binary'} nor in {tmp_path}"):
+        with pytest.raises(DataError, match=f"no {file} in {tmp_path / 'stl10_binary'}, .* or {tmp_path}, in no"):
             call(tmp_path)
 
 

@@ -238,7 +238,7 @@ def test_missing_file_is_named(tmp_path, part):
     file = f"{part}_32x32.mat"
     (write(tmp_path / "svhn") / file).unlink()
     for call in (Svhn().load, Svhn().fingerprint):
-        with pytest.raises(DataError, match=f"{file} is neither in {tmp_path / 'svhn'} nor in {tmp_path}"):
+        with pytest.raises(DataError, match=f"no {file} or {file}.gz in {tmp_path / 'svhn'} or {tmp_path}, in no"):
             call(tmp_path)
 
 
