@@ -24,6 +24,7 @@ from featbench.learning.learner import FeatureLearner
 from featbench.parameters import Choice
 from featbench.plugin_checks import KINDS, MissingMetricError, check_hooks, check_protocol, list_given
 from featbench.system.source_files import import_file
+from featbench.system.tracebacks import describe_error, find_plugin_line
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,9 @@ class Registry:
             raise
         except BaseException as error:  # a plugin may even call sys.exit
             # Somebody's broken plugin must not keep the others from work: whoever needs it learns of it by `hint`.
-            message = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-            message = " ".join(message.split())
+            place = find_plugin_line(error)
+            message = str(error) if isinstance(error, PluginError) else describe_error(error)
+            message = " ".join(message.split()) + (f" ({place})" if place else "")
             if self.strict:
                 raise PluginError(f"plugin {name} ({origin}) cannot be loaded: {message}") from error
             self.records.append(PluginRecord(name, origin, {}, message, traceback.format_exc()))

@@ -49,20 +49,22 @@ ROOMS = {
     "plugin_checks": "built_in errors data evaluation learning classification",
     "registry": "plugin_checks built_in hookspecs errors parameters system data evaluation learning classification",
     "extractor": "registry errors types system stages data operations devices evaluation learning features refinement",
-    "experiment": "registry errors types parameters system stages data operations devices evaluation learning features "
+    "experiment": "registry errors types arguments parameters system stages data operations devices evaluation learning features "
     "refinement classification",
     "store": "registry errors types parameters system stages data evaluation learning features refinement experiment",
-    "report": "",
+    "report": "system",
     "statistics": "",
-    "execution": "registry errors types system stages devices statistics experiment store report",
-    "comparison": "registry system data statistics experiment store execution",
+    "execution": "registry errors types parameters system stages devices statistics experiment store report",
+    "comparison": "registry arguments system stages data evaluation learning refinement classification statistics experiment store "
+    "execution",
     "reproduction": "comparison errors evaluation experiment statistics execution report",
+    "details": "comparison errors types system data evaluation statistics experiment execution report",
     "leaderboard": "comparison errors system evaluation experiment execution report",
     "speed": "registry errors system stages operations devices learning store",
     "studies": "comparison registry errors types system stages data devices sparse evaluation learning features "
     "experiment store report",
     "cli": "built_in comparison registry errors types system data devices experiment store execution report "
-    "reproduction leaderboard speed studies",
+    "reproduction details leaderboard speed studies",
     "__main__": "cli",
 }
 """The rooms of featbench, from the lowest to the highest, and which rooms each imports: some of those before it.
@@ -74,9 +76,11 @@ HEAVY = ("torch", "numpy", "mlflow", "sklearn", "pandas", "scipy", "PIL")
 
 NO_NUMBERS = (
     *("__init__.py", "built_in.py", "errors.py", "hookspecs.py", "plugin_checks.py", "registry.py", "types.py"),
-    *("data/__init__.py", "data/checksums.py", "data/dataset.py", "data/folder.py", "experiment/__init__.py", "experiment/cell.py"),
+    *("data/__init__.py", "data/checksums.py", "data/dataset.py", "data/folder.py", "data/inspection.py"),
+    *("experiment/__init__.py", "experiment/cell.py"),
     *(f"evaluation/{name}.py" for name in ("__init__", "metrics", "protocol", "published", "regimes")),
-    *(f"system/{name}.py" for name in ("__init__", "clock", "files", "hashing", "source_files")),
+    *(f"system/{name}.py" for name in ("__init__", "clock", "files", "hashing", "printable", "source_files")),
+    *("system/tracebacks.py", "system/user_files.py"),
 )
 """Files that a cell needs and that decide no number: names, contracts, clocks, what papers say."""
 

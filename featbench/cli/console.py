@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sys
 import time
@@ -29,6 +30,8 @@ class Console(Listener):
     ----------
     quiet : bool, default False
         Whether to show failures and warnings alone.
+    debug : bool, default False
+        Whether to show the tracebacks of failed cells, also of those that the store holds.
 
     Attributes
     ----------
@@ -36,10 +39,12 @@ class Console(Listener):
         Returns the name of a cell in bars and lines; `str` unless a command sets another.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, debug: bool = False) -> None:
         self._quiet = quiet
+        self._debug = debug
         self._bar: tqdm[Any] | None = None
-        self._terminal = sys.stderr.isatty()
+        # A dumb terminal, such as an editor's, cannot go back to the beginning of a line, as bars do.
+        self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._began = self._last_line = time.monotonic()
         self._cell = ""
         self._step_bar: tqdm[Any] | None = None
@@ -70,6 +75,10 @@ class Console(Listener):
         """Print a line on stderr, unless --quiet was given."""
         if not self._quiet:
             self.say(text)
+
+    def told(self, remark: str) -> None:
+        """Print a remark, unless --quiet was given."""
+        self.inform(remark)
 
     def started(self, index: int, total: int, cell: Cell) -> None:
         """Show which cell is being computed."""
@@ -106,6 +115,8 @@ class Console(Listener):
                 self.say(f"{line}: {result.message}")
             elif not self._terminal:
                 self.inform(line)
+        if self._debug and result.traceback:
+            self.say(result.traceback.rstrip())
         if self._bar is not None:
             self._advance(index + 1, total)
 

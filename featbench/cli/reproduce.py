@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     from featbench.reproduction.report import render, render_claims
 
     request = Request(**shared.read_variations(options))
-    with Console(quiet=options.quiet) as console:
+    with Console(quiet=options.quiet, debug=options.debug) as console:
         workbench = shared.make_workbench(options, console)
         plan = plan_table(workbench, workbench.registry.table(options.table), request, rows, columns)
         names = {cell: f"{row} {column or cell.classifier} draw {cell.draw}" for cell, (row, column) in plan.items()}

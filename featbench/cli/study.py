@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     from featbench.cli.console import Console
     from featbench.studies.page import render
 
-    with Console(quiet=given.quiet) as console:
+    with Console(quiet=given.quiet, debug=given.debug) as console:
         workbench = shared.make_workbench(given, console)
         findings = study.run(settings, workbench)
         written = _write_files(folder, study.name, findings, settings, given.plugin)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from featbench.devices.failures import is_device_lost, is_out_of_memory
-from featbench.errors import DeviceLostError, FeatbenchError, PluginError, StoreError
+from featbench.devices.failures import is_device_lost
+from featbench.errors import DeviceLostError, PluginError, StoreError
+from featbench.execution.failures import describe_failure, get_first_line
 from featbench.execution.listeners import Listener
 from featbench.experiment.cell import Cell
 from featbench.experiment.run_cell import Outcome, run_cell
@@ -18,6 +19,7 @@ from featbench.experiment.steps import Steps
 from featbench.store.keys import Keys
 from featbench.store.store import Store
 from featbench.system.hashing import content_hash
+from featbench.system.printable import make_printable
 from featbench.types import Result
 
 
@@ -48,7 +50,7 @@ def run_cells(
     runs: list[Run] = []
     for index, cell in enumerate(cells):
         key = keys.for_cell(cell).result.hash
-        known = _find_result(cell, key, store, retry)
+        known = find_result(cell, key, store, retry=retry)
         if known is None:
             listener.started(index, len(cells), cell)
             result = _compute_result(cell, key, steps, provenance)
@@ -56,17 +58,27 @@ def run_cells(
             store.write_result(result, cell.describe())
         else:
             result = known
+        result = _point_to_traceback(result, store)
         listener.finished(index, len(cells), cell, result, computed=known is None)
         runs.append(Run(cell, result, computed=known is None))
     return runs
 
 
-def _find_result(cell: Cell, key: str, store: Store, retry: bool) -> Result | None:
+def find_result(cell: Cell, key: str, store: Store, *, retry: bool) -> Result | None:
     """Return the result of a cell that is not to be computed: it makes no sense, or the store holds its result."""
     if cell.skip:
         return Result(key, "skipped", message=cell.skip)
     known = store.read_result(key)
     return None if known is not None and known.status == "failed" and retry else known
+
+
+def _point_to_traceback(result: Result, store: Store) -> Result:
+    """Return a result whose message, if it failed, says where its traceback is kept."""
+    if result.status != "failed":
+        return result
+    # Not kept with the message: a store may be moved, and be named in several ways.
+    place = make_printable(store.locate_result(result.key))
+    return replace(result, message=f"{result.message}; traceback in {place}")
 
 
 def _compute_result(cell: Cell, key: str, steps: Steps, provenance: str) -> Result:
@@ -80,10 +92,10 @@ def _compute_result(cell: Cell, key: str, steps: Steps, provenance: str) -> Resu
         if is_device_lost(error):
             # Nothing runs on it any more in this process, so that every further cell would fail as well.
             raise DeviceLostError(
-                f"{cell.device} failed while {cell} was computed: {_first_line(error)}; what was finished is kept: see "
-                "whether the device is there, and run the same command again, or without that row"
+                f"{cell.device} failed while {cell} was computed: {get_first_line(error)}; what was finished is kept: "
+                "see whether the device is there, and run the same command again, or without that row"
             ) from error
-        message = _describe_failure(error, cell)
+        message = describe_failure(error, cell, steps.registry)
         trace = traceback.format_exc()
         return Result(key, "failed", message=_to_utf8(message), traceback=_to_utf8(trace), provenance=provenance)
     return Result(
@@ -95,19 +107,6 @@ def _compute_result(cell: Cell, key: str, steps: Steps, provenance: str) -> Resu
         report=report,
         provenance=provenance,
     )
-
-
-def _describe_failure(error: BaseException, cell: Cell) -> str:
-    if is_out_of_memory(error):
-        return (
-            f"{cell.device} has no memory left: {_first_line(error)}; free some, or compare fewer filters or smaller "
-            "images, and run again with --retry"
-        )
-    return str(error) if isinstance(error, FeatbenchError) else f"{type(error).__name__}: {error}"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def _storable_report(cell: Cell, outcome: Outcome) -> dict[str, Any]:

@@ -75,6 +75,10 @@ class Store(Records):
             self._set_aside(self._record_path("results", key))
             return None
 
+    def locate_result(self, key: str) -> Path:
+        """Return the file that holds a result; that of a failed one has its traceback."""
+        return self._record_path("results", key)
+
     def _read_result(self, key: str) -> tuple[Result | None, str | None]:
         """Return a result, and the checksum of its predictions, which those of earlier versions lack."""
         document = self.read_record("results", key)
