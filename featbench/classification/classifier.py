@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from featbench.features.rows import LocalMaps, LocalVectors
 from featbench.parameters import Parametrised
+from featbench.system.seeds import SEED_BITS
 from featbench.types import FloatArray, IntArray
 
 
@@ -127,10 +128,14 @@ class MapPredictor(ABC):
 
 
 class BaseClassifier(Parametrised):
-    """What classifiers of both kinds share: a name, a source, parameters, and a device."""
+    """What classifiers of both kinds share: a name, a source, parameters, a seed, and a device.
+
+    seed_bits: bits of the seed that it is given. A subclass does not inherit it.
+    """
 
     name: ClassVar[str]
     source: ClassVar[str] = ""
+    seed_bits: ClassVar[int] = SEED_BITS
 
     def on(self, device: str) -> Self:
         """Choose where the classifier computes.
@@ -192,7 +197,7 @@ class Classifier(BaseClassifier, ABC):
         classes : int
             How many classes the data set has.
         seed : int
-            The source of all randomness: equal seeds give equal predictors.
+            The source of all randomness, in [0, 2^32): equal seeds give equal predictors.
 
         Returns
         -------
@@ -243,7 +248,7 @@ class MapClassifier(BaseClassifier, ABC):
         classes : int
             How many classes the data set has.
         seed : int
-            The source of all randomness: equal seeds give equal predictors.
+            The source of all randomness, in [0, 2^32): equal seeds give equal predictors.
 
         Returns
         -------

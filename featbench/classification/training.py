@@ -13,6 +13,7 @@ from featbench.classification.classifier import AnyClassifier, MapClassifier, Ma
 from featbench.errors import FeatureError, PluginError, UsageError
 from featbench.evaluation.split import hold_out
 from featbench.features.rows import LocalMaps, PackedMaps, Rows
+from featbench.system.seeds import seed_for
 from featbench.types import FloatArray, IntArray
 
 HELD_OUT = 1 / 6
@@ -68,7 +69,8 @@ class TrainedClassifier:
         predictor: Any = self.predictor
         found = []
         for block, count in self._blocks(features):
-            scores = predictor.scores(block)
+            score = getattr(predictor, "scores", None)
+            scores = score(block) if callable(score) else None
             if scores is None:
                 raise UsageError(
                     f"classifier {self.name} gives no class scores, which metric {metric} needs: take another "
@@ -118,13 +120,30 @@ def compute_validation_accuracy(name: str, classifier: AnyClassifier, training: 
 
 
 def _fit(name: str, classifier: AnyClassifier, training: TrainingData) -> TrainedClassifier:
-    rest = (training.labels, training.validation, training.classes, training.seed)
+    # Copies, since a classifier that changes what it is given must not change what it is judged by.
+    given = (training.labels.copy(), training.validation.copy(), training.classes)
+    seed = seed_for(type(classifier), training.seed)
     predictor: Predictor | MapPredictor
     if isinstance(classifier, MapClassifier):
-        predictor = classifier.fit(_as_maps(training.features), *rest)
+        predictor = classifier.fit(_as_maps(training.features), *given, seed)
     else:
-        predictor = classifier.fit(_require_rows(training.features, name).read(), *rest)
-    return TrainedClassifier(name, predictor, predictor.report)
+        predictor = classifier.fit(_require_rows(training.features, name).read(), *given, seed)
+    return TrainedClassifier(name, predictor, _require_report(predictor, name))
+
+
+def _require_report(predictor: Predictor | MapPredictor, name: str) -> Mapping[str, Any]:
+    """Return the report of a predictor; raise `PluginError` for what is none."""
+    if not callable(getattr(predictor, "predict", None)):
+        raise PluginError(
+            f"classifier {name} gave {type(predictor).__name__} where a predictor with a method predict is expected"
+        )
+    report = getattr(predictor, "report", None)
+    if not isinstance(report, Mapping):
+        raise PluginError(
+            f"classifier {name} gave a predictor whose report is {type(report).__name__}: set its attribute report "
+            "to a dict, which may be empty"
+        )
+    return report
 
 
 def _as_maps(features: Rows | PackedMaps) -> LocalMaps:
@@ -144,14 +163,27 @@ def _require_rows(features: Rows | PackedMaps, name: str) -> Rows:
 
 def _require_one_each(predictions: IntArray, count: int, name: str) -> IntArray:
     """Return predictions as an array; raise `PluginError` unless there is one for each of `count` images."""
-    found = np.asarray(predictions)
+    found = _as_array(predictions, "predictions", name)
     if found.shape != (count,):
         raise PluginError(f"classifier {name} gave predictions of shape {found.shape} for {count} images")
+    # Here, since blocks of several types would be joined as one of them: True beside 2 becomes 1.
+    if found.dtype.kind not in "iu":
+        raise PluginError(f"classifier {name} predicted values of type {found.dtype}; class indices are integers")
     return found
 
 
+def _as_array(given: Any, what: str, name: str) -> NDArray[Any]:
+    """Return what a predictor gave as an array; raise `PluginError` where it makes none."""
+    if np.ma.isMaskedArray(given):  # type: ignore[no-untyped-call]
+        raise PluginError(f"classifier {name} gave {what} with a mask: fill what is masked")
+    try:
+        return np.asarray(given)
+    except Exception as error:  # whatever object a plugin gives decides what is raised
+        raise PluginError(f"classifier {name} gave {what} that make no array: {error}") from error
+
+
 def _require_scores(scores: FloatArray, shape: tuple[int, int], name: str) -> FloatArray:
-    found = np.asarray(scores)
+    found = _as_array(scores, "scores", name)
     if found.shape != shape or found.dtype.kind != "f":
         raise PluginError(
             f"classifier {name} gave scores of type {found.dtype} and shape {found.shape}: floating point of shape "

@@ -31,6 +31,7 @@ class Guess(Classifier):
     """A uniform guess among the classes, whatever the features: the row `chance` of a table."""
 
     name: ClassVar[str] = "guess"
+    seed_bits: ClassVar[int] = 63  # numpy draws from all of them
 
     def fit(
         self, features: FloatArray, labels: IntArray, validation: NDArray[np.bool_], classes: int, seed: int

@@ -46,6 +46,7 @@ class Perceptron(Classifier):
     """
 
     name: ClassVar[str] = "mlp"
+    seed_bits: ClassVar[int] = 63  # numpy draws from all of them
     source: ClassVar[str] = "the size is that of Jarrett et al. 2009 for MNIST; scikit-learn's MLPClassifier"
 
     hidden: int = 200

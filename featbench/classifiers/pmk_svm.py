@@ -42,6 +42,7 @@ class PmkSvm(MapClassifier):
     """
 
     name: ClassVar[str] = "pmk-svm"
+    seed_bits: ClassVar[int] = 63  # numpy draws from all of them
     source: ClassVar[str] = "Lazebnik, Schmid, Ponce 2006; the SVM is libsvm's"
 
     codebook: int = 200

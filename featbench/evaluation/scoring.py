@@ -25,7 +25,8 @@ def compute_score(
     predictions, targets: [m, …], as the protocol's task has checked them. scores: [m, classes], for a metric that
     needs them. Raises `PluginError` if the metric gives anything but a finite float.
     """
-    arguments = (predictions, targets, classes, *(() if scores is None else (scores,)))
+    # A copy, since a metric that sorts its predictions must not sort those that are kept.
+    arguments = (predictions.copy(), targets, classes, *(() if scores is None else (scores,)))
     value = metric.function(*arguments)
     # A NaN would vanish from means and sort anywhere, an int or a bool is most likely a count that was not divided.
     if not isinstance(value, float | np.floating) or not math.isfinite(value):

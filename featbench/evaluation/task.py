@@ -57,7 +57,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def check_predictions(self, predictions: ArrayLike, count: int, classifier: str) -> NDArray[Any]:
+    def check_predictions(self, predictions: ArrayLike, count: int, classes: int, classifier: str) -> NDArray[Any]:
         """Return predictions as metrics take them.
 
         Parameters
@@ -66,6 +66,8 @@ class Task(ABC):
             What the classifier predicted for the test images.
         count : int
             How many test images there are.
+        classes : int
+            How many classes the data set has.
         classifier : str
             The classifier's name, for the message of an error.
 
@@ -77,7 +79,7 @@ class Task(ABC):
         Raises
         ------
         PluginError
-            If the predictions have another shape or type; the message names the classifier.
+            If the predictions have another shape or type, or lie outside the classes; the message names the classifier.
         """
 
 
@@ -94,14 +96,21 @@ class Classification(Task):
         """Return the labels: a draw takes equally many images of each class."""
         return images.labels
 
-    def check_predictions(self, predictions: ArrayLike, count: int, classifier: str) -> IntArray:
-        """Return class indices [count]."""
+    def check_predictions(self, predictions: ArrayLike, count: int, classes: int, classifier: str) -> IntArray:
+        """Return class indices [count], each in range(classes)."""
         found = np.asarray(predictions)
         if found.shape != (count,):
             raise PluginError(f"classifier {classifier} gave predictions of shape {found.shape} for {count} images")
         if found.dtype.kind not in "iu":
             raise PluginError(
                 f"classifier {classifier} predicted values of type {found.dtype}; class indices are integers"
+            )
+        outside = found[(found < 0) | (found >= classes)]
+        if len(outside):
+            # They would count as wrong, as if the features were to blame.
+            raise PluginError(
+                f"classifier {classifier} predicted class {outside[0]} for an image, and {len(outside)} of {count} "
+                f"images lie outside the {classes} classes, which count from 0"
             )
         return found.astype(np.int64, copy=False)
 

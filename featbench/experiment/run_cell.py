@@ -39,7 +39,7 @@ def run_cell(cell: Cell, steps: Steps) -> Outcome:
     best = max(candidates, key=lambda candidate: float(candidate.classified.report.get("validation_accuracy", 0)))
     task, metric, classes = TASKS[cell.task], steps.registry.metric(cell.metric), len(images.classes)
     predicted = best.classified.predict(best.features.test)
-    predictions = task.check_predictions(predicted, len(split.test), cell.classifier)
+    predictions = task.check_predictions(predicted, len(split.test), classes, cell.classifier)
     # A second pass over the test images, for the few metrics that rank classes.
     scores = best.classified.scores(best.features.test, classes, metric.name) if metric.needs == "scores" else None
     score = compute_score(metric, predictions, task.find_targets(images)[split.test], classes, scores)

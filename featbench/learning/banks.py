@@ -12,7 +12,7 @@ from featbench.errors import PluginError
 from featbench.learning.learner import FilterLearner
 from featbench.learning.patches import PatchSource
 from featbench.stages.filters import Bank, Filters
-from featbench.system.seeds import derive_seed
+from featbench.system.seeds import derive_seed, seed_for
 from featbench.types import IntArray
 
 
@@ -33,7 +33,7 @@ def fill_table(
     whole = replace(bank, filters=bank.filters * len(table))
     together = None
     if len(table) > 1:
-        together = learner.connected(whole, table, maps, patches, derive_seed(seed, *purpose))
+        together = learner.connected(whole, table, maps, patches, seed_for(type(learner), derive_seed(seed, *purpose)))
     if together is not None:
         return _check_filters(learner, together, whole)
     return Filters.concatenate(
@@ -46,7 +46,7 @@ def fill_table(
 
 def fill_bank(learner: FilterLearner, bank: Bank, patches: PatchSource | None, seed: int) -> Filters:
     """Ask the learner for the filters of `bank`; raises `PluginError` if it breaks its contract."""
-    given = learner.filters(bank, patches, seed)
+    given = learner.filters(bank, patches, seed_for(type(learner), seed))
     if isinstance(given, np.ndarray):
         # torch refuses negative strides.
         given = torch.from_numpy(np.ascontiguousarray(given))

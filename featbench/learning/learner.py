@@ -17,6 +17,7 @@ from featbench.parameters import Parametrised
 from featbench.stages.encoders import build_tanh_encoder
 from featbench.stages.filters import Bank, Filters
 from featbench.stages.specs import Shape
+from featbench.system.seeds import SEED_BITS
 from featbench.types import IntArray
 
 
@@ -45,6 +46,8 @@ class FeatureLearner(Parametrised):
         Whether it is given training images though its family is not unsupervised, as one whose filters are templates.
     gives : {"maps", "row"}, default "maps"
         "row" for a NetworkLearner whose features are as many numbers for an image of any size.
+    seed_bits : int, default 32
+        Bits of the seed that it is given. A subclass does not inherit it.
     """
 
     name: ClassVar[str]
@@ -55,6 +58,7 @@ class FeatureLearner(Parametrised):
     needs_gpu: ClassVar[bool] = False
     samples_images: ClassVar[bool] = False
     gives: ClassVar[Literal["maps", "row"]] = "maps"
+    seed_bits: ClassVar[int] = SEED_BITS
 
     @classmethod
     def looks(cls) -> bool:
@@ -126,7 +130,7 @@ class FilterLearner(FeatureLearner, ABC):
             Training patches, if the learner looks at images: `patches.sample(count)` is a float32 tensor [count,
             fan_in, size, size], on the device `patches.device`, in the unit of the maps that the filters will see.
         seed : int
-            Where all randomness comes from: the same seed must give the same filters.
+            Where all randomness comes from, in [0, 2^32): the same seed must give the same filters.
 
         Returns
         -------
@@ -160,7 +164,7 @@ class FilterLearner(FeatureLearner, ABC):
         patches : PatchSource or None
             Training patches of all maps, [count, maps, size, size], if the learner looks at images.
         seed : int
-            Where all randomness comes from.
+            Where all randomness comes from, in [0, 2^32).
 
         Returns
         -------
@@ -276,7 +280,7 @@ class NetworkLearner(FeatureLearner, ABC):
         maps : MapSource or None
             Training images, if the learner looks at images: `maps.batches(indices)` yields some at a time, float32.
         seed : int
-            Where all randomness comes from: the same seed must give the same network.
+            Where all randomness comes from, in [0, 2^32): the same seed must give the same network.
 
         Returns
         -------

@@ -9,15 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from featbench.data.maps import JoinedMaps, Maps
+from featbench.errors import PluginError
 from featbench.learning.banks import fill_table
 from featbench.learning.learner import FilterLearner, NetworkLearner
 from featbench.learning.patches import MapSource, PatchSource
+from featbench.learning.trial import has_foreign_modules, try_network, try_rebuilt
 from featbench.stages.architecture import Architecture
 from featbench.stages.connection_table import draw_connection_table, make_full_table
 from featbench.stages.filters import Bank, Filters
 from featbench.stages.specs import Shape, StageSpec
 from featbench.stages.stage import MultiStage, Stage, build_operations
-from featbench.system.seeds import derive_seed, seeded
+from featbench.system.seeds import derive_seed, seed_for, seeded
 from featbench.types import IntArray
 
 
@@ -88,6 +90,8 @@ def learn_stages(
             filters = fill_table(learner, bank, table, maps, patches, seed, "filters", number)
             learned.append(StageFilters(filters, table))
             below.append(Stage(spec, input_shape[0], learned[-1].filters, table, learner.encoder))
+            if has_foreign_modules(below[-1]):
+                try_network(f"stage {number} of {learner.name}", below[-1], input_shape, device)
         return learned
 
 
@@ -109,8 +113,20 @@ def assemble(
 def learn_network(
     learner: NetworkLearner, shape: Shape, images: Tensor | Maps | JoinedMaps | None, *, seed: int, device: torch.device
 ) -> nn.Module:
-    """Return the network of a learner that gives the whole extractor; only one that looks at images is given any."""
+    """Return the network of a learner that gives the whole extractor, tried on random maps.
+
+    Only a learner that looks at images is given any. Raises `PluginError` if the network breaks its contract, and what
+    the learner raises.
+    """
     maps = MapSource(images, nn.Identity(), device) if learner.looks() and images is not None else None
     network_seed = derive_seed(seed, "network")
     with seeded(network_seed):
-        return learner.network(shape, maps, network_seed)
+        network = learner.network(shape, maps, seed_for(type(learner), network_seed))
+        who = f"the network of {type(learner).choice(learner.parameters())}"
+        if not isinstance(network, nn.Module):
+            raise PluginError(f"{who} is a {type(network).__name__}, not a torch.nn.Module")
+        features = try_network(who, network, shape, device, learner.gives)
+        if type(learner).rebuild is not NetworkLearner.rebuild:
+            state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+            try_rebuilt(who, learner.rebuild(shape, state), shape, features)
+        return network

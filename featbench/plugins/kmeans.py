@@ -38,6 +38,7 @@ class KMeans(FilterLearner):
     """
 
     name: ClassVar[str] = "kmeans"
+    seed_bits: ClassVar[int] = 63  # numpy draws from all of them
     family: ClassVar[Family] = "unsupervised"
     source: ClassVar[str] = "Coates, Lee, Ng 2011"
 
@@ -99,6 +100,7 @@ class KMeansHard(KMeans):
     """
 
     name: ClassVar[str] = "kmeans-hard"
+    seed_bits: ClassVar[int] = 63  # numpy draws from all of them
     differentiable: ClassVar[bool] = False
 
     def encoder(self, filters: Filters, table: NDArray[np.int64]) -> nn.Module:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -14,17 +13,22 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from featbench.errors import UnknownNameError, UsageError
+from featbench.errors import PluginError, UnknownNameError, UsageError
 from featbench.evaluation.regimes import Family
 from featbench.hookspecs import hookimpl
 from featbench.learning.learner import FeatureLearner, NetworkLearner
 from featbench.learning.patches import MapSource
+from featbench.learning.trial import (
+    attribute_errors,
+    compute_trial_features,
+    describe_error,
+    make_random_maps,
+    try_network,
+    try_rebuilt,
+)
 from featbench.stages.specs import Shape
 from featbench.system.seeds import derive_seed, seeded
 from featbench.system.source_files import import_file
-
-TOLERANCE = 1e-4
-"""Features that differ by less, relative to the largest of them, are the same but for rounding."""
 
 
 class RepeatedMap(nn.Module):
@@ -50,6 +54,7 @@ class Module(NetworkLearner):
     """
 
     name: ClassVar[str] = "module"
+    seed_bits: ClassVar[int] = 63  # for user modules that draw from Python's own generator
     family: ClassVar[Family] = "fixed"
 
     file: str = ""
@@ -67,31 +72,29 @@ class Module(NetworkLearner):
 
     def refusal(self, shape: Shape) -> str | None:
         """Say what is wrong with the files, the module, the weights or the features that it gives, or None."""
-        return _find_refusal(lambda: self.network(shape, None, 0))
+        return _find_refusal(lambda: self._try(self.network(shape, None, 0), shape))
 
     def refinement_refusal(self, shape: Shape) -> str | None:
         """Say why no gradient reaches the module's parameters, or None."""
         return _find_refusal(lambda: require_gradient(self._who, self.network(shape, None, 0), shape))
 
     def network(self, shape: Shape, maps: MapSource | None, seed: int) -> nn.Module:
-        """Return the module, tried out on random maps; a `UsageError` says why it cannot be used."""
+        """Return the module; a `UsageError` says why it cannot be built."""
         network = self._build(shape, seed)
         if self.weights:
             load_weights(self._who, network, Path(self.weights))
-        network = self._repeat_map(network)
-        features = probe(self._who, network, shape)
-        # The store keeps the state_dict alone: built again under another seed, the module must give the same features.
-        if not _are_alike(probe(self._who, self.rebuild(shape, network.state_dict()), shape), features):
-            raise UsageError(
-                f"{self._who} draws numbers that its state_dict does not hold: keep them with register_buffer"
-            )
-        return network
+        return self._repeat_map(network)
 
     def rebuild(self, shape: Shape, state: Mapping[str, Tensor]) -> nn.Module:
         """Build the module again and give it its state."""
         network = self._repeat_map(self._build(shape, derive_seed(0, "rebuild")))
         network.load_state_dict(state)
         return network
+
+    def _try(self, network: nn.Module, shape: Shape) -> None:
+        # As any learner's network is tried once it is there. Here it costs so little that it is done before.
+        features = try_network(self._who, network, shape)
+        try_rebuilt(self._who, self.rebuild(shape, network.state_dict()), shape, features)
 
     @property
     def _who(self) -> str:
@@ -106,7 +109,7 @@ class Module(NetworkLearner):
         if self.channels > 1 and shape[0] != 1:
             raise UsageError(f"channels={self.channels} copies one map, and {shape[0]} come in")
         maker = find_maker(import_user_file(Path(self.file)), self.net, self.file)
-        with seeded(seed), _attributing_errors(f"{self.net}() of {self.file}"):
+        with seeded(seed), attribute_errors(f"{self.net}() of {self.file}"):
             network = maker()
         if not isinstance(network, nn.Module):
             raise UsageError(f"{self._who} gives a {type(network).__name__}, not a torch.nn.Module")
@@ -119,12 +122,12 @@ class Module(NetworkLearner):
 
 
 def import_user_file(path: Path) -> ModuleType:
-    """Import a Python file, once for each content that it has; a `UsageError` says why it cannot be imported."""
+    """Import a Python file, once for each content that it has; an error says why it cannot be imported."""
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     if path.suffix != ".py":
         raise UsageError(f"{path} is not a Python file (.py)")
-    with _attributing_errors(f"importing {path}"):
+    with attribute_errors(f"importing {path}"):
         # The network is built several times for a cell, and again for every other: its file runs once.
         return import_file(path, reuse=True)
 
@@ -174,7 +177,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
             "save net.state_dict() in it"
         ) from error
     except Exception as error:  # each library has its own
-        raise UsageError(f"the weights of {path} cannot be read: {_describe_error(error)}") from error
+        raise UsageError(f"the weights of {path} cannot be read: {describe_error(error)}") from error
     if not isinstance(weights, Mapping):
         raise UsageError(f"{path} holds a {type(weights).__name__}, not named tensors: save net.state_dict() in it")
     others = [str(name) for name, one in weights.items() if not isinstance(name, str) or not isinstance(one, Tensor)]
@@ -184,89 +187,29 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     return weights
 
 
-def probe(who: str, network: nn.Module, shape: Shape) -> Tensor:
-    """Return the features of two random maps, or raise a `UsageError` if they are not those of the maps alone."""
-    network.eval()
-    # Extraction batches images as memory allows, caches features, and hands the same maps to several steps: a module
-    # that changes its input, that draws or remembers, or that mixes the images of a batch, would give wrong tables.
-    maps = _random_maps(shape)
-    with torch.no_grad(), seeded(0):
-        given = maps.clone()
-        features = _features(who, network, given)
-        if not torch.equal(given, maps):
-            raise UsageError(f"{who} changes the maps that it is given: have its first operation make new ones")
-        if not _are_alike(_features(who, network, maps.clone()), features):
-            raise UsageError(f"{who} gives the same maps other features the second time: it draws or remembers numbers")
-        if not _are_alike(_features(who, network, maps[:1].clone()), features[:1]):
-            raise UsageError(f"{who} gives a map other features alone than beside another: it depends on the batch")
-    return features
-
-
 def require_gradient(who: str, network: nn.Module, shape: Shape) -> None:
-    """Raise a `UsageError` if labels cannot refine the module."""
+    """Raise an error if labels cannot refine the module."""
     parameters = [one for one in network.parameters() if one.requires_grad]
     if not parameters:
         raise UsageError(f"{who} has no parameters that require gradients, so labels cannot refine it")
     network.train()
     with torch.enable_grad(), seeded(0):
-        features = _features(who, network, _random_maps(shape))
+        features = compute_trial_features(who, network, make_random_maps(shape))
         if not features.requires_grad:
             raise UsageError(f"{who} gives features without gradients, so labels cannot refine it")
-        with _attributing_errors(f"back-propagation through {who}"):
+        with attribute_errors(f"back-propagation through {who}"):
             (features * torch.randn_like(features)).sum().backward()  # type: ignore[no-untyped-call]
     if all(one.grad is None for one in parameters):
         raise UsageError(f"no gradient reaches the parameters of {who}, so labels cannot refine it")
 
 
-def _features(who: str, network: nn.Module, maps: Tensor) -> Tensor:
-    """Run the module on maps and return its features; a `UsageError` if what it gives is not features."""
-    with _attributing_errors(f"{who} on maps {list(maps.shape)}"):
-        features = network(maps)
-    if not isinstance(features, Tensor):
-        raise UsageError(f"{who} gives a {type(features).__name__}, not a tensor of features")
-    shape = list(features.shape)
-    if features.dtype != torch.float32:
-        raise UsageError(f"{who} gives {features.dtype}, not torch.float32")
-    if features.ndim not in (2, 4) or len(features) != len(maps):
-        form = f"[{len(maps)}, d] or [{len(maps)}, maps, height, width]"
-        raise UsageError(f"{who} gives {shape} for {len(maps)} images; it must be {form}")
-    if features.numel() == 0:
-        raise UsageError(f"{who} gives {shape}, which has no values")
-    if not bool(torch.isfinite(features).all()):
-        raise UsageError(f"{who} gives features that are not finite")
-    return features
-
-
-def _random_maps(shape: Shape) -> Tensor:
-    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
-
-
-def _are_alike(found: Tensor, expected: Tensor) -> bool:
-    if found.shape != expected.shape:
-        return False
-    return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())
-
-
 def _find_refusal(attempt: Callable[[], object]) -> str | None:
-    """Return the message of the `UsageError` that an attempt raises, or None."""
+    """Return the message of the error that an attempt raises, or None."""
     try:
         attempt()
-    except UsageError as error:
+    except (UsageError, PluginError) as error:
         return str(error)
     return None
-
-
-@contextmanager
-def _attributing_errors(what: str) -> Iterator[None]:
-    """Turn what a user's code raises into a `UsageError` that says whose code it is."""
-    try:
-        yield
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"{what} raises {_describe_error(error)}") from error
-
-
-def _describe_error(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _list_first(names: list[str], count: int = 3) -> str:

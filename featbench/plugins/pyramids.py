@@ -126,6 +126,7 @@ class ScSpm(CodedSift):
     """
 
     name: ClassVar[str] = "scspm"
+    seed_bits: ClassVar[int] = 63  # numpy draws from all of them
     source: ClassVar[str] = "Yang, Yu, Gong, Huang 2009"
 
     step: int = 6
@@ -141,6 +142,7 @@ class Macrofeatures(ScSpm):
     """Sparse codes of squares of 2×2 neighbouring SIFT descriptors, pooled as in ScSPM; for a linear SVM."""
 
     name: ClassVar[str] = "macrofeatures"
+    seed_bits: ClassVar[int] = 63  # numpy draws from all of them
     source: ClassVar[str] = "Boureau, Bach, LeCun, Ponce 2010"
 
     macro: int = 2
@@ -155,6 +157,7 @@ class Llc(CodedSift):
     """
 
     name: ClassVar[str] = "llc"
+    seed_bits: ClassVar[int] = 63  # numpy draws from all of them
     source: ClassVar[str] = "Wang, Yang, Yu, Lv, Huang, Gong 2010 (the approximated code)"
 
     codebook: int = 2048

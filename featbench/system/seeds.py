@@ -10,6 +10,9 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+SEED_BITS = 32
+"""Bits of the seeds that plugins are given."""
+
 
 def derive_seed(seed: int, *purpose: object) -> int:
     """Return a seed in [0, 2^63) that depends on `seed` and `purpose` alone, whatever else was drawn before.
@@ -19,6 +22,18 @@ def derive_seed(seed: int, *purpose: object) -> int:
     # SHA-256 rather than `hash`, which Python salts anew in every process.
     text = "/".join(str(part) for part in (seed, *purpose))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1  # torch's seeds are signed
+
+
+def seed_for(plugin: type, seed: int) -> int:
+    """Return the seed that a learner or a classifier is given: the low 32 bits of `seed`.
+
+    scikit-learn and numpy's older generators take no more, and torch's generator of the CPU uses no more. A class that
+    sets `seed_bits` itself is given as many bits; subclasses do not inherit it.
+    """
+    # Learners and classifiers that hand their seed to `numpy.random.default_rng` draw other numbers from fewer bits:
+    # the built-in ones among them keep the 63 that their published results were drawn with.
+    bits: int = vars(plugin).get("seed_bits", SEED_BITS)
+    return seed & ((1 << bits) - 1)
 
 
 @contextmanager

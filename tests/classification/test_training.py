@@ -1,8 +1,10 @@
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 from featbench.classification.classifier import Classifier, MapClassifier, MapPredictor, Predictor
 from featbench.classification.training import (
@@ -307,6 +309,10 @@ class _GivingOfMaps(MapPredictor):
         (lambda n: np.zeros(n + 1, dtype=int), r"\(25,\)"),
         (lambda n: np.zeros((n, 1), dtype=int), r"\(24, 1\)"),
         (lambda n: np.zeros((n, CLASSES)), r"\(24, 3\)"),
+        (lambda n: [], r"\(0,\)"),
+        (lambda n: (0 for _ in range(n)), r"\(\)"),
+        (lambda n: {0: 1}, r"\(\)"),
+        (lambda n: "0" * n, r"\(\)"),
         (lambda n: 0, r"\(\)"),
         (lambda n: None, r"\(\)"),
     ],
@@ -316,6 +322,94 @@ def test_predictions_of_another_shape_are_the_classifiers_fault(gives, shape):
     for predictor, features in ((_Giving(gives), rows()), (_GivingOfMaps(gives), several_sizes())):
         with pytest.raises(PluginError, match=message):
             TrainedClassifier("odd", predictor, {}).predict(features)
+
+
+@pytest.mark.parametrize(
+    ("gives", "why"),
+    [
+        (lambda n: np.ones(n), "predicted values of type float64; class indices are integers"),
+        (lambda n: np.full(n, np.nan), "predicted values of type float64"),
+        (lambda n: np.ones(n, np.float16), "predicted values of type float16"),
+        (lambda n: np.ones(n, bool), "predicted values of type bool"),
+        (lambda n: ["a"] * n, "predicted values of type <U1"),
+        (lambda n: [b"a"] * n, r"predicted values of type \|S1"),
+        (lambda n: [None] * n, "predicted values of type object"),
+        (lambda n: [2**70] * n, "predicted values of type object"),
+        (lambda n: np.ones(n, complex), "predicted values of type complex128"),
+        (lambda n: np.array(["2020"] * n, dtype="datetime64[Y]"), "predicted values of type datetime64"),
+        (lambda n: np.ma.masked_equal(np.ones(n, int), 1), "gave predictions with a mask"),
+        (lambda n: [[0]] * (n - 1) + [[0, 1]], "gave predictions that make no array"),
+        (lambda n: torch.ones(n, requires_grad=True), "gave predictions that make no array"),
+    ],
+)
+def test_predictions_of_another_type_are_the_classifiers_fault(gives, why):
+    for predictor, features in ((_Giving(gives), rows()), (_GivingOfMaps(gives), several_sizes())):
+        with pytest.raises(PluginError, match=f"classifier odd {why}"):
+            TrainedClassifier("odd", predictor, {}).predict(features)
+
+
+class _Fitted(Classifier):
+    """Returns what it is given as a predictor."""
+
+    name = "fitted"
+
+    def __init__(self, predictor=None, change=lambda *_: None):
+        self.predictor = _Giving(lambda n: [1] * n) if predictor is None else predictor
+        self.change, self.seen = change, []
+
+    def fit(self, features, labels, validation, classes, seed):
+        self.seen.append(seed)
+        self.change(features, labels, validation)
+        return self.predictor
+
+
+@pytest.mark.parametrize(
+    ("predictor", "why"),
+    [
+        (3, "gave int where a predictor with a method predict is expected"),
+        (np.ones(3), "gave ndarray where a predictor"),
+        (SimpleNamespace(report={}), "gave SimpleNamespace where a predictor"),
+        (SimpleNamespace(predict=3, report={}), "gave SimpleNamespace where a predictor"),
+        (SimpleNamespace(predict=len), "gave a predictor whose report is NoneType: set its attribute report to a dict"),
+        (SimpleNamespace(predict=len, report=[1]), "gave a predictor whose report is list"),
+        (SimpleNamespace(predict=len, report="good"), "gave a predictor whose report is str"),
+    ],
+)
+def test_what_is_no_predictor_is_the_classifiers_fault(predictor, why):
+    with pytest.raises(PluginError, match=f"classifier fitted {why}"):
+        train({"fitted": _Fitted(predictor)}, training())
+
+
+def test_a_predictor_without_scores_gives_none():
+    predictor = SimpleNamespace(predict=lambda x: np.ones(len(x), int), report={})
+    found = train({"fitted": _Fitted(predictor)}, training())
+    assert found.predict(rows()).tolist() == [1] * 24
+    with pytest.raises(UsageError, match="classifier fitted gives no class scores"):
+        found.scores(rows(), CLASSES, "top-5-accuracy")
+
+
+def test_a_classifier_that_changes_what_it_is_given_changes_no_other():
+    def spoil(features, labels, validation):
+        features[:], labels[:], validation[:] = 0, 0, True
+
+    data = training()
+    expected = data.labels.copy(), data.validation.copy(), data.features.read()
+    train({"one": _Fitted(change=spoil), "other": _Fitted(change=spoil)}, data, rate=True)
+    assert all(map(np.array_equal, expected, (data.labels, data.validation, data.features.read())))
+
+
+def test_classifiers_are_given_seeds_of_32_bits_unless_they_ask_for_more():
+    class Wide(_Fitted):
+        seed_bits = 63
+
+    class Heir(Wide):
+        """Inherits no width: it may hand the seed to scikit-learn."""
+
+    data = replace(training(), seed=2**62 + 2**40 + 5)
+    plain, wide, heir = _Fitted(), Wide(), Heir()
+    for one in (plain, wide, heir):
+        train({"fitted": one}, data)
+    assert (plain.seen, wide.seen, heir.seen) == ([5], [2**62 + 2**40 + 5], [5])
 
 
 def test_a_list_of_predictions_is_as_good_as_an_array():

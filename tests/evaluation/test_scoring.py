@@ -22,7 +22,8 @@ def test_a_metric_is_given_predictions_labels_and_the_number_of_classes():
         return 1.0
 
     compute_score(Metric("watch", watch), PREDICTIONS, LABELS, 5)
-    assert seen[0] is PREDICTIONS
+    assert np.array_equal(seen[0], PREDICTIONS)
+    assert seen[0] is not PREDICTIONS  # what a metric does to them is not kept
     assert seen[1] is LABELS
     assert seen[2:] == [5]
 

@@ -17,15 +17,15 @@ def test_classification_predicts_the_labels_and_draws_by_them():
 
 @pytest.mark.parametrize("kind", [np.int8, np.int32, np.int64, np.uint16])
 def test_class_indices_of_any_integer_type_are_class_indices(kind):
-    found = CLASSIFICATION.check_predictions(np.array([2, 0], dtype=kind), 2, "nearest")
+    found = CLASSIFICATION.check_predictions(np.array([2, 0], dtype=kind), 2, 3, "nearest")
     assert (found.dtype, found.tolist()) == (np.int64, [2, 0])
-    assert CLASSIFICATION.check_predictions([2, 0], 2, "nearest").tolist() == [2, 0]
+    assert CLASSIFICATION.check_predictions([2, 0], 2, 3, "nearest").tolist() == [2, 0]
 
 
 @pytest.mark.parametrize("predictions", [np.zeros(3, int), np.zeros((4, 2), int), np.zeros(5, int), np.zeros((), int)])
 def test_predictions_that_are_not_one_an_image_are_refused_with_their_shape(predictions):
     with pytest.raises(PluginError) as caught:
-        CLASSIFICATION.check_predictions(predictions, 4, "nearest")
+        CLASSIFICATION.check_predictions(predictions, 4, 3, "nearest")
     assert f"classifier nearest gave predictions of shape {predictions.shape} for 4 images" in str(caught.value)
 
 
@@ -35,7 +35,29 @@ def test_predictions_that_are_not_one_an_image_are_refused_with_their_shape(pred
 )
 def test_predictions_that_are_not_integers_are_refused_with_their_type(predictions, kind):
     with pytest.raises(PluginError, match=f"classifier nearest predicted values of type {kind}; class indices are int"):
-        CLASSIFICATION.check_predictions(predictions, 2, "nearest")
+        CLASSIFICATION.check_predictions(predictions, 2, 3, "nearest")
+
+
+@pytest.mark.parametrize(
+    ("predictions", "first", "count"),
+    [
+        ([0, 3], 3, 1),
+        ([-1, 2], -1, 1),
+        ([3, -1], 3, 2),
+        ([2**40, 0], 2**40, 1),
+        (np.array([255, 0], np.uint8), 255, 1),
+        (np.array([-128, 0], np.int8), -128, 1),
+        (np.array([2**63, 0], np.uint64), 2**63, 1),
+        ([1, 10**6], 10**6, 1),
+        ([-(2**63), -(2**63)], -(2**63), 2),
+        (np.array([0, 4], np.uint32), 4, 1),
+    ],
+)
+def test_predictions_outside_the_classes_are_refused_with_the_first_of_them(predictions, first, count):
+    with pytest.raises(PluginError) as caught:
+        CLASSIFICATION.check_predictions(predictions, 2, 3, "nearest")
+    said = str(caught.value)
+    assert f"classifier nearest predicted class {first} for an image, and {count} of 2 images lie outside the 3" in said
 
 
 class ByHalves(Classification):
