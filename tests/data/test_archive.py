@@ -3,6 +3,7 @@ import io
 import stat
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 
@@ -362,6 +363,63 @@ def resummed(header):
 # Damage.
 
 
+def chain_headers(kind, count, content):
+    """A tar of headers that each speak of the next one, and at last of a file."""
+    head = member("x", content, kind)[0].tobuf(tarfile.USTAR_FORMAT)
+    return (head + content + bytes(-len(content) % 512)) * count + tarfile.TarInfo("f").tobuf() + bytes(1024)
+
+
+PAX = b"1000000 comment=".ljust(999_999, b"a") + b"\n"
+
+
+def holes(blocks):
+    """A tar of a file whose list of holes goes on in further blocks."""
+    info = tarfile.TarInfo("f")
+    info.type = tarfile.GNUTYPE_SPARSE
+    head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    head[386:410], head[482], head[148:156] = (b"%011o\0" % 1) * 2, 1, b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head) + ((b"%011o\0" % 1) * 42 + b"\1" + bytes(7)) * blocks + bytes(1024)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(chain_headers(b"x", count, PAX) for count in (2, 30)),
+        *(chain_headers(b"g", count, PAX) for count in (2, 30)),
+        *(chain_headers(kind, 30, b"n" * 100_000) for kind in (b"L", b"K")),
+        chain_headers(b"x", 3000, b"11 a=bcdef\n"),
+        *(holes(blocks) for blocks in (2_100, 4_000)),
+    ],
+    ids=lambda content: f"{len(content)}",
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_headers_without_end_are_refused_before_they_fill_the_memory(refused, tmp_path, content, pack):
+    (tmp_path / "x").write_bytes(pack(content))
+    tracemalloc.start()
+    try:
+        refused(tmp_path / "x", limit=2**30)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_zip_with_a_huge_directory_is_refused_unread(refused, tmp_path):
+    entry = b"PK\1\2" + bytes(24) + b"\1\0" + bytes(16) + b"a"
+    assert len(entry) == 47
+    count = 2**26 // len(entry) + 1
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 65535, 65535, count * len(entry), 30, 0)
+    (tmp_path / "x").write_bytes(b"PK\3\4" + bytes(26) + entry * count + end)
+    refused(tmp_path / "x", f"its directory claims {count * len(entry)} bytes")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_python_unpacks_as_a_whole_are_refused(refused, tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "x", "w", method) as archive:
+        archive.writestr("bomb", bytes(2**24))
+    refused(tmp_path / "x", "'bomb'", "another method than deflate")
+
+
 @WRITERS
 def test_truncated_archives_are_refused(refused, tmp_path, write):
     raw = write(tmp_path / "x", {"a": zlib.compress(b"abc" * 500), "b": bytes(range(256)) * 20}).read_bytes()
@@ -415,7 +473,7 @@ def test_a_zip_of_an_unknown_method_is_refused(refused, tmp_path):
     start = raw.index(b"PK\1\2")
     raw[8:10] = raw[start + 10 : start + 12] = b"\x63\0"
     path.write_bytes(bytes(raw))
-    refused(path, "'odd'", "compression")
+    refused(path, "'odd'", "another method than deflate")
 
 
 @pytest.mark.parametrize(
