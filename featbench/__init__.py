@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from featbench.classification.classifier import Classifier, MapClassifier, MapPredictor, Predictor
     from featbench.comparison import compare
     from featbench.data.dataset import Dataset, Download, FileDataset
-    from featbench.data.image_files import read_image
+    from featbench.data.image_reader import read_image
     from featbench.data.maps import Preprocessing
+    from featbench.details.explain import explain
     from featbench.errors import DataError, FeatbenchError
     from featbench.evaluation.metrics import Metric
     from featbench.evaluation.protocol import Baseline, Protocol
@@ -60,9 +61,10 @@ _HOMES = {
     "PublishedTable": "evaluation.published",
     "Refinement": "refinement.settings",
     "compare": "comparison",
+    "explain": "details.explain",
     "generator": "refinement.random_numbers",
     "hookimpl": "hookspecs",
-    "read_image": "data.image_files",
+    "read_image": "data.image_reader",
 }
 """The public names, and the modules they are imported from when they are first used."""
 
@@ -97,6 +99,7 @@ __all__ = [
     "PublishedTable",
     "Refinement",
     "compare",
+    "explain",
     "generator",
     "hookimpl",
     "read_image",

@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from featbench.data.image_files import ImageFiles
+from featbench.data.image_reader import ReadImage
+from featbench.data.inspection import Traits, describe_traits, find_traits
 from featbench.data.parallel import map_images
 from featbench.errors import DataError
+from featbench.system.printable import make_printable
 from featbench.types import Images, IntArray, Pixels
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
@@ -59,7 +62,7 @@ class PreparedImages:
 
     labels, classes and test are those of the raw `Images`, for the images that could be used. positions: [n], where
     each of them stands among the raw images. left_out: one line for each image that could not be used, as
-    `--skip-bad-images` allows.
+    `--skip-bad-images` allows. warnings: one line for each thing that is strange about images from files, as copies.
     """
 
     pixels: PackedImages
@@ -68,6 +71,15 @@ class PreparedImages:
     positions: IntArray
     test: NDArray[np.bool_] | None = None
     left_out: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """One image prepared, and what is remembered of its file if it has one."""
+
+    pixels: Pixels
+    traits: Traits | None
 
 
 def prepare(
@@ -95,10 +107,25 @@ def prepare(
     bad = [str(error) for error in prepared if isinstance(error, DataError)]
     if len(bad) == count or (bad and not skip_bad):
         raise DataError(_describe_bad_images(bad, count))
-    kept = np.array([not isinstance(image, DataError) for image in prepared])
-    pixels = PackedImages.pack([image for image in prepared if not isinstance(image, DataError)])
-    test = None if images.test is None else images.test[kept]
-    return PreparedImages(pixels, images.labels[kept], images.classes, np.flatnonzero(kept), test, left_out=tuple(bad))
+    good = [image for image in prepared if isinstance(image, _Prepared)]
+    positions = np.flatnonzero([isinstance(image, _Prepared) for image in prepared])
+    return PreparedImages(
+        pixels=PackedImages.pack([image.pixels for image in good]),
+        labels=images.labels[positions],
+        classes=images.classes,
+        positions=positions,
+        test=None if images.test is None else images.test[positions],
+        left_out=tuple(bad),
+        warnings=_find_warnings(images, positions, [image.traits for image in good if image.traits is not None]),
+    )
+
+
+def _find_warnings(images: Images, positions: IntArray, traits: Sequence[Traits]) -> tuple[str, ...]:
+    """Return what is strange about images from files; others have no names by which a user could find them."""
+    if not isinstance(images.pixels, ImageFiles):
+        return ()
+    names = [make_printable(path) for path in images.pixels.paths] if images.names is None else images.names
+    return tuple(describe_traits(traits, images.labels[positions], [names[position] for position in positions]))
 
 
 def _describe_bad_images(bad: Sequence[str], count: int) -> str:
@@ -113,18 +140,20 @@ def _describe_bad_images(bad: Sequence[str], count: int) -> str:
 
 def _prepare_image(
     pixels: Sequence[Pixels] | Pixels, index: int, size: int | None, channels: int, least: int
-) -> Pixels | DataError:
+) -> _Prepared | DataError:
     """Return one image prepared, or the error that says why it cannot be: errors are collected, not raised."""
     try:
         # Grey first, then resized: there is one channel to resize in place of three.
         convert = convert_to_grey if channels == 1 else convert_to_rgb
-        image = convert(np.asarray(pixels[index]), index)
+        read = pixels.read(index) if isinstance(pixels, ImageFiles) else ReadImage(np.asarray(pixels[index]))
+        image = convert(read.pixels, index)
         resized = image if size is None else resize(image, size)
         height, width = resized.shape[:2]
         if min(height, width) < least:
-            name = pixels.paths[index] if isinstance(pixels, ImageFiles) else f"image {index}"
+            name = make_printable(pixels.paths[index]) if isinstance(pixels, ImageFiles) else f"image {index}"
             return DataError(f"{name} comes to {height}×{width} pixels, but {least}×{least} are needed at least")
-        return resized
+        traits = find_traits(resized, read.pixels, read.remarks) if isinstance(pixels, ImageFiles) else None
+        return _Prepared(resized, traits)
     except DataError as error:
         return error
 

@@ -32,6 +32,7 @@ class Caltech101(ClassFolderDataset):
             unpack="caltech101",
         ),
     )
+    by_name: ClassVar[bool] = True
     content: ClassVar[str] = "3610e04d04ad3522497170bd11442ba4ad8e041cb71d23796e4fc3a45f7a9e75"
 
     def root(self, data_dir: Path | None) -> Path:

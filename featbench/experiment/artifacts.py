@@ -31,7 +31,9 @@ class Artifacts:
     `write_…` keeps it.
     """
 
-    def read_survey(self, dataset: str, preprocessing: Preprocessing) -> tuple[Survey, Sequence[str]] | None:
+    def read_survey(
+        self, dataset: str, preprocessing: Preprocessing
+    ) -> tuple[Survey, Sequence[str], Sequence[str]] | None:
         """Return the survey of a data set.
 
         Parameters
@@ -43,12 +45,20 @@ class Artifacts:
 
         Returns
         -------
-        tuple of (Survey, sequence of str) or None
-            The survey, and a line for each image that was left out. None: nothing was kept.
+        tuple of (Survey, sequence of str, sequence of str) or None
+            The survey, a line for each image that was left out, and a line for each thing that is strange about the
+            images. None: nothing was kept.
         """
         return None
 
-    def write_survey(self, dataset: str, preprocessing: Preprocessing, survey: Survey, left_out: Sequence[str]) -> None:
+    def write_survey(
+        self,
+        dataset: str,
+        preprocessing: Preprocessing,
+        survey: Survey,
+        left_out: Sequence[str],
+        warnings: Sequence[str],
+    ) -> None:
         """Keep the survey of a data set.
 
         Parameters
@@ -61,6 +71,8 @@ class Artifacts:
             Sizes of the maps and numbers of the images.
         left_out : sequence of str
             A line for each image that was left out.
+        warnings : sequence of str
+            A line for each thing that is strange about the images, as copies.
         """
 
     def read_images(self, dataset: str, preprocessing: Preprocessing) -> PreparedImages | None:

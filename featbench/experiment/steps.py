@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from featbench.classification.training import TrainedClassifier, TrainingData, train
-from featbench.data.dataset import load_images, prefix_errors
+from featbench.data.dataset import load_images, prefix_errors, wrap_errors
 from featbench.data.maps import JoinedMaps, Maps, Preprocessing, find_map_shape, make_maps
 from featbench.data.prepare import PreparedImages, prepare
 from featbench.errors import DataError
@@ -27,6 +27,7 @@ from featbench.features.extraction import FeatureBlock, compute_features, keep_i
 from featbench.features.rows import Extracted, Features
 from featbench.learning.learner import FilterLearner, NetworkLearner
 from featbench.learning.networks import StageFilters, assemble, learn_network, learn_stages
+from featbench.learning.trial import has_foreign_modules, try_network
 from featbench.parameters import Choice
 from featbench.refinement.classifier_layer import add_hidden_layer
 from featbench.refinement.refine import refine
@@ -34,6 +35,7 @@ from featbench.refinement.settings import Refinement
 from featbench.registry import Registry
 from featbench.stages.architecture import Architecture
 from featbench.system.clock import Clock
+from featbench.system.printable import make_printable
 from featbench.system.seeds import derive_seed
 from featbench.types import Split
 
@@ -63,6 +65,7 @@ class Steps:
         self.artifacts = artifacts or Artifacts()
         self.progress: Progress = progress or (lambda *_: None)
         self._loaded: dict[tuple[str, Preprocessing], PreparedImages] = {}
+        self._warned: set[str] = set()
 
     # Images.
 
@@ -71,10 +74,12 @@ class Steps:
         known = self.artifacts.read_survey(dataset, preprocessing)
         if known is None:
             images, maps = self.load(dataset, preprocessing)
-            known = Survey(maps.least, len(maps.sizes) == 1, Census.of(images)), images.left_out
+            survey = Survey(maps.least, len(maps.sizes) == 1, Census.of(images))
+            known = survey, images.left_out, images.warnings
             self.artifacts.write_survey(dataset, preprocessing, *known)
-        survey, left_out = known
+        survey, left_out, warnings = known
         self._require_whole(dataset, left_out)
+        self._warn(dataset, left_out, warnings)
         return survey
 
     def load(self, dataset: str, preprocessing: Preprocessing) -> tuple[PreparedImages, Maps]:
@@ -93,6 +98,7 @@ class Steps:
             images = self.read_dataset(dataset, preprocessing)
             self.artifacts.write_images(dataset, preprocessing, images)
         self._require_whole(dataset, images.left_out)
+        self._warn(dataset, images.left_out, images.warnings)
         return images
 
     def read_dataset(self, dataset: str, preprocessing: Preprocessing) -> PreparedImages:
@@ -100,7 +106,7 @@ class Steps:
         self.progress("reading images", 0, 1)
         images = load_images(dataset, self.registry.dataset(dataset), self.data_dir)
         with prefix_errors(f"data set {dataset}"):
-            prepared = prepare(
+            return prepare(
                 images,
                 preprocessing.size,
                 channels=preprocessing.channels,
@@ -108,9 +114,6 @@ class Steps:
                 skip_bad=self.skip_bad_images,
                 progress=self.progress,
             )
-        for line in prepared.left_out:
-            log.warning("data set %s: left out: %s", dataset, line)
-        return prepared
 
     def _require_whole(self, dataset: str, left_out: Sequence[str]) -> None:
         """Refuse what an earlier run with --skip-bad-images left of a data set, unless this run asks for it too."""
@@ -119,6 +122,19 @@ class Steps:
                 f"data set {dataset}: {len(left_out)} images cannot be used, the first: {left_out[0]}; mend or remove "
                 "them, or leave them out with --skip-bad-images"
             )
+
+    def _warn(self, dataset: str, left_out: Sequence[str], warnings: Sequence[str]) -> None:
+        """Say once what of a data set is not used, and what is strange about it, wherever its images come from."""
+        if dataset in self._warned:
+            return
+        self._warned.add(dataset)
+        lines, found = [f"left out: {line}" for line in left_out], self.registry.dataset(dataset)
+        # A set with a known content is what others publish scores on, whatever is strange about it.
+        if not found.content:
+            with wrap_errors(dataset):
+                lines += [*found.remarks(self.data_dir), *warnings]
+        for line in lines:
+            log.warning("data set %s: %s", make_printable(dataset), line)
 
     def load_pool(self, unlabelled: str, preprocessing: Preprocessing) -> Maps:
         """Return the maps of unlabelled images, a folder's or a data set's: their own size, else treated alike."""
@@ -216,6 +232,8 @@ class Steps:
             progress=self.progress,
             checkpoint=self.artifacts.checkpoint(cell),
         )
+        if has_foreign_modules(refined):
+            try_network(f"the refined network of {cell.learner}", refined, find_map_shape(maps), device)
         # A run that was killed has spent its seconds too: its checkpoint remembers them.
         seconds = clock.seconds() + report.pop("seconds_before", 0.0)
         self.artifacts.write_refined(cell, refined, report, seconds)

@@ -37,15 +37,28 @@ class StoredArtifacts(Artifacts):
     def __init__(self, store: Store, keys: Keys) -> None:
         self.store, self.keys = store, keys
 
-    def read_survey(self, dataset: str, preprocessing: Preprocessing) -> tuple[Survey, Sequence[str]] | None:
-        """Return the survey of a data set, and a line for each image that was left out of it."""
+    def read_survey(
+        self, dataset: str, preprocessing: Preprocessing
+    ) -> tuple[Survey, Sequence[str], Sequence[str]] | None:
+        """Return the survey of a data set, a line for each image that was left out of it, and the warnings."""
         key = self.keys.survey_hash(dataset, preprocessing)
         return self.store.restore("surveys", key, self.store.read_record("surveys", key), _to_survey)
 
-    def write_survey(self, dataset: str, preprocessing: Preprocessing, survey: Survey, left_out: Sequence[str]) -> None:
-        """Keep the survey of a data set, and a line for each image that was left out of it."""
+    def write_survey(
+        self,
+        dataset: str,
+        preprocessing: Preprocessing,
+        survey: Survey,
+        left_out: Sequence[str],
+        warnings: Sequence[str],
+    ) -> None:
+        """Keep the survey of a data set, and what was said of its images, where the store can."""
+        if self.store.write_problem is not None:
+            # A plan is made in any store, and not kept.
+            return
         sizes = {"least": list(survey.least), "one_size": survey.one_size}
-        document = {**sizes, "census": vars(survey.census), "left_out": list(left_out)}
+        said = {"left_out": list(left_out), "warnings": list(warnings)}
+        document = {**sizes, "census": vars(survey.census), **said}
         self.store.write_record("surveys", self.keys.survey_hash(dataset, preprocessing), document)
 
     def read_images(self, dataset: str, preprocessing: Preprocessing) -> PreparedImages | None:
@@ -57,7 +70,9 @@ class StoredArtifacts(Artifacts):
         return self.store.restore("artifacts/labels", key, (flat[0], *labels), _to_images)
 
     def write_images(self, dataset: str, preprocessing: Preprocessing, images: PreparedImages) -> None:
-        """Keep the prepared images of a data set: all pixels in one array, whatever the sizes of the images."""
+        """Keep the prepared images of a data set, where the store can: all pixels in one array, of whatever sizes."""
+        if self.store.write_problem is not None:
+            return
         key = self.keys.prepared(dataset, preprocessing).hash
         # The pixels go first: a run that is killed in between leaves no labels without them.
         self.store.write_array("images", key, images.pixels.flat, {})
@@ -66,6 +81,7 @@ class StoredArtifacts(Artifacts):
         about = {
             "classes": list(images.classes),
             "left_out": list(images.left_out),
+            "warnings": list(images.warnings),
             "channels": images.pixels.channels,
         }
         self.store.write_tensors("labels", key, tensors, about)
@@ -182,11 +198,11 @@ class _StoredCheckpoint:
         self.store.write_tensors("checkpoints", self.key, arrays, document)
 
 
-def _to_survey(known: Mapping[str, Any]) -> tuple[Survey, Sequence[str]]:
-    """Rebuild a survey, and a line for each image that was left out, from their record."""
+def _to_survey(known: Mapping[str, Any]) -> tuple[Survey, Sequence[str], Sequence[str]]:
+    """Rebuild a survey, a line for each image that was left out, and the warnings, from their record."""
     channels, height, width = map(int, known["least"])
     survey = Survey((channels, height, width), bool(known["one_size"]), Census.restore(known["census"]))
-    return survey, list(known["left_out"])
+    return survey, list(known["left_out"]), list(known["warnings"])
 
 
 def _to_images(found: tuple[Pixels, Arrays, Mapping[str, Any]]) -> PreparedImages:
@@ -199,6 +215,7 @@ def _to_images(found: tuple[Pixels, Arrays, Mapping[str, Any]]) -> PreparedImage
         positions=tensors["positions"],
         test=tensors.get("test"),
         left_out=tuple(about["left_out"]),
+        warnings=tuple(about["warnings"]),
     )
     # Two files, which two processes may have written.
     count, size = len(images.pixels), int(tensors["shapes"].prod(axis=1).sum()) * about["channels"]

@@ -32,7 +32,13 @@ Document = dict[str, Any]
 PACKAGE = Path(__file__).parents[1]
 """The folder of featbench's own code; tests put a copy in its place."""
 
-PREPARING = tuple(f"data/{name}.py" for name in ("binary_files", "class_folders", "image_files", "parallel", "prepare"))
+PREPARING = tuple(
+    f"data/{name}.py"
+    for name in (
+        *("binary_files", "class_folders", "folder_listing", "image_files", "image_formats", "image_opening"),
+        *("image_reader", "image_samples", "orientation", "parallel", "prepare"),
+    )
+)
 """The code that decides how images are prepared: apart, since it serves every protocol that asks for the same size."""
 
 NUMERICAL = (

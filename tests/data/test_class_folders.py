@@ -39,7 +39,7 @@ def test_classes_are_the_folders_in_alphabetical_order_and_files_are_sorted(root
     assert found.classes == ("ant", "bear", "cat")
     assert below(root, found.files) == ["ant/0.png", "ant/1.png", "bear/0.png", "bear/1.png", "bear/2.png", "cat/0.png"]
     assert found.labels == [0, 0, 1, 1, 1, 2]
-    assert found.others == []
+    assert (found.ignored, found.nested) == ([], [])
 
 
 def test_images_are_named_by_their_paths_below_the_folder(root, tmp_path):
@@ -61,6 +61,7 @@ def test_images_deeper_in_a_class_belong_to_it(root):
     found = find_class_folders(root)
     assert below(root, found.files)[-3:] == ["cat/0.png", "cat/wild/big/0.png", "cat/wild/big/1.png"]
     assert found.labels[-3:] == [2, 2, 2]
+    assert below(root, found.nested) == ["cat/wild/big/0.png", "cat/wild/big/1.png"]
 
 
 @pytest.mark.parametrize("name", [".git", "__MACOSX", ".cache"])
@@ -81,22 +82,25 @@ def test_other_files_are_ignored_and_listed(root, tmp_path):
     (root / "ant" / ".hidden.png").write_bytes((root / "ant" / "0.png").read_bytes())
     (root / "cat" / "0.txt").write_bytes((root / "cat" / "0.png").read_bytes())
     found = find_class_folders(root)
-    assert below(root, found.others) == ["ant/.hidden.png", "ant/notes.md", "cat/0.txt", "readme.txt"]
-    assert len(found.files) == 6
+    assert below(root, [one.path for one in found.ignored]) == ["ant/.hidden.png", "ant/notes.md", "readme.txt"]
+    assert below(root, found.files)[-2:] == ["cat/0.png", "cat/0.txt"]
     (remark,) = Zoo().remarks(tmp_path)
-    assert remark == f"4 other files ignored, as {root / 'ant/.hidden.png'}"
+    listed = (
+        f"hidden: 1, {root}/ant/.hidden.png; no image: 1, {root}/ant/notes.md; beside the class folders: 1, {root}/"
+    )
+    assert remark == f"3 files ignored: {listed}readme.txt"
 
 
 def test_there_is_nothing_to_remark_where_nothing_is_ignored(root, tmp_path):
     assert Zoo().remarks(tmp_path) == []
 
 
-@pytest.mark.parametrize("kept", [[], ["notes.txt"], ["0.tif"]])
+@pytest.mark.parametrize("kept", [[], ["notes.txt"], ["0.pdf"]])
 def test_an_empty_class_is_named(root, kept):
     (root / "cat" / "0.png").unlink()
     for name in kept:
         (root / "cat" / name).write_text("x")
-    with pytest.raises(DataError, match=r"class 'cat' is empty: .*zoo/cat holds no images \(\.jpg, \.jpeg, \.png"):
+    with pytest.raises(DataError, match=r"class 'cat' is empty: .*zoo/cat holds no images \(JPEG, PNG, "):
         find_class_folders(root)
     assert find_class_folders(root, without=("cat",)).classes == ("ant", "bear")
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featbench.data.image_files import find_image_files, hash_image_folder, read_image
+from featbench.data.image_files import find_image_files, hash_image_folder
+from featbench.data.image_reader import read_image
 from featbench.errors import DataError
 
 
@@ -56,7 +57,7 @@ def test_black_and_white_is_grey(tmp_path):
     assert np.array_equal(read_image(save(tmp_path / "a.png", array)), 255 * array.astype(np.uint8))
 
 
-@pytest.mark.parametrize("mode", ["P", "RGBA", "CMYK", "LA"])
+@pytest.mark.parametrize("mode", ["P", "RGBA", "CMYK"])
 def test_other_modes_become_rgb(tmp_path, mode):
     image = Image.fromarray(np.full((4, 6, 3), (200, 100, 50), dtype=np.uint8)).convert(mode)
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
@@ -126,7 +127,7 @@ def test_missing_and_empty_folders_are_refused_by_name(tmp_path):
         find_image_files(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "readme.txt").write_text("x")
-    with pytest.raises(DataError, match=r"empty holds no images \(\.jpg"):
+    with pytest.raises(DataError, match=r"empty holds no images \(JPEG, PNG"):
         find_image_files(tmp_path / "empty")
 
 

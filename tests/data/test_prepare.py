@@ -114,10 +114,10 @@ class Slow(ImageFiles):
 
     threads: ClassVar[set] = set()
 
-    def __getitem__(self, index):
+    def read(self, index):
         Slow.threads.add(threading.get_ident())
         time.sleep(0.02 * (index < 4))
-        return super().__getitem__(index)
+        return super().read(index)
 
 
 @pytest.mark.parametrize("threads", [1, 4])

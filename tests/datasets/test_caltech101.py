@@ -61,7 +61,8 @@ def test_objects_are_all_classes_but_the_background(tmp_path):
 
 def test_ignored_files_are_said(tmp_path):
     root = tree(tmp_path)
-    assert Caltech101().remarks(tmp_path) == [f"1 other files ignored, as {root / 'BACKGROUND_Google/tmp'}"]
+    (root / "BACKGROUND_Google" / "tmp").write_bytes((root / "ant" / "0.png").read_bytes())
+    assert Caltech101().remarks(tmp_path) == [f"1 file ignored: no image: 1, {root / 'BACKGROUND_Google/tmp'}"]
 
 
 @pytest.mark.parametrize("dataset", [Caltech101(), Caltech101Objects()])

@@ -56,8 +56,8 @@ def test_what_the_store_does_not_hold_is_none(kept, cell):
 
 def test_a_survey_comes_back(kept, tiny):
     survey = Survey((1, 5, 6), False, Census(("a", "b"), (3, 4), (0, 1), has_test=True))
-    kept.write_survey("tiny", Preprocessing(), survey, ("x.png is damaged",))
-    assert again(tiny).read_survey("tiny", Preprocessing()) == (survey, ["x.png is damaged"])
+    kept.write_survey("tiny", Preprocessing(), survey, ("x.png is damaged",), ("a = b",))
+    assert again(tiny).read_survey("tiny", Preprocessing()) == (survey, ["x.png is damaged"], ["a = b"])
     assert again(tiny).read_survey("tiny", Preprocessing(standardise=False)) is None
 
 

@@ -1,0 +1,110 @@
+"""Image files opened by Pillow: one format at a time, whole, not too large, and without Pillow's own warnings."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+import zlib
+from collections.abc import Callable
+from typing import IO
+
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from featbench.errors import DataError
+
+MOST_PIXELS = 120_000_000
+"""Pixels that an image may have. Pillow takes 4 bytes for each beside what is returned: 480 MB."""
+
+BLOCK = 2**20
+"""Bytes read at once."""
+
+TILE_SIDES = (322, 323)
+"""TIFF's tags of the width and the height of tiles."""
+
+PREVIEW, RAW_VERSION = 254, 50706
+"""TIFF's tags that tell what an image is (1: a smaller version of another) and that the file is a camera's raw one."""
+
+HARMLESS = "Metadata Warning"
+"""How Pillow's warnings begin that say nothing of a TIFF file's pixels."""
+
+# `Image.open` would choose the format by itself, and print a warning of its own for large images. The reader of JPEG
+# files is not the one for several JPEG images in one file, which warns of what it cannot read.
+_READERS: dict[str, Callable[[IO[bytes]], ImageFile]] = {
+    "BMP": BmpImageFile,
+    "GIF": GifImageFile,
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "PPM": PpmImageFile,
+    "TIFF": TiffImageFile,
+    "WEBP": WebPImageFile,
+}
+
+_CATCHING = threading.Lock()
+"""Held while warnings are caught, which Python does for all threads of a process at once."""
+
+
+def open_image(file: IO[bytes], kind: str) -> ImageFile:
+    """Return the first image of a file, decoded; `kind` is Pillow's name of its format.
+
+    Raises `DataError` if it is too large or a preview, and anything else if it is damaged.
+    """
+    if kind == "TIFF":
+        return _open_tiff(file)
+    if kind == "PNG":
+        _check_chunks(file)
+        file.seek(0)
+    image = _READERS[kind](file)
+    _require_size(*image.size)
+    image.load()
+    return image
+
+
+def _open_tiff(file: IO[bytes]) -> ImageFile:
+    """Open a TIFF file, of which Pillow reads what it can, and says by a warning what it cannot."""
+    with _CATCHING, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        image = TiffImageFile(file)
+        if RAW_VERSION in image.tag_v2 or image.tag_v2.get(PREVIEW, 0) & 1:
+            raise DataError("its first image is a preview, as in a camera's raw file: convert it")
+        _require_size(*image.size)
+        # A tile may be larger than the image that it is a part of, and is decoded whole.
+        _require_size(*(int(image.tag_v2.get(side, 1)) for side in TILE_SIDES))
+        image.load()
+    for warning in caught:
+        if not str(warning.message).startswith(HARMLESS):
+            raise ValueError(str(warning.message))
+    return image
+
+
+def _require_size(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise DataError(f"it has {width}×{height} pixels, and no more than {MOST_PIXELS:,} are read: make it smaller")
+    if width < 1 or height < 1:
+        raise ValueError(f"it has {width}×{height} pixels")
+
+
+def _check_chunks(file: IO[bytes]) -> None:
+    """Raise a `ValueError` unless the chunks of a PNG file are whole: Pillow compares no checksum of pixels."""
+    file.seek(8)
+    kind = b""
+    while kind != b"IEND":
+        length, kind = int.from_bytes(file.read(4)), file.read(4)
+        content = file.read(min(length, BLOCK))
+        if kind == b"acTL" and not 0 < int.from_bytes(content[:4]) <= 2**31:
+            raise ValueError("its chunk acTL is damaged")
+        checksum, left = zlib.crc32(kind), length
+        while content:
+            checksum, left = zlib.crc32(content, checksum), left - len(content)
+            content = file.read(min(left, BLOCK))
+        expected = file.read(4)
+        if left or len(expected) < 4:
+            raise ValueError("image file is truncated")
+        if int.from_bytes(expected) != checksum:
+            raise ValueError(f"its chunk {kind.decode('latin-1')} is damaged")
