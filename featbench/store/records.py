@@ -9,6 +9,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -39,8 +40,9 @@ class Records:
     def __init__(self, home: Path | None = None) -> None:
         self.home = home or Path(os.environ.get("FEATBENCH_HOME") or DEFAULT_HOME)
 
-    def find_write_problem(self) -> str | None:
-        """Return why nothing can be kept here: now, and not after the first cell was computed. None if it can."""
+    @cached_property
+    def write_problem(self) -> str | None:
+        """Why nothing can be kept here: known now, and not after the first cell was computed. None if it can."""
         try:
             write_atomically(self.home / ".writable", lambda file: file.write(b""))
         except OSError as error:
@@ -53,9 +55,13 @@ class Records:
 
     def require_writable(self) -> None:
         """Raise a `StoreError` if nothing can be kept here."""
-        problem = self.find_write_problem()
-        if problem is not None:
-            raise StoreError(f"cannot write {self.home}: {problem}; choose another store with --home or FEATBENCH_HOME")
+        if self.write_problem is not None:
+            raise self.explain_read_only()
+
+    def explain_read_only(self, consequence: str = "") -> StoreError:
+        """Return the error of a store that cannot be written; `consequence` says what is missing in it."""
+        reason = f"{self.write_problem}; {consequence}" if consequence else self.write_problem
+        return StoreError(f"cannot write {self.home}: {reason}; choose another store with --home or FEATBENCH_HOME")
 
     def remove_leftovers(self) -> None:
         """Remove what processes that were killed have left of the files that they wrote."""
