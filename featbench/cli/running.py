@@ -15,6 +15,7 @@ from featbench.system.user_files import write_through
 if TYPE_CHECKING:
     from featbench.comparison import Comparison
     from featbench.experiment.cell import Cell
+    from featbench.registry import Registry
 
 BEGAN = time.monotonic()
 """Start of the command, on the monotonic clock."""
@@ -44,6 +45,26 @@ def summarise(comparison: Comparison) -> str:
     failed = f", {len(comparison.failed)} failed" if comparison.failed else ""
     found = f"{comparison.computed} cells computed, {len(runs) - comparison.computed} read from the store{failed}"
     return f"{found}; {_describe_cost()}"
+
+
+def warn_if_all_skipped(comparison: Comparison, registry: Registry, named: Sequence[str] = ()) -> bool:
+    """Whether everything that was asked for was skipped; if so, stderr says what to ask for instead.
+
+    Baselines that ran count only where they are among the learners that the user `named`.
+    """
+    from featbench.experiment.baselines import is_baseline
+    from featbench.experiment.suggestions import suggest_regimes
+    from featbench.parameters import Choice
+
+    learners = {Choice.read(name).name for name in named}
+    cells = [run.cell for run in comparison.runs]
+    asked = [cell for cell in cells if cell.learner.name in learners or not is_baseline(cell, registry)]
+    if not asked or not all(cell.skip for cell in asked):
+        return False
+    instead = "; ".join(suggest_regimes(asked, registry))
+    remedy = f"what would run: {instead}" if instead else "change what it asks for"
+    print(f"featbench: everything that was asked for was skipped, and the table says why; {remedy}", file=sys.stderr)
+    return True
 
 
 def _describe_cost() -> str:
