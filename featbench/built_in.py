@@ -53,6 +53,7 @@ BUILT_IN = (
     "featbench.protocols.lazebnik2006",
     "featbench.protocols.mnist",
     "featbench.protocols.norb",
+    "featbench.protocols.own_images",
     "featbench.protocols.yang2009",
 )
 """Modules of the built-in plugins, in the order in which the registry loads them."""
@@ -98,6 +99,7 @@ BUILT_IN_COMMANDS = {
     "bench": "measure feature extraction on this machine, beside its convolutions and plain torch",
     "compare": "compare feature learners under one protocol and print the table",
     "data": "list, check, describe and download data sets",
+    "explain": "show a row's classes, confusions and wrong images, as files and as a page",
     "filters": "draw the filters that a learner finds",
     "leaderboard": "publish results as leaderboard entries, and render leaderboards",
     "list": "list learners, datasets, metrics, protocols, tables, classifiers or plugins",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from featbench.cli import options as shared
 from featbench.cli import running
 from featbench.cli.main import FAILED
+from featbench.cli.streams import emit
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +16,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     shared.add_request(parser)
     shared.add_workbench(parser)
     shared.add_running(parser)
+    parser.add_argument(
+        "--details",
+        metavar="FOLDER",
+        help="write each complete row's classes, confusions and wrong images into this folder, as `featbench explain` "
+        "does",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -21,16 +29,25 @@ def run(options: argparse.Namespace) -> int:
     output = shared.require_writable_file(options.output) if options.output else None
     request = shared.make_request(options)
     from featbench.cli.console import Console
+    from featbench.details.explain import explain_all, list_options, require_writable_folder
+    from featbench.execution.stored_comparison import StoredComparison
     from featbench.report.table import render
 
-    with Console(quiet=options.quiet) as console:
+    folder = None if options.details is None else require_writable_folder(options.details)
+    with Console(quiet=options.quiet, debug=options.debug) as console:
         workbench = shared.make_workbench(options, console)
         if options.plan:
-            print(running.format_plan(workbench.plan(request)))
+            emit(f"{running.format_plan(workbench.plan(request))}\n")
             return 0
         console.inform(running.describe_device(request.device))
         track: str | bool = False if options.no_track else options.track or True
         comparison = workbench.compare(request, retry=options.retry, track=track)
         console.inform(running.summarise(comparison))
-    running.write_output(render(comparison.rows, options.format, workbench.list_baselines(request.protocol)), output)
-    return FAILED if comparison.failed or shared.has_broken_named_plugin(workbench, options) else 0
+    running.write_output(render(comparison.rows, options.format, workbench.list_baselines(comparison.protocol)), output)
+    if folder is not None:
+        with console:
+            stored = StoredComparison.read(workbench.store, workbench.registry, comparison.key)
+            page = explain_all(workbench, stored, folder, list_options(options.plugin, options.data_dir, options.home))
+        print(f"wrote {page}", file=sys.stderr)
+    skipped = running.warn_if_all_skipped(comparison, workbench.registry, request.features or ())
+    return FAILED if skipped or comparison.failed or shared.has_broken_named_plugin(workbench, options) else 0

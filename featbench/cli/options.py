@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featbench.errors import UsageError
+from featbench.system.user_files import expand_user, find_obstacle, is_standard_output
 
 if TYPE_CHECKING:
     from featbench.comparison import Workbench
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 def add_request(parser: argparse.ArgumentParser, features: str = "the protocol's") -> None:
     """Add the options that describe a request: what is compared. `features` is the default that --help prints."""
     group = parser.add_argument_group("what is compared")
-    group.add_argument("--protocol", default="digits", metavar="NAME", help="the protocol (default: digits)")
+    group.add_argument(
+        "--protocol",
+        metavar="NAME",
+        help="the protocol (default: digits; for --dataset folder:PATH one that suits the images)",
+    )
     group.add_argument(
         "--features", metavar="LIST", help=f"learners, such as random,psd(lam=0.5) (default: {features})"
     )
@@ -37,6 +41,9 @@ def add_request(parser: argparse.ArgumentParser, features: str = "the protocol's
     )
     group.add_argument("--train-per-class", metavar="N|all", help="number of training images of each class")
     add_variations(group)
+    group.add_argument(
+        "--thorough", action="store_true", help="compare the protocol's thorough selection of learners and regimes too"
+    )
 
 
 def add_variations(group: argparse._ArgumentGroup) -> None:
@@ -56,6 +63,11 @@ def add_variations(group: argparse._ArgumentGroup) -> None:
         "--refine",
         metavar="SETTINGS",
         help="settings of R+ and U+, such as epochs=30,rate=0.01,refit=true, or the protocol's name for some",
+    )
+    group.add_argument(
+        "--channels",
+        metavar="grey|rgb|opponent",
+        help="what becomes of the images' colours (default: the protocol's, which is grey unless it says otherwise)",
     )
     group.add_argument(
         "--unlabelled",
@@ -109,6 +121,7 @@ def make_request(options: argparse.Namespace) -> Request:
         classifiers=read_names(options.classifiers, "--classifiers"),
         stages=options.stages,
         train_per_class=options.train_per_class,
+        thorough=options.thorough,
         **read_variations(options),
     )
 
@@ -165,19 +178,21 @@ def report_broken_plugins(registry: Registry, options: argparse.Namespace) -> No
 def has_broken_named_plugin(workbench: Workbench, options: argparse.Namespace) -> bool:
     """Return whether a plugin that the user named with --plugin could not be loaded."""
     # Broken plugins that are merely installed are reported, but do not fail the command.
-    return any(record.origin in options.plugin for record in workbench.registry.broken)
+    named = {str(expand_user(plugin)) for plugin in options.plugin}
+    return any(record.origin in named for record in workbench.registry.broken)
 
 
-def require_writable_file(text: str) -> Path:
-    """Return the path of a file that can be written. Raises `UsageError` otherwise.
+def require_writable_file(text: str) -> Path | None:
+    """Return the path of a file that can be written, or None for standard output (`-`). Raises `UsageError` otherwise.
 
     Commands call this first: hours of computing must not end at a folder that does not exist.
     """
-    path = Path(text)
-    if path.is_dir():
-        raise UsageError(f"--output {path} is a folder: name a file")
-    if not path.parent.is_dir():
-        raise UsageError(f"--output {path}: there is no folder {path.parent}")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UsageError(f"--output {path} cannot be written")
+    if not text:
+        raise UsageError("--output is empty: name a file, or - for standard output")
+    path = expand_user(text)
+    if text == "-" or is_standard_output(path):
+        return None
+    obstacle = " is a folder: name a file" if text.endswith("/") else find_obstacle(path)
+    if obstacle:
+        raise UsageError(f"--output {path}{obstacle}")
     return path

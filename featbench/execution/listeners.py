@@ -11,6 +11,15 @@ from featbench.types import Result
 class Listener:
     """Receives how a comparison goes, in the thread that runs the cells. This one does nothing with it."""
 
+    def told(self, remark: str) -> None:
+        """Receive what the user should know of a comparison before it begins, such as which protocol was chosen.
+
+        Parameters
+        ----------
+        remark : str
+            One line.
+        """
+
     def started(self, index: int, total: int, cell: Cell) -> None:
         """Receive a cell that is about to be computed; one that the store holds is not announced.
 

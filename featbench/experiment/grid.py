@@ -31,7 +31,7 @@ def enumerate_cells(request: Request, registry: Registry, survey: Surveyor, data
     """
     resolved = resolve_request(request, registry)
     _require_unlabelled(resolved, registry, data_dir)
-    surveyed = survey(resolved.dataset, resolved.protocol.preprocessing)
+    surveyed = survey(resolved.dataset, resolved.preprocessing)
     _require_fit(resolved, registry, surveyed, architecture_named=request.stages is not None)
     rows = _list_rows(resolved, registry, surveyed)
     return [_make_cell(resolved, row, draw, registry) for row in rows for draw in range(resolved.draws)]
@@ -83,7 +83,7 @@ def _make_cell(resolved: ResolvedRequest, row: _Row, draw: int, registry: Regist
     return Cell(
         protocol=protocol.name,
         dataset=resolved.dataset,
-        preprocessing=protocol.preprocessing,
+        preprocessing=resolved.preprocessing,
         architecture=str(resolved.architecture) if _takes_architecture(row.learner, registry) else "",
         learner=row.learner,
         regime=row.regime,

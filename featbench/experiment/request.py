@@ -14,11 +14,13 @@ from featbench.registry import Registry
 class Request:
     """What a comparison is asked for; None means what the protocol declares.
 
-    train_per_class, test_per_class: a number, or "all". stages: an architecture, or the protocol's name for one.
-    refine: settings of R+ and U+, as in "epochs=30,rate=0.01", or the protocol's name for some.
+    protocol: None for `digits`, or for one that suits the images of a folder. channels: grey, rgb or opponent.
+    thorough: whether the protocol's thorough selection is compared too. train_per_class, test_per_class: a number, or
+    "all". stages: an architecture, or the protocol's name for one. refine: settings of R+ and U+, as in
+    "epochs=30,rate=0.01", or the protocol's name for some.
     """
 
-    protocol: str = "digits"
+    protocol: str | None = None
     dataset: str | None = None
     features: Sequence[str] | None = None
     regimes: Sequence[str] | None = None
@@ -32,6 +34,8 @@ class Request:
     unlabelled: str | None = None
     precision: str = "float32"
     refine: str | None = None
+    channels: str | None = None
+    thorough: bool = False
 
 
 def parse_choice(text: str, registry: Registry) -> Choice:

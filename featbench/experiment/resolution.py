@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from featbench.data.maps import COLOURS, Preprocessing
 from featbench.devices.selection import resolve_device, select_operations
 from featbench.errors import ArchitectureError, UsageError
-from featbench.evaluation.protocol import Protocol
+from featbench.evaluation.protocol import Protocol, Selection
 from featbench.evaluation.regimes import Regime, parse_regimes
 from featbench.experiment.baselines import choose_baseline_classifiers, find_baseline_pairs
 from featbench.experiment.refusals import refuse_pair
@@ -17,6 +18,9 @@ from featbench.parameters import Choice
 from featbench.refinement.settings import Refinement
 from featbench.registry import Registry
 from featbench.stages.architecture import Architecture
+
+DEFAULT_PROTOCOL = "digits"
+"""The protocol of a request that names none."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class ResolvedRequest:
 
     protocol: Protocol
     dataset: str
+    preprocessing: Preprocessing
     architecture: Architecture
     combinations: tuple[Combination, ...]
     train_per_class: int | None
@@ -53,7 +58,7 @@ class ResolvedRequest:
 
 def resolve_request(request: Request, registry: Registry) -> ResolvedRequest:
     """Look up every name of a request; raises for the first that is unknown, and for numbers that make no sense."""
-    protocol = registry.protocol(request.protocol)
+    protocol = registry.protocol(request.protocol or DEFAULT_PROTOCOL)
     dataset = request.dataset or protocol.dataset
     registry.dataset(dataset)
     architecture = _resolve_architecture(request.stages, protocol)
@@ -69,6 +74,7 @@ def resolve_request(request: Request, registry: Registry) -> ResolvedRequest:
     return ResolvedRequest(
         protocol=protocol,
         dataset=dataset,
+        preprocessing=_resolve_preprocessing(request.channels, protocol),
         architecture=architecture,
         combinations=(
             *_combine_baselines(request, protocol, classifiers, registry),
@@ -104,12 +110,14 @@ def _combine_named(
     Combinations that make no sense are left out where the user named learners or regimes alone, and so left the other
     side to featbench; but nothing that was named vanishes.
     """
-    named = _drop_repeated(request.features or protocol.features)
+    added = _find_thorough_selection(request, protocol)
+    named = _drop_repeated(request.features or (*protocol.features, *added.features))
     # Repeated choices are dropped after they are read: psd(lam=3) and psd(lam=3.0) are one.
     learners = list(dict.fromkeys(parse_choice(text, registry) for text in named))
-    regimes = list(dict.fromkeys(parse_regimes(_drop_repeated(request.regimes or protocol.regimes))))
+    regimes = list(dict.fromkeys(parse_regimes(_drop_repeated(request.regimes or (*protocol.regimes, *added.regimes)))))
+    own = {} if request.classifiers is not None else _read_own_classifiers(protocol, registry)
     combinations = [
-        Combination(choice, regime, tuple(classifiers), _refuse(choice, regime, request, registry))
+        Combination(choice, regime, own.get(choice, tuple(classifiers)), _refuse(choice, regime, request, registry))
         for choice in learners
         for regime in regimes
     ]
@@ -119,6 +127,25 @@ def _combine_named(
             named=learners if request.features is not None else regimes if request.regimes is not None else (),
         )
     return _drop_baselines(combinations, find_baseline_pairs(protocol, registry))
+
+
+def _find_thorough_selection(request: Request, protocol: Protocol) -> Selection:
+    """Return what --thorough adds to the protocol's own learners and regimes."""
+    if not request.thorough:
+        return Selection()
+    if protocol.thorough is None:
+        raise UsageError(f"--thorough adds nothing to protocol {protocol.name}: name --features and --regimes")
+    if request.features is not None and request.regimes is not None:
+        raise UsageError("--thorough adds nothing where --features and --regimes are given: leave out one of them")
+    return protocol.thorough
+
+
+def _read_own_classifiers(protocol: Protocol, registry: Registry) -> dict[Choice, tuple[str, ...]]:
+    """Return the learners that go with classifiers of their own, each with these."""
+    return {
+        parse_choice(learner, registry): tuple(parse_classifier(name, registry) for name in names)
+        for learner, names in protocol.own_classifiers.items()
+    }
 
 
 def _drop_senseless(combinations: Sequence[Combination], named: Sequence[object]) -> list[Combination]:
@@ -156,6 +183,15 @@ def _resolve_architecture(stages: str | None, protocol: Protocol) -> Architectur
             raise
         names = ", ".join(protocol.architectures)
         raise ArchitectureError(f"{error}; {protocol.name} also knows by name: {names}") from error
+
+
+def _resolve_preprocessing(channels: str | None, protocol: Protocol) -> Preprocessing:
+    """Return the protocol's preprocessing, with the channels that are asked for."""
+    if channels is None:
+        return protocol.preprocessing
+    if channels not in COLOURS:
+        raise UsageError(f"--channels takes {', '.join(COLOURS)}, not {channels!r}")
+    return replace(protocol.preprocessing, channels=1 if channels == "grey" else 3, opponent=channels == "opponent")
 
 
 def _resolve_refinement(asked: str | None, protocol: Protocol) -> Refinement:

@@ -8,6 +8,7 @@ from pathlib import Path
 from featbench.data.dataset import wrap_errors
 from featbench.data.image_files import ImageFiles, find_image_files
 from featbench.registry import Registry
+from featbench.system.user_files import expand_user
 from featbench.types import Pixels
 
 TRAINING = "training+"
@@ -29,4 +30,4 @@ def find_unlabelled_images(name: str, registry: Registry, data_dir: Path | None)
     if name in registry.names("datasets"):
         with wrap_errors(name):
             return registry.dataset(name).pool(data_dir)
-    return ImageFiles(find_image_files(Path(name)))
+    return ImageFiles(find_image_files(expand_user(name)))

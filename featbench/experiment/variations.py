@@ -29,6 +29,7 @@ class Variation:
     """A field of a cell in which the rows of a table can differ.
 
     name: the field, and its column in the rows of a comparison.
+    heading: the name of that column where it differs from the field's, "" where it does not.
     column: turns the value into what the column holds.
     usual: values that go without saying. Entries that were published before the field existed have the first of them.
     tell: turns a cell and its protocol into the value as text, "" where it goes without saying. By default: what the
@@ -48,6 +49,7 @@ class Variation:
     page: str = ""
     csv: str = ""
     request: str = ""
+    heading: str = ""
 
     def describe_in_name(self, cell: Cell, protocol: Protocol) -> str:
         """Return what the field adds to the file name of an entry, or ""."""
@@ -91,6 +93,11 @@ def _other_images(cell: Cell, protocol: Protocol) -> str:
     return drop_folders(cell.unlabelled) if cell.unlabelled else ""
 
 
+def _other_channels(cell: Cell, protocol: Protocol) -> str:
+    colour = cell.preprocessing.colour
+    return "" if colour == protocol.preprocessing.colour else colour
+
+
 VARIATIONS = (
     Variation("protocol", file="", csv="protocol"),
     Variation("learner", column=str, csv="learner"),
@@ -130,27 +137,37 @@ VARIATIONS = (
         request="refine",
     ),
     Variation("metric", file="", csv="metric"),
+    Variation(
+        "preprocessing",
+        heading="channels",
+        column=lambda preprocessing: preprocessing.colour,
+        usual=("grey",),
+        tell=_other_channels,
+        page=", {}",
+        csv="channels",
+        request="channels",
+    ),
 )
 """The fields in which rows differ, in the order of the parts of entries' file names.
 
 Published entries have these names, so the order stays, and a new field comes last.
 """
 
-SHARED = ("draw", "preprocessing", "validation_fraction", "test", "task", "skip")
+SHARED = ("draw", "validation_fraction", "test", "task", "skip")
 """The fields in which the rows of a table do not differ: rows average over draws, the protocol fixes the others."""
 
 
 def list_row_columns() -> tuple[str, ...]:
     """Return the columns that the draws of one row have in common: what varies, with the label beside the regime."""
-    varied = {variation.name for variation in VARIATIONS}
-    names = [one.name for one in fields(Cell) if one.name in varied]
+    headings = {variation.name: variation.heading or variation.name for variation in VARIATIONS}
+    names = [headings[one.name] for one in fields(Cell) if one.name in headings]
     names.insert(names.index("regime") + 1, "label")
     return tuple(names)
 
 
 def describe_row(cell: Cell) -> dict[str, Any]:
     """Return what the columns of a cell's row hold, by name; the label is not among them, as it needs the learner."""
-    return {variation.name: variation.column(getattr(cell, variation.name)) for variation in VARIATIONS}
+    return {one.heading or one.name: one.column(getattr(cell, one.name)) for one in VARIATIONS}
 
 
 def list_requested_variations() -> tuple[str, ...]:

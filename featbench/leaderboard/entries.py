@@ -150,6 +150,7 @@ def _make_entry(
         "label": format_regime(first, workbench.registry),
         "refined_with": describe_refinement(first, workbench.registry.protocol(first.protocol)),
         "features": str(first.learner),
+        "channels": first.preprocessing.colour,
         "mean": fmean(scores),
         "std": stdev(scores) if len(scores) > 1 else None,
         "n": len(scores),

@@ -25,8 +25,9 @@ def compare_each(workbench: Workbench, requests: Mapping[Any, Request], column: 
     rows: list[Row] = []
     for number, (value, request) in enumerate(requests.items()):
         workbench.listener.step(f"{value} {unit}", number, len(requests))
-        compared: list[dict[Any, Any]] = workbench.compare(request, track=False).rows.to_dict("records")
-        baselines = workbench.list_baselines(request.protocol)
+        comparison = workbench.compare(request, track=False)
+        compared: list[dict[Any, Any]] = comparison.rows.to_dict("records")
+        baselines = workbench.list_baselines(comparison.protocol)
         rows += [{column: value, "baseline": (row["learner"], row["regime"]) in baselines, **row} for row in compared]
     return rows
 

@@ -62,6 +62,7 @@ OTHERS = {
         Refinement.read(DIGITS.refinement, "epochs=3"),
         "random_R_logistic_10-per-class_seed-0_refined-with-epochs=3",
     ),
+    "preprocessing": (Preprocessing(channels=3, opponent=True), "random_R_logistic_10-per-class_seed-0_opponent"),
 }
 """Another value of each field, and the name of an entry with it alone; names of published entries must stay."""
 
@@ -89,6 +90,7 @@ def test_the_columns_of_a_row_are_what_varies_and_the_label():
     assert list_row_columns() == (
         *("dataset", "protocol", "train_per_class", "test_per_class", "architecture", "learner", "regime", "label"),
         *("classifier", "metric", "unlabelled", "device", "precision", "refinement", "seed"),
+        "channels",
     )
 
 
@@ -109,6 +111,7 @@ def test_a_row_holds_names_and_texts_in_place_of_objects():
         "device": "cuda",
         "precision": "bf16",
         "refinement": str(cell.refinement),
+        "channels": "opponent",
     }
     plain = describe_row(PLAIN)
     assert (plain["test_per_class"], plain["refinement"], plain["unlabelled"]) == ("all", "", None)
@@ -134,7 +137,7 @@ def test_the_name_of_an_entry_says_its_parts_in_the_order_of_published_names():
     cell = dataclasses.replace(PLAIN, **{name: value for name, (value, _) in OTHERS.items()})
     assert name_entry(cell, DIGITS) == (
         "psd(lam=0.5)_U+_knn(k=3)_all-per-class_seed-7_folderofphotos_4F3-8F3of2_on-natural-images_at-most-50-tested"
-        "_cuda_bf16_refined-with-epochs=3"
+        "_cuda_bf16_refined-with-epochs=3_opponent"
     )
 
 
@@ -143,7 +146,7 @@ ENTRY = {
     **{"features": "random", "regime": "R", "label": "R", "classifier": "logistic", "metric": "accuracy", "mean": 90.0},
     **{"std": 1.0, "n": 2, "seed": 0, "device": "cpu", "precision": "float32", "unlabelled": None, "refined_with": ""},
     **{"scores": [89.0, 91.0], "seconds": dict.fromkeys(("learn", "refine", "extract", "classify"), 1.0)},
-    **{"provenance": [{"commit": "c0ffee", "dirty": False}], "unit": "%", "larger_is_better": True},
+    **{"provenance": [{"commit": "c0ffee", "dirty": False}], "unit": "%", "larger_is_better": True, "channels": "grey"},
 }
 
 
@@ -156,6 +159,8 @@ ENTRY = {
         ({"precision": "bf16"}, "random, bf16"),
         ({"refined_with": "epochs=3"}, "random, refined with epochs=3"),
         ({"device": "cuda"}, "random"),
+        ({"channels": "rgb"}, "random, rgb"),
+        ({"channels": "grey"}, "random"),
         (
             {"unlabelled": "a", "test_per_class": 5, "precision": "bf16", "refined_with": "epochs=3"},
             "random on a, at most 5 tested per class, bf16, refined with epochs=3",
@@ -172,6 +177,7 @@ def test_columns_of_published_tables_stay_and_those_of_new_variations_come_last(
     assert (
         *("protocol", "dataset", "train_per_class", "architecture", "learner", "features", "regime", "label"),
         *("classifier", "metric", "mean", "std", "n", "seed", "device", "precision", "unlabelled", "refined_with"),
+        "channels",
     ) == COLUMNS
     assert {variation.csv for variation in VARIATIONS if variation.csv} <= set(COLUMNS)
     assert render_csv([ENTRY]).splitlines()[0].startswith(",".join(COLUMNS))
