@@ -43,7 +43,7 @@ ROOMS = {
     "built_in": "",
     "hookspecs": "built_in data evaluation learning classification",
     "plugins": "hookspecs errors types system stages evaluation sparse learning features refinement",
-    "datasets": "hookspecs errors types data",
+    "datasets": "hookspecs errors types system data",
     "classifiers": "hookspecs errors types system features classification",
     "protocols": "hookspecs types data evaluation",
     "plugin_checks": "built_in errors data evaluation learning classification",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from featbench.errors import DataError, UsageError
+from featbench.system.user_files import expand_user
 
 VARIABLE = "FEATBENCH_DATA"
 """The environment variable that names the data folder where nothing else does."""
@@ -21,7 +22,7 @@ def resolve_data_folder(given: str | Path | None) -> Path | None:
     """
     chosen = given or os.environ.get(VARIABLE) or None
     try:
-        return None if chosen is None else Path(chosen).expanduser()
+        return None if chosen is None else expand_user(chosen)
     except RuntimeError as error:
         raise UsageError(f"the data folder {chosen} cannot be found ({error}): write its whole path") from error
 

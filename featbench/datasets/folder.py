@@ -9,6 +9,7 @@ from featbench.data.class_folders import ClassFolderDataset
 from featbench.data.dataset import Dataset
 from featbench.errors import DataError, UsageError
 from featbench.hookspecs import hookimpl
+from featbench.system.user_files import expand_user
 
 
 class Folder(ClassFolderDataset):
@@ -24,7 +25,7 @@ class Folder(ClassFolderDataset):
         """Return the data set of a folder."""
         if not argument:
             raise UsageError("folder: needs a path, as in folder:photographs")
-        return Folder(Path(argument).expanduser())
+        return Folder(expand_user(argument))
 
     def root(self, data_dir: Path | None) -> Path:
         """Return the folder that was named."""

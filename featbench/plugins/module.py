@@ -29,6 +29,7 @@ from featbench.learning.trial import (
 from featbench.stages.specs import Shape
 from featbench.system.seeds import derive_seed, seeded
 from featbench.system.source_files import import_file
+from featbench.system.user_files import expand_user
 
 
 class RepeatedMap(nn.Module):
@@ -68,7 +69,7 @@ class Module(NetworkLearner):
 
     def files(self) -> tuple[Path, ...]:
         """Return the files of module and weights that exist; `refusal` reports one that is missing."""
-        return tuple(Path(name) for name in (self.file, self.weights) if Path(name).is_file())
+        return tuple(path for path in map(expand_user, filter(None, (self.file, self.weights))) if path.is_file())
 
     def refusal(self, shape: Shape) -> str | None:
         """Say what is wrong with the files, the module, the weights or the features that it gives, or None."""
@@ -82,7 +83,7 @@ class Module(NetworkLearner):
         """Return the module; a `UsageError` says why it cannot be built."""
         network = self._build(shape, seed)
         if self.weights:
-            load_weights(self._who, network, Path(self.weights))
+            load_weights(self._who, network, expand_user(self.weights))
         return self._repeat_map(network)
 
     def rebuild(self, shape: Shape, state: Mapping[str, Tensor]) -> nn.Module:
@@ -108,7 +109,7 @@ class Module(NetworkLearner):
             )
         if self.channels > 1 and shape[0] != 1:
             raise UsageError(f"channels={self.channels} copies one map, and {shape[0]} come in")
-        maker = find_maker(import_user_file(Path(self.file)), self.net, self.file)
+        maker = find_maker(import_user_file(expand_user(self.file)), self.net, self.file)
         with seeded(seed), attribute_errors(f"{self.net}() of {self.file}"):
             network = maker()
         if not isinstance(network, nn.Module):

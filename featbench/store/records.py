@@ -19,6 +19,7 @@ from featbench.errors import FeatbenchError, StoreError
 from featbench.system.files import remove_leftovers, write_atomically
 from featbench.system.hashing import content_hash
 from featbench.system.json_text import format_json
+from featbench.system.user_files import expand_user
 
 log = logging.getLogger("featbench")
 
@@ -38,7 +39,7 @@ class Records:
     """The folder of a store, and the records in it: one JSON file each, in a folder for each kind."""
 
     def __init__(self, home: Path | None = None) -> None:
-        self.home = home or Path(os.environ.get("FEATBENCH_HOME") or DEFAULT_HOME)
+        self.home = expand_user(home or os.environ.get("FEATBENCH_HOME") or DEFAULT_HOME)
 
     @cached_property
     def write_problem(self) -> str | None:

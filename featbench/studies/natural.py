@@ -20,6 +20,7 @@ from featbench.learning.patches import MapSource, PatchSource
 from featbench.stages.connection_table import make_full_table
 from featbench.stages.filters import Bank, Filters
 from featbench.system.seeds import derive_seed, seeded
+from featbench.system.user_files import expand_user
 
 CPU = torch.device("cpu")
 
@@ -47,7 +48,7 @@ def read_fingerprint(workbench: Workbench, unlabelled: str) -> dict[str, str]:
     if unlabelled in workbench.registry.names("datasets"):
         with wrap_errors(unlabelled):
             return {unlabelled: workbench.registry.dataset(unlabelled).fingerprint(workbench.data_dir)}
-    return {Path(unlabelled).name: hash_image_folder(Path(unlabelled))}
+    return {Path(unlabelled).name: hash_image_folder(expand_user(unlabelled))}
 
 
 def centre_patches(patches: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from featbench.errors import DataError, UsageError
 from featbench.studies.study import Findings, Study, StudySettings, Table, Value, option
+from featbench.system.user_files import expand_user
 from featbench.types import FloatArray
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def run(settings: StabilitySettings, workbench: Workbench) -> Findings:
 def find_frames_folder(settings: StabilitySettings, workbench: Workbench) -> Path:
     """Return the folder of frames. Raises `DataError`, which says how to name one, if there is none."""
     if settings.frames:
-        return Path(settings.frames)
+        return expand_user(settings.frames)
     if workbench.data_dir is None:
         raise DataError(
             "there is no video: name a folder of frames with --frames, or set FEATBENCH_DATA or --data-dir to the "
