@@ -53,10 +53,10 @@ def warn_if_all_skipped(comparison: Comparison, registry: Registry, named: Seque
     Baselines that ran count only where they are among the learners that the user `named`.
     """
     from featbench.experiment.baselines import is_baseline
+    from featbench.experiment.request import parse_choice
     from featbench.experiment.suggestions import suggest_regimes
-    from featbench.parameters import Choice
 
-    learners = {Choice.read(name).name for name in named}
+    learners = {parse_choice(name, registry).name for name in named}
     cells = [run.cell for run in comparison.runs]
     asked = [cell for cell in cells if cell.learner.name in learners or not is_baseline(cell, registry)]
     if not asked or not all(cell.skip for cell in asked):
