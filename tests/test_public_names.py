@@ -26,7 +26,7 @@ CLASSES = (
     *("Protocol", "PublishedRow", "PublishedTable", "Refinement"),
 )
 
-FUNCTIONS = ("compare", "generator", "hookimpl", "read_image")
+FUNCTIONS = ("compare", "explain", "generator", "hookimpl", "read_image")
 
 SOLVERS = (
     *("Dictionary", "Solution", "active_descent", "coordinate_descent", "feature_sign", "fista", "ista"),
