@@ -53,9 +53,9 @@ def read_flag(name: str, value: object) -> bool:
 
 
 def read_text(name: str, value: object) -> str:
-    """Return a text."""
+    """Return a text that is not empty."""
     plain = unwrap_scalar(value)
-    if not isinstance(plain, str):
+    if not isinstance(plain, str) or not plain.strip():
         raise UsageError(f"{name} takes a text, not {show(value)}")
     return str(plain)
 
@@ -99,7 +99,7 @@ def read_mapping(name: str, value: object) -> dict[str, Any]:
 
 def show(value: object) -> str:
     """Return a value as an error shows it: what Python would print, or what kind it is where that is long."""
-    text = repr(value)
+    text = repr(unwrap_scalar(value))
     if len(text) <= SHOWN and "\n" not in text:
         return text
     shape = getattr(value, "shape", None)

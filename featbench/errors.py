@@ -76,6 +76,13 @@ class DataError(FeatbenchError, ValueError):
     """
 
 
+class ArrayTypeError(DataError, TypeError):
+    """An array that holds other things than real numbers, passed from Python as images.
+
+    A `TypeError` too: that is what scikit-learn raises.
+    """
+
+
 class DownloadError(DataError):
     """A file that cannot be downloaded, or whose checksum is not the published one.
 

@@ -35,7 +35,7 @@ ROOMS = {
     "cuda": "errors types stages data operations",
     "devices": "errors system operations cuda",
     "sparse": "errors system devices",
-    "evaluation": "errors types system data",
+    "evaluation": "arguments errors types system data",
     "learning": "errors types parameters system stages data devices sparse evaluation",
     "features": "errors types system stages data operations cuda devices sparse learning",
     "refinement": "errors types parameters system stages operations devices learning",
@@ -48,15 +48,16 @@ ROOMS = {
     "protocols": "hookspecs types data evaluation",
     "plugin_checks": "built_in errors data evaluation learning classification",
     "registry": "plugin_checks built_in hookspecs errors parameters system data evaluation learning classification",
-    "extractor": "registry errors types system stages data operations devices evaluation learning features refinement",
-    "experiment": "registry errors types arguments parameters system stages data operations devices evaluation learning features "
-    "refinement classification",
+    "extractor": "registry errors types arguments parameters system stages data operations devices evaluation learning "
+    "features refinement",
+    "experiment": "registry errors types arguments parameters system stages data operations devices evaluation learning "
+    "features refinement classification",
     "store": "registry errors types parameters system stages data evaluation learning features refinement experiment",
     "report": "system",
     "statistics": "",
     "execution": "registry errors types parameters system stages devices statistics experiment store report",
-    "comparison": "registry arguments system stages data evaluation learning refinement classification statistics experiment store "
-    "execution",
+    "comparison": "registry arguments system stages data evaluation learning refinement classification statistics "
+    "experiment store execution",
     "reproduction": "comparison errors evaluation experiment statistics execution report",
     "details": "comparison errors types system data evaluation statistics experiment execution report",
     "leaderboard": "comparison errors system evaluation experiment execution report",
@@ -81,6 +82,7 @@ NO_NUMBERS = (
     *(f"evaluation/{name}.py" for name in ("__init__", "metrics", "protocol", "published", "regimes")),
     *(f"system/{name}.py" for name in ("__init__", "clock", "files", "hashing", "printable", "source_files")),
     *("system/tracebacks.py", "system/user_files.py"),
+    *(f"system/{name}.py" for name in ("plugin_code", "plugin_origins", "running_source")),
 )
 """Files that a cell needs and that decide no number: names, contracts, clocks, what papers say."""
 

@@ -132,7 +132,7 @@ def test_refinement_takes_labels_of_any_kind(digits):
 
 def test_parameters_are_got_and_set_as_scikit_learn_does():
     extractor = Extractor(SMALL, "psd", learner_params={"lam": 0.5}, seed=7)
-    assert extractor.get_params() == {
+    assert extractor.get_params(deep=False) == {
         "architecture": SMALL,
         "learner": "psd",
         "learner_params": {"lam": 0.5},
@@ -142,6 +142,8 @@ def test_parameters_are_got_and_set_as_scikit_learn_does():
         "seed": 7,
         "device": "auto",
         "precision": "float32",
+        "image_shape": None,
+        "verbose": False,
     }
     assert extractor.set_params(seed=8, refined=True) is extractor
     assert (extractor.seed, extractor.refined) == (8, True)
