@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featbench.data.numbers import rescale, round_to_single
 from featbench.data.prepare import PackedImages, prepare
 from featbench.errors import DataError
 from featbench.stages.normalization import WINDOW, local_contrast_normalise
@@ -160,7 +161,7 @@ class Maps:
             for start in range(0, len(positions), CHUNK):
                 here = positions[start : start + CHUNK]
                 images = np.stack([self.pixels[int(index)] for index in wanted[here]])
-                for position, image in zip(here, _normalise(images, self.preprocessing), strict=True):
+                for position, image in zip(here, _normalise(images, self.preprocessing, wanted[here]), strict=True):
                     made[position] = image
         return torch.stack([image for image in made if image is not None])
 
@@ -215,19 +216,32 @@ def find_map_shape(maps: Maps | Tensor) -> Shape:
     return channels, height, width
 
 
-def _normalise(images: NDArray[Any], preprocessing: Preprocessing) -> Tensor:
-    """Return the maps of images [n, height, width] or [n, height, width, 3]."""
+def _normalise(images: NDArray[Any], preprocessing: Preprocessing, indices: IntArray) -> Tensor:
+    """Return the maps of images [n, height, width] or [n, height, width, 3]; `indices` name them in errors."""
+    values = torch.from_numpy(_read_values(images, preprocessing, indices))
     # Colours come last in an image and first in its maps; contiguous, since passes over rows and columns follow.
-    values = torch.from_numpy(images.astype(np.float32))
     maps = values.unsqueeze(1) if preprocessing.channels == 1 else values.permute(0, 3, 1, 2).contiguous()
     if preprocessing.standardise:
-        maps = standardise(maps)
+        maps = standardise(maps).float()
     if preprocessing.opponent:
         # After standardising, which takes the mean of all channels out: differences of colours have none in common.
         maps = to_opponent_colours(maps)
     if preprocessing.lcn is not None:
         maps = local_contrast_normalise(maps, preprocessing.lcn)
     return pad_to_square(maps) if preprocessing.pad else maps
+
+
+def _read_values(images: NDArray[Any], preprocessing: Preprocessing, indices: IntArray) -> NDArray[np.floating[Any]]:
+    """Return the values of images in the precision that the next step needs."""
+    if images.dtype == np.uint8:
+        return images.astype(np.float32)
+    numbers = images.astype(np.float64)
+    if preprocessing.standardise:
+        return rescale(numbers)[0]
+    if preprocessing.lcn is not None:
+        # What LCN takes away in any case goes before rounding, which a large offset would leave no digits.
+        numbers -= numbers.min(axis=tuple(range(1, numbers.ndim)), keepdims=True)
+    return round_to_single(numbers, indices)
 
 
 def standardise(maps: Tensor) -> Tensor:

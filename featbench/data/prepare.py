@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from featbench.data.image_files import ImageFiles
+from featbench.data.image_opening import BAND
 from featbench.data.image_reader import ReadImage
 from featbench.data.inspection import Traits, describe_traits, find_traits
+from featbench.data.numbers import read_numbers, rescale
 from featbench.data.parallel import map_images
 from featbench.errors import DataError
 from featbench.system.printable import make_printable
@@ -29,7 +31,7 @@ Progress = Callable[[str, int, int], None]
 class PackedImages(Sequence[Pixels]):
     """Images of any sizes in one flat array, as the store keeps them; image i is a view of its part of the array.
 
-    flat: the values of all images, one image after another, uint8 or float32. shapes: [n, 2], height and width of
+    flat: the values of all images, one image after another, uint8 or float64. shapes: [n, 2], height and width of
     each. channels: 1 for grey images [height, width], 3 for RGB [height, width, 3].
     """
 
@@ -91,7 +93,7 @@ def prepare(
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> PreparedImages:
-    """Read all images, and return them with their longest side `size` pixels (None: as it is), uint8 or float32.
+    """Read all images, and return them with their longest side `size` pixels (None: as it is), uint8 or float64.
 
     channels: 1 makes every image grey, 3 makes every image RGB; a grey image then gets three equal channels. Images are
     read by several threads, and the result does not depend on how many. Every image that cannot be read, or has a side
@@ -159,26 +161,31 @@ def _prepare_image(
 
 
 def convert_to_grey(image: Pixels, index: int = 0) -> Pixels:
-    """Return [height, width] of a grey or RGB image, uint8 if it is, else float32; `index` names it in errors."""
+    """Return [height, width] of a grey or RGB image, uint8 if it is, else float64; `index` names it in errors."""
     _check_shape(image, index)
     if image.dtype == np.uint8:
         # Pillow weighs bytes in whole numbers, (19595 R + 38470 G + 7471 B + 2^15) >> 16. The factors add up to 2^16:
         # three equal channels keep their value.
-        return image if image.ndim == 2 else np.asarray(Image.fromarray(image).convert("L"))
-    grey = image.astype(np.float32)
-    if grey.ndim == 3:
-        grey = (grey @ np.array(GREY_WEIGHTS, dtype=np.float32)).astype(np.float32)
-    _check_finite(grey, index)
+        return image if image.ndim == 2 else _weigh_bytes(image)
+    values = read_numbers(image, index)
+    if values.ndim == 2:
+        return values
+    # Summed term by term, not as a product of matrices, which may round the same three values in two ways.
+    red, green, blue = (weight * values[:, :, band] for band, weight in enumerate(GREY_WEIGHTS))
+    grey: NDArray[np.float64] = red + green + blue
     return grey
 
 
+def _weigh_bytes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return RGB bytes as grey, some rows of a large image at a time: Pillow's own copy has 4 bytes a pixel."""
+    parts = np.array_split(image, 1 + image[:, :, 0].size // BAND)
+    return np.concatenate([np.asarray(Image.fromarray(part).convert("L")) for part in parts])
+
+
 def convert_to_rgb(image: Pixels, index: int = 0) -> Pixels:
-    """Return [height, width, 3] of a grey or RGB image, uint8 if it is, else float32; `index` names it in errors."""
+    """Return [height, width, 3] of a grey or RGB image, uint8 if it is, else float64; `index` names it in errors."""
     _check_shape(image, index)
-    values = image
-    if image.dtype != np.uint8:
-        values = image.astype(np.float32)
-        _check_finite(values, index)
+    values = image if image.dtype == np.uint8 else read_numbers(image, index)
     if values.ndim == 3:
         return values
     repeated: NDArray[Any] = np.repeat(values[:, :, np.newaxis], 3, axis=2)
@@ -192,15 +199,10 @@ def _check_shape(image: Pixels, index: int) -> None:
         )
 
 
-def _check_finite(image: Pixels, index: int) -> None:
-    if not np.isfinite(image).all():
-        raise DataError(f"image {index} holds values that are not finite")
-
-
 def resize(image: Pixels, longest: int) -> Pixels:
     """Resize an image so that its longest side is `longest` pixels: Pillow's bicubic filter, antialiased.
 
-    image [height, width] or [height, width, 3], uint8 or float32; the result is of the same kind.
+    image [height, width] or [height, width, 3], uint8 or floating point; the result is uint8 or float64.
     """
     height, width = image.shape[:2]
     # The ratio of the sides is kept but for rounding; the shorter side of a very long image does not vanish.
@@ -220,7 +222,10 @@ def _resample(image: Pixels, size: tuple[int, int]) -> Pixels:
 
     Where the image shrinks, Pillow widens the filter by the factor: it averages what the smaller image cannot show.
     """
-    resized: NDArray[np.uint8] | NDArray[np.float32] = np.array(
-        Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
-    )
-    return resized
+    if image.dtype == np.uint8:
+        return np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    # Of numbers, Pillow resizes those of single precision alone: they are given without their offset, and in its range.
+    (scaled,), least, exponents = rescale(image.astype(np.float64)[np.newaxis])
+    resized = np.array(Image.fromarray(scaled.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
+    restored: NDArray[np.float64] = np.ldexp(resized + least[0], exponents[0])
+    return restored

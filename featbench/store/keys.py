@@ -25,6 +25,7 @@ from featbench.refinement.settings import Refinement
 from featbench.registry import Registry
 from featbench.system.hashing import code_hash, content_hash, file_hash
 from featbench.system.source_files import read_source
+from featbench.system.user_files import expand_user
 
 Document = dict[str, Any]
 """What decides something, as plain JSON."""
@@ -36,7 +37,7 @@ PREPARING = tuple(
     f"data/{name}.py"
     for name in (
         *("binary_files", "class_folders", "folder_listing", "image_files", "image_formats", "image_opening"),
-        *("image_reader", "image_samples", "orientation", "parallel", "prepare"),
+        *("image_reader", "image_samples", "numbers", "orientation", "parallel", "prepare"),
     )
 )
 """The code that decides how images are prepared: apart, since it serves every protocol that asks for the same size."""
@@ -123,7 +124,7 @@ class Keys:
         """Return the fingerprint of a data set, with the code of its loader."""
         if name not in self._fingerprints:
             dataset = self.registry.dataset(name)
-            code = code_hash(read_module_source(dataset))
+            code = self._hash_code("datasets", name.partition(":")[0], dataset)
             with wrap_errors(name):
                 self._fingerprints[name] = content_hash([dataset.name, code, dataset.fingerprint(self._data_dir)])
         return self._fingerprints[name]
@@ -133,7 +134,7 @@ class Keys:
         if name in self.registry.names("datasets"):
             return self.dataset(name)
         if name not in self._fingerprints:
-            self._fingerprints[name] = hash_image_folder(Path(name))
+            self._fingerprints[name] = hash_image_folder(expand_user(name))
         return self._fingerprints[name]
 
     def source(self, kind: str, name: str) -> str:
@@ -141,8 +142,13 @@ class Keys:
         if (kind, name) not in self._sources:
             registry = self.registry
             find = {"learner": registry.learner, "classifier": registry.classifier, "metric": registry.metric}
-            self._sources[kind, name] = code_hash(read_module_source(find[kind](name)))
+            self._sources[kind, name] = self._hash_code(f"{kind}s", name, find[kind](name))
         return self._sources[kind, name]
+
+    def _hash_code(self, kind: str, name: str, thing: object) -> str:
+        """Return the hash of the code of what is known by a name: of all of a plugin's, or of a built-in file."""
+        own = read_module_source(thing)  # raises where there is none
+        return self.registry.code(kind, name) or code_hash(own)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def test_colours_are_kept_as_they_come(dtype):
     image = noise(5, 7, 3, dtype=dtype)
     prepared = prepare(labelled([image]), None, channels=3).pixels
     assert prepared.channels == 3
-    assert prepared.flat.dtype == (np.uint8 if dtype == np.uint8 else np.float32)
+    assert prepared.flat.dtype == (np.uint8 if dtype == np.uint8 else np.float64)
     assert np.array_equal(prepared[0], image.astype(prepared.flat.dtype))
 
 
@@ -73,7 +73,7 @@ def test_grey_and_coloured_images_are_not_packed_together():
 def test_each_channel_is_resized_as_a_grey_image_is(dtype, longest):
     image = noise(9, 14, 3, dtype=dtype)
     resized = resize(image, longest)
-    assert resized.dtype == dtype
+    assert resized.dtype == (np.uint8 if dtype == np.uint8 else np.float64)
     expected = np.stack([resize(np.ascontiguousarray(image[:, :, band]), longest) for band in range(3)], axis=2)
     assert np.array_equal(resized, expected)
 

@@ -293,7 +293,7 @@ def test_shape_is_that_of_all_maps_or_refused():
 def test_maps_are_computed_when_they_are_asked_for_and_no_others(monkeypatch):
     computed = []
     original = module._normalise
-    monkeypatch.setattr(module, "_normalise", lambda grey, how: computed.append(len(grey)) or original(grey, how))
+    monkeypatch.setattr(module, "_normalise", lambda grey, *how: computed.append(len(grey)) or original(grey, *how))
     maps = make_maps(picture(9, 6, 6), Preprocessing())
     chosen = maps.select(np.array([1, 5, 7]))
     assert computed == []
