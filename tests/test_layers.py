@@ -50,8 +50,8 @@ ROOMS = {
     "registry": "plugin_checks built_in hookspecs errors parameters system data evaluation learning classification",
     "extractor": "registry errors types arguments parameters system stages data operations devices evaluation learning "
     "features refinement",
-    "experiment": "registry errors types arguments parameters system stages data operations devices evaluation learning "
-    "features refinement classification",
+    "experiment": "registry errors types arguments parameters system stages data operations devices evaluation "
+    "learning features refinement classification",
     "store": "registry errors types parameters system stages data evaluation learning features refinement experiment",
     "report": "system",
     "statistics": "",
