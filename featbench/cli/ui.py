@@ -20,7 +20,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run MLflow's server on the store's database until it is interrupted, and return its exit code."""
-    from featbench.execution.mlflow_mirror import ENVIRONMENT, find_artifact_folder, find_database
+    from featbench.execution.tracking_address import find_artifact_folder, find_database, find_own_uri
+    from featbench.execution.tracking_client import ENVIRONMENT
     from featbench.store.store import Store
 
     store = Store(None if options.home is None else Path(options.home))
@@ -29,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"MLflow is starting on http://{options.host}:{options.port} (Ctrl-C stops it)", file=sys.stderr)
     server = [
         *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", f"sqlite:///{find_database(store)}"),
+        *("--backend-store-uri", find_own_uri(store)),
         *("--default-artifact-root", find_artifact_folder(store).as_uri()),
         *("--host", options.host, "--port", str(options.port), "--workers", "1"),
     ]

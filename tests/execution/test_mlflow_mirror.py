@@ -9,7 +9,7 @@ import pytest
 from helpers.plugin_sources import LEARNER, TINY
 
 from featbench.cli.main import main
-from featbench.execution.mlflow_mirror import find_database, find_default_uri
+from featbench.execution.tracking_address import find_database, find_default_uri
 from featbench.report.filters import filters_png
 from featbench.store.store import Store
 
