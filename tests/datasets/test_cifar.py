@@ -161,3 +161,22 @@ def test_real_files_are_those_of_the_data_sets_page(dataset, real_files):
     assert np.bincount(images.labels[:50_000]).tolist() == count * [50_000 // count]
     assert np.bincount(images.labels[50_000:]).tolist() == count * [10_000 // count]
     assert dataset is Cifar100 or images.classes == NAMES10
+
+
+@both
+@pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("below", [".", "{name}"])
+def test_another_version_is_named_and_never_opened(tmp_path, monkeypatch, dataset, version, below):
+    folder = tmp_path / below.format(name=dataset.name) / dataset.others[version]
+    folder.mkdir(parents=True)
+    (folder / "data_batch_1").write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
+    monkeypatch.setattr("pickle.loads", None)
+    with pytest.raises(DataError, match=f"{folder} is another version: .* the binary one, and never unpickles"):
+        dataset().load(tmp_path)
+
+
+@both
+@pytest.mark.parametrize("below", ["{name}/{folder}", "{name}", "{folder}"])
+def test_the_files_may_lie_in_folders_of_the_sets_name(tmp_path, dataset, below):
+    write(tmp_path / below.format(name=dataset.name, folder=SETS[dataset][0]), dataset)
+    assert dataset().load(tmp_path).test.sum() == len(part(dataset, len(SETS[dataset][1]) - 1)[1])

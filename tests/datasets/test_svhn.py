@@ -1,4 +1,6 @@
+import gzip
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -173,6 +175,48 @@ def test_deflated_variable_holds_one_variable(tmp_path):
         (tmp_path / "bad.mat").write_bytes(HEADER + content)
         with pytest.raises(DataError, match=r"bad\.mat: (holds something that is not a variable|damaged \()"):
             read_digits(tmp_path / "bad.mat")
+
+
+def bomb(head, megabytes):
+    """A deflated variable: its head, and then that many megabytes of zeros."""
+    inflated = zlib.compressobj(9)
+    zeros = bytes(2**20)
+    content = inflated.compress(head) + b"".join(inflated.compress(zeros) for _ in range(megabytes)) + inflated.flush()
+    return struct.pack("<2I", 15, len(content)) + content
+
+
+def head(name, shape, size, kind=9):
+    """What a variable of so many bytes starts with, up to its values."""
+    start = element(6, struct.pack("<2I", kind, 0)) + element(5, struct.pack(f"<{len(shape)}I", *shape))
+    start += element(1, name.encode())
+    return struct.pack("<2I", 14, len(start) + 8 + size) + start + struct.pack("<2I", 2, size)
+
+
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        (bomb(head("X", (32, 32, 3, 1), 3072), 100), "more bytes than its sides"),
+        (bomb(head("X", (32, 32, 3, 1), 100 * 2**20), 100), "more bytes than its sides"),
+        (bomb(head("X", (32, 32, 3, 10), 2**32 - 2**12), 100), "more bytes than its sides"),
+        (bomb(head("X", (0, 0), 0), 100), "more bytes than its sides"),
+        (bomb(head("X", (2**31, 2**31), 100 * 2**20), 2), "damaged|truncated|more follow|asks? for"),
+        (bomb(head("X", (100 * 2**20,), 100 * 2**20, kind=6), 100), "variable X holds other than unsigned bytes"),
+        (bomb(head("other", (100 * 2**20,), 100 * 2**20, kind=1), 100), "holds other, but no variable X"),
+        (bomb(bytes(8), 100), "without flags, sides or name"),
+        (bomb(head("X" * 2**17, (1, 1), 1), 100), "truncated: 131072 bytes should follow"),
+        (bomb(head("X", (1,) * 2**15, 1), 100), "truncated: 131072 bytes should follow"),
+    ],
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_bomb_inflates_to_what_its_sides_account_for_and_no_further(tmp_path, variable, message, pack):
+    (tmp_path / "bomb.mat").write_bytes(pack(HEADER + variable))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=rf"bomb\.mat: .*({message})"):
+            read_digits(tmp_path / "bomb.mat")
+        assert tracemalloc.get_traced_memory()[1] < 2**27 + 2**25
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("compressed", [True, False])
