@@ -136,7 +136,7 @@ def test_length_that_the_header_does_not_ask_for_is_refused(tmp_path, change, me
 def test_huge_header_is_refused_without_asking_for_the_memory(tmp_path, side):
     path = tmp_path / "dat"
     path.write_bytes(struct.pack("<6I", 0x1E3D4C55, 4, side, side, side, side) + b"abc")
-    with pytest.raises(DataError, match="dat is damaged: its header .* no more than 1073741824 are read"):
+    with pytest.raises(DataError, match=r"dat is damaged: its header .* no more than 1073741824 are read"):
         read_left(path)
 
 
