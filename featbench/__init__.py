@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from featbench.details.explain import explain
     from featbench.errors import DataError, FeatbenchError
     from featbench.evaluation.metrics import Metric
-    from featbench.evaluation.protocol import Baseline, Protocol
+    from featbench.evaluation.protocol import Baseline, Protocol, Selection
     from featbench.evaluation.published import Claim, Contrast, PublishedRow, PublishedTable
     from featbench.extractor import Extractor
     from featbench.features.rows import LocalMaps, LocalVectors
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from featbench.refinement.settings import Refinement
     from featbench.stages.architecture import Architecture
     from featbench.stages.filters import Bank, Filters
+    from featbench.system.updates import Updates
     from featbench.types import Images
 
 __version__ = "0.1.0"
@@ -60,6 +61,8 @@ _HOMES = {
     "PublishedRow": "evaluation.published",
     "PublishedTable": "evaluation.published",
     "Refinement": "refinement.settings",
+    "Selection": "evaluation.protocol",
+    "Updates": "system.updates",
     "compare": "comparison",
     "explain": "details.explain",
     "generator": "refinement.random_numbers",
@@ -98,6 +101,8 @@ __all__ = [
     "PublishedRow",
     "PublishedTable",
     "Refinement",
+    "Selection",
+    "Updates",
     "compare",
     "explain",
     "generator",

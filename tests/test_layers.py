@@ -81,7 +81,7 @@ NO_NUMBERS = (
     *("experiment/__init__.py", "experiment/cell.py"),
     *(f"evaluation/{name}.py" for name in ("__init__", "metrics", "protocol", "published", "regimes")),
     *(f"system/{name}.py" for name in ("__init__", "clock", "files", "hashing", "printable", "source_files")),
-    *("system/tracebacks.py", "system/user_files.py"),
+    *(f"system/{name}.py" for name in ("locks", "tracebacks", "updates", "user_files")),
     *(f"system/{name}.py" for name in ("plugin_code", "plugin_origins", "running_source")),
 )
 """Files that a cell needs and that decide no number: names, contracts, clocks, what papers say."""

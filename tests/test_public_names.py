@@ -23,7 +23,7 @@ CLASSES = (
         "LocalMaps",
     ),
     *("LocalVectors", "MapClassifier", "MapPredictor", "Metric", "NetworkLearner", "Predictor", "Preprocessing"),
-    *("Protocol", "PublishedRow", "PublishedTable", "Refinement"),
+    *("Protocol", "PublishedRow", "PublishedTable", "Refinement", "Selection", "Updates"),
 )
 
 FUNCTIONS = ("compare", "explain", "generator", "hookimpl", "read_image")

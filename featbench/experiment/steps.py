@@ -37,6 +37,7 @@ from featbench.stages.architecture import Architecture
 from featbench.system.clock import Clock
 from featbench.system.printable import make_printable
 from featbench.system.seeds import derive_seed
+from featbench.system.updates import watch_updates
 from featbench.types import Split
 
 log = logging.getLogger("featbench")
@@ -177,7 +178,8 @@ class Steps:
         self.progress("learning features", 0, 1)
         source, device = self._seen_images(cell, split, maps), torch.device(cell.device)
         clock = Clock(device)
-        network = learn_network(learner, find_map_shape(maps), source, seed=cell.seed, device=device)
+        with watch_updates(self.progress):
+            network = learn_network(learner, find_map_shape(maps), source, seed=cell.seed, device=device)
         seconds = clock.seconds()
         if rebuilds:
             self.artifacts.write_network(cell, network, seconds)
@@ -194,7 +196,8 @@ class Steps:
         source, device = self._seen_images(cell, split, maps), torch.device(cell.device)
         clock = Clock(device)
         architecture = Architecture.parse(cell.architecture)
-        stages = learn_stages(architecture, learner, find_map_shape(maps), source, seed=cell.seed, device=device)
+        with watch_updates(self.progress):
+            stages = learn_stages(architecture, learner, find_map_shape(maps), source, seed=cell.seed, device=device)
         seconds = clock.seconds()
         self.artifacts.write_filters(cell, stages, seconds)
         return stages, seconds

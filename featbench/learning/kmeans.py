@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from featbench.errors import LearningError
+from featbench.system.updates import Updates
 
 BLOCK = 4096
 """Rows whose distances to all centroids are held at once: [n, k] of all rows might not fit into the memory."""
@@ -21,7 +22,8 @@ def learn_centroids(rows: Tensor, count: int, iterations: int, seed: int) -> Ten
     """
     centroids = draw_first_centroids(rows, count, seed)
     assignments = torch.full((len(rows),), -1, device=rows.device)
-    for _ in range(iterations):
+    updates = Updates(iterations)
+    for _ in updates:
         distances, nearest = find_nearest_centroids(rows, centroids)
         sums, sizes = torch.zeros_like(centroids), rows.new_zeros(count)
         for block, indices in zip(torch.split(rows, BLOCK), torch.split(nearest, BLOCK), strict=True):
@@ -35,6 +37,7 @@ def learn_centroids(rows: Tensor, count: int, iterations: int, seed: int) -> Ten
         elif bool((nearest == assignments).all()):
             break
         assignments = nearest
+        updates.energy = distances.mean
     return centroids
 
 

@@ -20,7 +20,11 @@ from featbench.stages.filters import Bank, Filters
 from featbench.stages.specs import Shape, StageSpec
 from featbench.stages.stage import MultiStage, Stage, build_operations
 from featbench.system.seeds import derive_seed, seed_for, seeded
+from featbench.system.threads import use_threads
 from featbench.types import IntArray
+
+SMALL_BANK = 2**16
+"""Weights of a bank, filters × maps × side², below which one thread learns it fastest."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,22 @@ def learn_stages(
                 source = MapSource(images, nn.Sequential(*below, before_bank).to(device), device)
                 patches = PatchSource(source, bank.size, derive_seed(seed, "patches", number))
             maps = spec.bank_input(input_shape)[0]
-            filters = fill_table(learner, bank, table, maps, patches, seed, "filters", number)
+            with use_threads(count_useful_threads(spec.bank.filters * maps * bank.size**2)):
+                filters = fill_table(learner, bank, table, maps, patches, seed, "filters", number)
             learned.append(StageFilters(filters, table))
             below.append(Stage(spec, input_shape[0], learned[-1].filters, table, learner.encoder))
             if has_foreign_modules(below[-1]):
                 try_network(f"stage {number} of {learner.name}", below[-1], input_shape, device)
         return learned
+
+
+def count_useful_threads(weights: int) -> int:
+    """Return how many threads pay off where a bank of so many weights is learned.
+
+    An update of a small bank takes less than a millisecond, most of which several threads would spend on waiting for
+    one another; where another process has one of the cores, they wait twenty times as long as they compute.
+    """
+    return 1 if weights < SMALL_BANK else torch.get_num_threads()
 
 
 def assemble(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from featbench.data.maps import JoinedMaps, Maps
 from featbench.devices.batches import Batches
 from featbench.errors import LearningError
+from featbench.system.threads import use_threads
 from featbench.types import IntArray
 
 BATCH = 32
@@ -34,6 +35,8 @@ class MapSource:
 
     def __init__(self, images: Tensor | Maps | JoinedMaps, network: nn.Module, device: torch.device) -> None:
         self.images, self.device = images, device
+        # Images pass through the network with all threads, however few the learner that asks for them has.
+        self._threads = torch.get_num_threads()
         self._extractor = Batches(network, device)
 
     def __len__(self) -> int:
@@ -46,7 +49,9 @@ class MapSource:
         step = BATCH if isinstance(self.images, Tensor) or len(self.images.sizes) == 1 else 1
         for start in range(0, len(indices), step):
             chosen = indices[start : start + step]
-            yield chosen, self._extractor.launch(self.images[chosen])().to(self.device)
+            with use_threads(self._threads):
+                maps = self._extractor.launch(self.images[chosen])().to(self.device)
+            yield chosen, maps
 
 
 class PatchSource:

@@ -16,6 +16,7 @@ from featbench.sparse.memory import require_coding_memory
 from featbench.sparse.steps import compute_largest_eigenvalue
 from featbench.stages.encoders import NONLINEARITIES
 from featbench.stages.filters import Bank, Filters
+from featbench.system.updates import Updates
 from featbench.types import IntArray
 
 SHARPNESS = 10.0
@@ -184,7 +185,8 @@ def learn_predictive_decomposition(
     # On the CPU whatever the device: the same seed draws the same batches.
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=schedule.rate, betas=(0.9, 0.99))
-    for update in range(schedule.updates):
+    updates = Updates(schedule.updates)
+    for update in updates:
         decay = cosine_decay(update, schedule.updates)
         optimizer.param_groups[0]["lr"] = schedule.rate * decay
         y = samples[torch.randint(len(samples), (schedule.batch,), generator=generator).to(samples.device)]
@@ -197,6 +199,7 @@ def learn_predictive_decomposition(
         loss.backward()
         optimizer.step()
         decoder.step(y, codes, ATOMS_RATE * decay)
+        updates.energy = loss.detach()
         if not bool(torch.isfinite(decoder.atoms).all()):
             # No later update could bring the atoms back; the check below reports it.
             break

@@ -14,6 +14,7 @@ from featbench.devices.selection import select_operations
 from featbench.errors import LearningError
 from featbench.learning.schedules import cosine_decay
 from featbench.sparse.steps import compute_largest_eigenvalue
+from featbench.system.updates import Updates
 
 
 class Unrolled(nn.Module):
@@ -195,12 +196,14 @@ def train_unrolled(
     optimizer = torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.99))
     # Learners may be called with gradients switched off.
     with torch.enable_grad():
-        for update in range(updates):
+        watched = Updates(updates)
+        for update in watched:
             optimizer.param_groups[0]["lr"] = rate * cosine_decay(update, updates)
             chosen = torch.randint(len(patches), (batch,), generator=generator).to(patches.device)
             loss = 0.5 * (codes[chosen] - unrolled(encoder(patches[chosen]))).square().sum() / batch
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+            watched.energy = loss.detach()
     if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
         raise LearningError("training the unrolled network diverged: lower the rate")

@@ -20,6 +20,7 @@ from featbench.learning.patches import PatchSource
 from featbench.learning.schedules import cosine_decay
 from featbench.stages.encoders import FilterBank, build_tanh_encoder
 from featbench.stages.filters import Bank, Filters
+from featbench.system.updates import Updates
 
 KINDS = ("plain", "denoising", "contractive")
 ACTIVATIONS = ("sigmoid", "tanh")
@@ -88,7 +89,8 @@ class Autoencoder(FilterLearner):
         # On the CPU whatever the device: the same seed draws the same batches and the same noise.
         generator = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.Adam(model.parameters(), lr=self.rate)
-        for update in range(self.updates):
+        updates = Updates(self.updates)
+        for update in updates:
             optimizer.param_groups[0]["lr"] = self.rate * cosine_decay(update, self.updates)
             batch = rows[torch.randint(len(rows), (self.batch,), generator=generator).to(rows.device)]
             seen = corrupt(batch, self.noise, generator) if self.kind == "denoising" else batch
@@ -99,6 +101,7 @@ class Autoencoder(FilterLearner):
                 loss = loss + self.lam * model.compute_contraction(codes)
             loss.mean().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            updates.energy = loss.detach().mean
 
 
 def corrupt(rows: Tensor, noise: float, generator: torch.Generator) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from featbench.learning.patches import PatchSource
 from featbench.learning.schedules import cosine_decay
 from featbench.stages.encoders import FilterBank
 from featbench.stages.filters import Bank, Filters
+from featbench.system.updates import Updates
 
 FIRST_HIDDEN_BIAS = -4.0
 """First hidden bias, sigm(-4) = 0.02: units that are seldom on become features of a few patches rather than of all."""
@@ -100,7 +102,8 @@ class Rbm(FilterLearner):
         velocities = [torch.zeros_like(parameter) for parameter in machine.parameters()]
         target = min(self.active / len(machine.hidden), 0.5)
         chains: Tensor | None = None
-        for update in range(self.updates):
+        updates = Updates(self.updates)
+        for update in updates:
             rate = self.rate * cosine_decay(update, self.updates)
             data = rows[torch.randint(len(rows), (self.batch,), generator=generator).to(rows.device)]
             start = chains if self.persistent and chains is not None else data
@@ -113,6 +116,12 @@ class Rbm(FilterLearner):
                 # An average of directions, not their sum: the step has the size of the rate whatever the momentum.
                 velocity.mul_(self.momentum).add_(direction, alpha=rate * (1 - self.momentum))
                 parameter += velocity
+            updates.energy = partial(_reconstruction_error, data, chains)
+
+
+def _reconstruction_error(data: Tensor, chains: Tensor) -> Tensor:
+    """Return the mean squared distance of the data [n, d] to where the chains have come: what users watch fall."""
+    return (data - chains[: len(data)]).square().sum(dim=1).mean()
 
 
 class BoltzmannMachine:

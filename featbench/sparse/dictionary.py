@@ -12,6 +12,7 @@ from featbench.errors import LearningError, UsageError
 from featbench.sparse.feature_sign import feature_sign
 from featbench.sparse.inputs import Array, check_lam, read_matrix
 from featbench.sparse.solution import Solution
+from featbench.system.updates import Updates
 
 TOLERANCE = 1e-3
 """Duality gap of the codes while learning: an update moves the atoms further than the error of finer codes."""
@@ -113,10 +114,12 @@ def learn_dictionary(
     learner = _OnlineLearner(y, atoms, lam, seed, nonnegative, coder)
     generator = torch.Generator().manual_seed(seed)
     objective = []
-    for update in range(updates):
+    watched = Updates(updates, "learning a dictionary")
+    for update in watched:
         # Drawn on the CPU: a GPU's generator would give another dictionary for the same seed.
         chosen = torch.randint(len(y), (batch,), generator=generator).to(y.device)
         objective.append(learner.update(y[chosen].double(), revive=update < updates - UNUSED))
+        watched.energy = objective[-1]
     return Dictionary(learner.dictionary.to(y.dtype), torch.stack(objective), learner.revived)
 
 

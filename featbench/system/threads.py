@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Barrier
 from typing import TypeVar
 
@@ -20,6 +21,17 @@ def run_in_one_thread(make: Callable[[], T]) -> T:
     Torch divides a sum among its threads, so that the last bits of a result depend on how many there are.
     """
     return next(Workers(1).map(lambda _: make(), [None]))
+
+
+@contextmanager
+def use_threads(count: int) -> Iterator[None]:
+    """Compute with so many of torch's threads inside the block, in the thread that enters it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Workers:

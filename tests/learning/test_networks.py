@@ -257,3 +257,33 @@ def test_refusal_names_learner_stage_and_reason():
 def test_refusal_of_a_misfit_is_its_error():
     with pytest.raises(ArchitectureError, match="5×5 came in"):
         find_refusal(Architecture.parse("8F9"), Random(), (1, 5, 5))
+
+
+class Threads(FilterLearner):
+    """Random filters; keeps with how many threads it was asked, and with how many its images came."""
+
+    name = "threads"
+    family = "unsupervised"
+    asked: ClassVar[list[tuple[int, int]]] = []
+
+    def filters(self, bank, patches, seed):
+        cutting = []
+        patches.maps._extractor.fused.register_forward_hook(lambda *_: cutting.append(torch.get_num_threads()))
+        patches.sample(20)
+        self.asked.append((torch.get_num_threads(), max(cutting)))
+        return torch.randn(bank.shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"), [("8F3", 1), ("64F9", 1), ("808F9", 1), ("810F9", 3)], ids=lambda value: str(value)
+)
+def test_small_banks_are_learned_with_one_thread_on_images_that_come_with_all(filters, expected, monkeypatch):
+    monkeypatch.setattr(Threads, "asked", [])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        learn_stages(Architecture.parse(filters), Threads(), (1, 16, 16), sample(4, 1, 16, 16), seed=0, device=CPU)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    assert Threads.asked == [(expected, 3)]

@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from featbench.system.threads import Workers, run_in_one_thread
+from featbench.system.threads import Workers, run_in_one_thread, use_threads
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -111,3 +111,14 @@ def test_in_one_thread_errors_are_raised_and_gradients_are_followed_where_they_a
     assert run_in_one_thread(learn) is None
     assert torch.is_grad_enabled()
     assert weight.grad.tolist() == [2, 2, 2]
+
+
+def test_threads_are_given_back_after_a_block_even_if_it_fails():
+    before = torch.get_num_threads()
+    with pytest.raises(KeyError), use_threads(5):
+        assert torch.get_num_threads() == 5
+        with use_threads(1):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 5
+        raise KeyError
+    assert torch.get_num_threads() == before
