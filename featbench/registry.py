@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,8 +24,12 @@ from featbench.evaluation.published import PublishedTable
 from featbench.learning.learner import FeatureLearner
 from featbench.parameters import Choice
 from featbench.plugin_checks import KINDS, MissingMetricError, check_hooks, check_protocol, list_given
-from featbench.system.source_files import import_file
+from featbench.system.plugin_origins import Version, can_import, describe_code
+from featbench.system.source_files import import_file, keep_sources
 from featbench.system.tracebacks import describe_error, find_plugin_line
+from featbench.system.user_files import expand_user
+
+log = logging.getLogger("featbench")
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,14 @@ class Registry:
         self._manager.add_hookspecs(hookspecs)
         self._things: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
         self._owners: dict[tuple[str, str], str] = {}
-        self._waiting: list[tuple[str, str, Callable[[], object]]] = []
+        self._code: dict[str, str] = {}
+        self._waiting: list[tuple[str, str, Callable[[], object], Version]] = []
         for module in BUILT_IN:
             self._register(importlib.import_module(module), module, "built in")
-        for entry_point in entry_points(group="featbench"):
-            self._load(entry_point.name, f"entry point {entry_point.value}", entry_point.load)
+        for point in entry_points(group="featbench"):
+            # What an entry point names may be an object of any module, so that the package's version counts as well.
+            version = None if point.dist is None else (point.dist.name, point.dist.version)
+            self._load(point.name, f"entry point {point.value}", point.load, version=version)
         for plugin in plugins:
             self._add(plugin)
         self._settle()
@@ -67,10 +75,13 @@ class Registry:
             name = getattr(plugin, "__name__", type(plugin).__name__)
             self._load(name, "object", lambda: plugin)
             return
-        path = Path(plugin)
-        if not path.is_file():
-            raise UsageError(f"there is no plugin file {path}")
-        self._load(path.stem, str(path), lambda: import_file(path))
+        path = expand_user(plugin)
+        if path.is_file():
+            self._load(path.stem, str(path), lambda: import_file(path))
+        elif can_import(str(plugin)):
+            self._load(str(plugin), str(plugin), lambda: importlib.import_module(str(plugin)))
+        else:
+            raise UsageError(f"there is no plugin file {path}, and no module of this name")
 
     @property
     def broken(self) -> list[PluginRecord]:
@@ -124,12 +135,22 @@ class Registry:
         found: Command = self._find("commands", name)
         return found
 
+    def code(self, kind: str, name: str) -> str | None:
+        """Return the hash of the code of the plugin that gave a thing, as it ran when it was loaded.
+
+        That is the plugin's own modules, with all of its own that they import, and the version of its package. None for
+        what is built in.
+        """
+        return self._code.get(self._owners[kind, name])
+
     def _find(self, kind: str, name: str) -> Any:
         if name not in self._things[kind]:
             raise UnknownNameError(kind.rstrip("s"), name, self._things[kind], self.hint)
         return self._things[kind][name]
 
-    def _load(self, name: str, origin: str, load: Callable[[], object], *, last: bool = False) -> None:
+    def _load(
+        self, name: str, origin: str, load: Callable[[], object], *, version: Version = None, last: bool = False
+    ) -> None:
         """Load and register one plugin; whatever it raises is kept in its record and leaves nothing behind.
 
         One whose protocol names an unknown metric waits for the plugins that come after it, unless this is the `last`
@@ -139,10 +160,11 @@ class Registry:
             plugin = load()
             try:
                 self._register(plugin, name, origin)
+                self._code[f"{name} ({origin})"] = self._hash_code(plugin, name, origin, version)
             except MissingMetricError:
                 if last:
                     raise
-                self._waiting.append((name, origin, lambda: plugin))
+                self._waiting.append((name, origin, lambda: plugin, version))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may even call sys.exit
@@ -164,8 +186,22 @@ class Registry:
 
     def _load_waiting(self, *, last: bool) -> None:
         waiting, self._waiting = self._waiting, []
-        for name, origin, load in waiting:
-            self._load(name, origin, load, last=last)
+        for name, origin, load, version in waiting:
+            self._load(name, origin, load, version=version, last=last)
+
+    def _hash_code(self, plugin: object, name: str, origin: str, version: Version) -> str:
+        """Return the hash of a plugin's code, now that all that loading it imports is there."""
+        identity = f"{name} ({origin})"
+        things = [self._things[kind][thing] for (kind, thing), owner in self._owners.items() if owner == identity]
+        code = describe_code(plugin, things, version)
+        keep_sources(code.modules)
+        for module in code.find_edited():
+            log.warning(
+                "plugin %s: %s was edited after it was imported; what runs is the earlier code, and its results are "
+                "kept under that: reload it, or start Python again",
+                *(name, module.path),
+            )
+        return code.hash
 
     def _register(self, plugin: object, name: str, origin: str) -> None:
         """Take what a plugin gives, all of it or nothing."""

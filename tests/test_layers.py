@@ -30,7 +30,7 @@ ROOMS = {
     "parameters": "arguments errors",
     "system": "errors",
     "stages": "errors",
-    "data": "errors types system stages",
+    "data": "errors types arguments system stages",
     "operations": "errors system stages",
     "cuda": "errors types stages data operations",
     "devices": "errors system operations cuda",

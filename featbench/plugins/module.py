@@ -28,7 +28,7 @@ from featbench.learning.trial import (
 )
 from featbench.stages.specs import Shape
 from featbench.system.seeds import derive_seed, seeded
-from featbench.system.source_files import import_file
+from featbench.system.source_files import find_helpers, import_file
 from featbench.system.user_files import expand_user
 
 
@@ -68,8 +68,13 @@ class Module(NetworkLearner):
             raise ValueError(f"channels must be at least 1, not {self.channels}")
 
     def files(self) -> tuple[Path, ...]:
-        """Return the files of module and weights that exist; `refusal` reports one that is missing."""
-        return tuple(path for path in map(expand_user, filter(None, (self.file, self.weights))) if path.is_file())
+        """Return the files of module and weights that exist, and those that the module imports from its own folder.
+
+        `refusal` reports one that is missing.
+        """
+        named = [path for path in map(expand_user, filter(None, (self.file, self.weights))) if path.is_file()]
+        helpers = [one for path in named if path.suffix == ".py" for one in find_helpers(path, path.read_bytes())]
+        return (*named, *(one.path for one in sorted(helpers, key=lambda one: one.name)))
 
     def refusal(self, shape: Shape) -> str | None:
         """Say what is wrong with the files, the module, the weights or the features that it gives, or None."""

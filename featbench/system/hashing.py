@@ -38,7 +38,7 @@ def stream_hash(stream: IO[bytes], algorithm: str = "sha256", most: int | None =
     return digest.hexdigest()
 
 
-def code_hash(source: str) -> str:
+def code_hash(source: str | bytes) -> str:
     """Return a hash of Python code that comments, docstrings and layout do not change; `SyntaxError` if it is not code.
 
     Results are kept under the hash of the code that computed them: without this, a better comment would make all of
