@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 
@@ -11,7 +10,8 @@ def make_printable(name: str | Path) -> str:
 
     Python holds such bytes as surrogates, which no file, terminal or database takes: `Mün` in Latin-1 becomes `M\xfcn`.
     """
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    # Not os.fsencode: in an ASCII locale it takes no other letters.
+    text = str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
