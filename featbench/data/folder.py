@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from featbench.errors import DataError, UsageError
+from featbench.errors import DataError
 from featbench.system.user_files import expand_user
 
 VARIABLE = "FEATBENCH_DATA"
@@ -18,13 +18,10 @@ def resolve_data_folder(given: str | Path | None) -> Path | None:
     """Return the folder that holds the data sets: the one that is given, else that of `FEATBENCH_DATA`, else None.
 
     An empty string, given or in the environment, names no folder: `Path("")` would be the current one. `~` stands for
-    the user's own folder: shells leave it in `--data-dir=~/data` and in quotes. Raises `UsageError` for `~` of nobody.
+    the user's own folder: shells leave it in `--data-dir=~/data` and in quotes.
     """
     chosen = given or os.environ.get(VARIABLE) or None
-    try:
-        return None if chosen is None else expand_user(chosen)
-    except RuntimeError as error:
-        raise UsageError(f"the data folder {chosen} cannot be found ({error}): write its whole path") from error
+    return None if chosen is None else expand_user(chosen)
 
 
 def find_file(data_dir: Path | None, dataset: str, folders: Sequence[str], *names: str) -> Path:
