@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
@@ -19,8 +22,12 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from featbench.errors import DataError
 
-MOST_PIXELS = 120_000_000
-"""Pixels that an image may have. Pillow takes 4 bytes for each beside what is returned: 480 MB."""
+MOST_PIXELS = 110_000_000
+"""Pixels that an image may have: cameras have up to 102 million. Pillow takes 4 bytes for each beside what is returned,
+so that no image takes 500 MB more than its own bytes."""
+
+BAND = 2**22
+"""Pixels converted at once: no second copy is made of a large image."""
 
 BLOCK = 2**20
 """Bytes read at once."""
@@ -61,9 +68,34 @@ def open_image(file: IO[bytes], kind: str) -> ImageFile:
         _check_chunks(file)
         file.seek(0)
     image = _READERS[kind](file)
-    _require_size(*image.size)
+    _require_size(*image.size, _find_cost(image, kind))
     image.load()
     return image
+
+
+def split_bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """Yield an image some rows at a time: which they are, and an image of them."""
+    width, height = image.size
+    rows = max(1, BAND // width)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        yield slice(top, bottom), image.crop((0, top, width, bottom))
+
+
+def read_array(
+    image: Image.Image, convert: Callable[[Image.Image], Image.Image] = lambda band: band
+) -> NDArray[np.uint8]:
+    """Return the bytes of an image, [height, width] or [height, width, 3], after `convert`, which makes them such."""
+    width, height = image.size
+    if width * height <= BAND:
+        return np.asarray(convert(image))
+    bands = ((rows, np.asarray(convert(band))) for rows, band in split_bands(image))
+    rows, first = next(bands)
+    pixels = np.empty((height, *first.shape[1:]), dtype=np.uint8)
+    pixels[rows] = first
+    for rows, band in bands:
+        pixels[rows] = band
+    return pixels
 
 
 def _open_tiff(file: IO[bytes]) -> ImageFile:
@@ -73,7 +105,7 @@ def _open_tiff(file: IO[bytes]) -> ImageFile:
         image = TiffImageFile(file)
         if RAW_VERSION in image.tag_v2 or image.tag_v2.get(PREVIEW, 0) & 1:
             raise DataError("its first image is a preview, as in a camera's raw file: convert it")
-        _require_size(*image.size)
+        _require_size(*image.size, _find_cost(image, "TIFF"))
         # A tile may be larger than the image that it is a part of, and is decoded whole.
         _require_size(*(int(image.tag_v2.get(side, 1)) for side in TILE_SIDES))
         image.load()
@@ -83,9 +115,18 @@ def _open_tiff(file: IO[bytes]) -> ImageFile:
     return image
 
 
-def _require_size(width: int, height: int) -> None:
-    if width * height > MOST_PIXELS:
-        raise DataError(f"it has {width}×{height} pixels, and no more than {MOST_PIXELS:,} are read: make it smaller")
+def _find_cost(image: ImageFile, kind: str) -> int:
+    """Return how many times as much memory as others an image takes beside its own bytes."""
+    if kind == "WEBP":  # its decoder keeps several copies of the whole image
+        return 4
+    # Three bytes of colour come from one of a palette. All coefficients of a progressive JPEG image are kept.
+    return 2 if image.mode == "P" or "progressive" in image.info else 1
+
+
+def _require_size(width: int, height: int, cost: int = 1) -> None:
+    most = MOST_PIXELS // cost
+    if width * height > most:
+        raise DataError(f"it has {width}×{height} pixels, and {most:,} at most are read of such files: make it smaller")
     if width < 1 or height < 1:
         raise ValueError(f"it has {width}×{height} pixels")
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from featbench.data.image_formats import HEAD, READ, find_format, name_other_format
-from featbench.data.image_opening import open_image
+from featbench.data.image_opening import open_image, read_array
 from featbench.data.image_samples import Samples, describe_samples, reduce_floats, reduce_integers, require_light
 from featbench.data.orientation import read_orientation, turn
 from featbench.errors import DataError
@@ -22,9 +21,6 @@ from featbench.system.printable import make_printable
 from featbench.types import Pixels
 
 SEVERAL_FRAMES = "several frames or pages, of which the first is read"
-
-BAND = 2**22
-"""Pixels converted at once: no second copy is made of a large image."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +91,10 @@ def _read(file: IO[bytes]) -> ReadImage:
     remarks = [SEVERAL_FRAMES] if getattr(image, "is_animated", False) else []
     samples = describe_samples(image, kind, head)
     if image.mode == "F":
-        pixels = reduce_floats(np.asarray(image), samples)
+        pixels = reduce_floats(image, samples)
     elif image.mode.startswith("I"):
-        pixels, remark = reduce_integers(np.asarray(image), samples)
+        pixels, remark = reduce_integers(image, samples)
         remarks += [remark] if remark else []
-        pixels = _clear_key(pixels, np.asarray(image), image.info.get("transparency"))
     else:
         pixels = _convert(image, samples)
         if samples.bits > 8 and pixels.ndim == 3:
@@ -111,7 +106,7 @@ def _explain_refusal(head: bytes) -> Exception:
     """Return the error of a file that is in no format that is read."""
     other = name_other_format(head)
     if other is not None:
-        return DataError(f"it is {other}, of which featbench reads none ({', '.join(READ.values())}): convert it")
+        return DataError(f"it is {other}, and not {', '.join(READ.values())}: convert it")
     return ValueError("no image that featbench reads" if head else "an empty file")
 
 
@@ -119,37 +114,23 @@ def _convert(image: ImageFile, samples: Samples) -> NDArray[np.uint8]:
     """Return the pixels of an image whose values are bytes."""
     key = image.info.get("transparency")
     if image.mode in ("1", "L"):
-        grey = np.asarray(image if image.mode == "L" else image.convert("L"))
-        # Of 2 or 4 bits Pillow makes 8, but not of the key.
+        grey = read_array(image if image.mode == "L" else image.convert("L"))
+        if key is None:
+            return grey
+        # Of 2 or 4 bits Pillow makes 8, but not of the transparent value.
         scale = 255 // (2**samples.bits - 1) if image.mode == "L" else 255
-        return _clear_key(grey, grey, None if key is None else key * scale)
+        return np.where(grey == key * scale, np.uint8(255), grey)
     if image.mode == "RGB" and key is None:
-        return np.asarray(image)
+        return read_array(image)
     if image.mode == "RGB" and samples.bits > 8:
         raise DataError("one of its colours, of 16 bits a value, is transparent: convert it")
     transparent = key is not None or image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or _has_clear_palette(image)
-    pixels = _convert_in_bands(image, _lay_on_white if transparent else _to_rgb)
+    pixels = read_array(image, _lay_on_white if transparent else _to_rgb)
     return np.ascontiguousarray(pixels[:, :, 0]) if samples.grey or image.mode in ("LA", "La") else pixels
-
-
-def _clear_key(pixels: NDArray[np.uint8], values: NDArray[Any], key: int | None) -> NDArray[np.uint8]:
-    """Make grey pixels white whose value is the transparent one."""
-    return pixels if key is None else np.where(values == key, np.uint8(255), pixels)
 
 
 def _has_clear_palette(image: Image.Image) -> bool:
     return image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A")
-
-
-def _convert_in_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> NDArray[np.uint8]:
-    """Return an image converted to RGB, some rows at a time."""
-    width, height = image.size
-    pixels = np.empty((height, width, 3), dtype=np.uint8)
-    rows = max(1, BAND // width)
-    for top in range(0, height, rows):
-        bottom = min(height, top + rows)
-        pixels[top:bottom] = np.asarray(convert(image.crop((0, top, width, bottom))))
-    return pixels
 
 
 def _to_rgb(band: Image.Image) -> Image.Image:

@@ -11,10 +11,11 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from featbench.data.image_formats import PNM
+from featbench.data.image_opening import split_bands
 from featbench.errors import DataError
 
-LEAST_LIGHT = 16
-"""The brightest value of an image of 16 bits a colour, or of floats, is at least this after it became a byte."""
+LEAST_LIGHT = 17
+"""The brightest byte of an image of 16 bits a colour, or of floats, is at least this: 12 of the 16 bits give 16."""
 
 WHITE_IS_ZERO, BITS, LARGEST, KIND = 262, 258, 281, 339
 """TIFF's tags: what 0 means (0: white), bits of a value, the largest value, and its kind (2: signed, 3: float)."""
@@ -63,38 +64,55 @@ def _describe_tiff(image: TiffImageFile) -> Samples:
     return Samples(largest.bit_length() if told else bits, told or bits not in (16, 32), inverted)
 
 
-def reduce_integers(values: NDArray[Any], samples: Samples) -> tuple[NDArray[np.uint8], str]:
+def reduce_integers(image: ImageFile, samples: Samples) -> tuple[NDArray[np.uint8], str]:
     """Return the upper 8 bits of whole numbers, and a remark on how many bits they were taken to have, or "".
 
     Of 16 bits, cameras and microscopes often use 12, and do not say so: all would be black. So an image of which no
     value needs more than 12 (8) bits is taken for one of 12 (8). Raises `DataError` for numbers outside 16 bits.
     """
-    lowest, highest = int(values.min()), int(values.max())
+    lowest, highest = _find_extremes(image)
     if lowest < 0 or highest >= 2**16:
         raise DataError(f"it holds whole numbers from {lowest} to {highest}, and those from 0 to 65535 are read")
     bits, remark = max(8, min(samples.bits, 16)), ""
     if not samples.sure and 0 < highest < 2**12:
         bits = 12 if highest >= 2**8 else 8
         remark = f"{samples.bits} bits a pixel of which {bits} are used: {2**bits - 1} is read as white"
-    if samples.inverted:
-        values = 2**bits - 1 - values.astype(np.int32)
-    pixels: NDArray[np.uint8] = (values >> (bits - 8)).clip(0, 255).astype(np.uint8)
+    key = image.info.get("transparency")
+    pixels = np.empty(image.size[::-1], dtype=np.uint8)
+    for rows, band in split_bands(image):
+        values = np.asarray(band)
+        used = 2**bits - 1 - values.astype(np.int32) if samples.inverted else values
+        pixels[rows] = (used >> (bits - 8)).clip(0, 255)
+        if key is not None:
+            pixels[rows][values == key] = 255
     return pixels, remark
 
 
-def reduce_floats(values: NDArray[Any], samples: Samples) -> NDArray[np.uint8]:
+def reduce_floats(image: ImageFile, samples: Samples) -> NDArray[np.uint8]:
     """Return floats from 0 (black) to 1 (white) as bytes; raises `DataError` for other floats, or if all is dark."""
-    wrong = np.argwhere(~np.isfinite(values))
-    if len(wrong):
-        row, column = wrong[0]
-        raise DataError(f"it holds {values[row, column]} in row {row}, column {column}")
-    lowest, highest = values.min(), values.max()
+    for rows, band in split_bands(image):
+        wrong = np.argwhere(~np.isfinite(np.asarray(band)))
+        if len(wrong):
+            row, column = map(int, wrong[0])
+            value = np.asarray(band)[row, column]
+            raise DataError(f"it holds {value} in row {rows.start + row}, column {column}, counted from 0")
+    lowest, highest = _find_extremes(image)
     if lowest < 0 or highest > 1:
         raise DataError(f"it holds floats from {lowest:g} to {highest:g}, and those from 0 to 1 are read: scale them")
-    pixels: NDArray[np.uint8] = np.rint(255 * (1 - values if samples.inverted else values)).astype(np.uint8)
+    pixels = np.empty(image.size[::-1], dtype=np.uint8)
+    for rows, band in split_bands(image):
+        values = np.asarray(band)
+        pixels[rows] = np.rint(255 * (1 - values if samples.inverted else values))
     if highest > lowest:
         require_light(pixels, f"floats of at most {highest:g}")
     return pixels
+
+
+def _find_extremes(image: ImageFile) -> tuple[Any, Any]:
+    """Return the smallest and the largest value of an image, as Python's numbers."""
+    arrays = (np.asarray(band) for _, band in split_bands(image))
+    extremes = [(values.min().item(), values.max().item()) for values in arrays]
+    return min(low for low, _ in extremes), max(high for _, high in extremes)
 
 
 def require_light(pixels: NDArray[np.uint8], what: str) -> None:

@@ -145,11 +145,13 @@ def _prepare_image(
 ) -> _Prepared | DataError:
     """Return one image prepared, or the error that says why it cannot be: errors are collected, not raised."""
     try:
-        # Grey first, then resized: there is one channel to resize in place of three.
-        convert = convert_to_grey if channels == 1 else convert_to_rgb
         read = pixels.read(index) if isinstance(pixels, ImageFiles) else ReadImage(np.asarray(pixels[index]))
+        # Grey first, then resized, and resized before three channels are made of one: they are resized alike.
+        convert = convert_to_grey if channels == 1 or read.pixels.ndim == 2 else convert_to_rgb
         image = convert(read.pixels, index)
         resized = image if size is None else resize(image, size)
+        if channels == 3:
+            resized = convert_to_rgb(resized, index)
         height, width = resized.shape[:2]
         if min(height, width) < least:
             name = make_printable(pixels.paths[index]) if isinstance(pixels, ImageFiles) else f"image {index}"
@@ -176,10 +178,14 @@ def convert_to_grey(image: Pixels, index: int = 0) -> Pixels:
     return grey
 
 
-def _weigh_bytes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _weigh_bytes(image: NDArray[Any]) -> NDArray[np.uint8]:
     """Return RGB bytes as grey, some rows of a large image at a time: Pillow's own copy has 4 bytes a pixel."""
-    parts = np.array_split(image, 1 + image[:, :, 0].size // BAND)
-    return np.concatenate([np.asarray(Image.fromarray(part).convert("L")) for part in parts])
+    height, width, _ = image.shape
+    grey = np.empty((height, width), dtype=np.uint8)
+    rows = max(1, BAND // width)
+    for top in range(0, height, rows):
+        grey[top : top + rows] = np.asarray(Image.fromarray(image[top : top + rows]).convert("L"))
+    return grey
 
 
 def convert_to_rgb(image: Pixels, index: int = 0) -> Pixels:
