@@ -23,7 +23,8 @@ from featbench.evaluation.protocol import Protocol
 from featbench.evaluation.published import PublishedTable
 from featbench.learning.learner import FeatureLearner
 from featbench.parameters import Choice
-from featbench.plugin_checks import KINDS, MissingMetricError, check_hooks, check_protocol, list_given
+from featbench.plugin_checks.protocols import MissingMetricError, check_protocol
+from featbench.plugin_checks.things import KINDS, check_hooks, list_given
 from featbench.system.plugin_origins import Version, can_import, describe_code
 from featbench.system.source_files import import_file, keep_sources
 from featbench.system.tracebacks import describe_error, find_plugin_line

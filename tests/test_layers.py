@@ -46,7 +46,7 @@ ROOMS = {
     "datasets": "hookspecs errors types system data",
     "classifiers": "hookspecs errors types system features classification",
     "protocols": "hookspecs types data evaluation",
-    "plugin_checks": "built_in errors data evaluation learning classification",
+    "plugin_checks": "built_in errors types parameters stages data evaluation learning refinement classification",
     "registry": "plugin_checks built_in hookspecs errors parameters system data evaluation learning classification",
     "extractor": "registry errors types arguments parameters system stages data operations devices evaluation learning "
     "features refinement",
@@ -60,7 +60,7 @@ ROOMS = {
     "experiment store execution",
     "reproduction": "comparison errors evaluation experiment statistics execution report",
     "details": "comparison errors types system data evaluation statistics experiment execution report",
-    "leaderboard": "comparison errors system evaluation experiment execution report",
+    "leaderboard": "comparison errors system data evaluation experiment store execution report",
     "speed": "registry errors system stages operations devices learning store",
     "studies": "comparison registry errors types system stages data devices sparse evaluation learning features "
     "experiment store report",
@@ -76,12 +76,13 @@ A room is a folder, or a file at the top. Imports inside functions and those for
 HEAVY = ("torch", "numpy", "mlflow", "sklearn", "pandas", "scipy", "PIL")
 
 NO_NUMBERS = (
-    *("__init__.py", "built_in.py", "errors.py", "hookspecs.py", "plugin_checks.py", "registry.py", "types.py"),
+    *("__init__.py", "built_in.py", "errors.py", "hookspecs.py", "registry.py", "types.py"),
     *("data/__init__.py", "data/checksums.py", "data/dataset.py", "data/folder.py", "data/inspection.py"),
     *("experiment/__init__.py", "experiment/cell.py"),
     *(f"evaluation/{name}.py" for name in ("__init__", "metrics", "protocol", "published", "regimes")),
     *(f"system/{name}.py" for name in ("__init__", "clock", "files", "hashing", "printable", "source_files")),
     *(f"system/{name}.py" for name in ("locks", "tracebacks", "updates", "user_files")),
+    *(f"plugin_checks/{name}.py" for name in ("__init__", "parameters", "protocols", "things")),
     *(f"system/{name}.py" for name in ("plugin_code", "plugin_origins", "running_source")),
 )
 """Files that a cell needs and that decide no number: names, contracts, clocks, what papers say."""

@@ -9,7 +9,7 @@ import pytest
 import featbench
 from featbench import hookspecs
 from featbench.errors import PluginError, UnknownNameError, UsageError
-from featbench.plugin_checks import KINDS
+from featbench.plugin_checks.things import KINDS
 from featbench.registry import BUILT_IN, Registry
 from featbench.store.keys import read_module_source
 
@@ -399,9 +399,9 @@ def write_protocol(write_plugin):
             "zzz",
             "protocol judged: unknown metric 'zzz': known: accuracy, balanced, error, macro-f1, mean-per-class-acc",
         ),
-        ("", "protocol judged: unknown metric ''"),
-        (None, "protocol judged: its metric must be the name of one, not None"),
-        (["accuracy"], "protocol judged: its metric must be the name of one, not ['accuracy']"),
+        ("", "protocol judged: metric must be a text that is not empty, not ''"),
+        (None, "protocol judged: metric must be a text that is not empty, not None"),
+        (["accuracy"], "protocol judged: metric must be a text that is not empty, not ['accuracy']"),
     ],
 )
 def test_a_protocol_whose_metric_is_unknown_breaks_its_plugin(write_protocol, built_in, metric, why):

@@ -1,21 +1,23 @@
-"""What the registry asks of a plugin before it takes what the plugin gives: mistakes are named where they were made."""
+"""What hooks must return, and what learners, classifiers and the other things must be."""
 
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Mapping
+from types import FunctionType
 from typing import Any, get_args
 
 from featbench.built_in import Command
-from featbench.classification.classifier import AnyClassifier
+from featbench.classification.classifier import AnyClassifier, Classifier, MapClassifier
 from featbench.data.dataset import Dataset
-from featbench.errors import PluginError, UnknownNameError
+from featbench.errors import PluginError
 from featbench.evaluation.metrics import Metric
 from featbench.evaluation.protocol import Protocol
 from featbench.evaluation.published import PublishedTable
 from featbench.evaluation.regimes import Family
-from featbench.evaluation.task import TASKS
 from featbench.learning.learner import FeatureLearner, FilterLearner, NetworkLearner
+from featbench.plugin_checks.parameters import check_parameters
 
 KINDS: Mapping[str, Any] = {
     "learners": FeatureLearner,
@@ -29,10 +31,6 @@ KINDS: Mapping[str, Any] = {
 """What plugins give, by the hook that gives it (`featbench_learners`), with the class of each thing."""
 
 FAMILIES: tuple[str, ...] = get_args(Family)
-
-
-class MissingMetricError(PluginError):
-    """A protocol whose metric no plugin has given yet."""
 
 
 def check_hooks(plugin: object) -> None:
@@ -68,10 +66,25 @@ def _check_thing(thing: object, kind: str) -> str:
     elif not isinstance(thing, expected):
         wanted = "Classifier or MapClassifier" if kind == "classifiers" else expected.__name__
         raise PluginError(f"featbench_{kind} must return instances of {wanted}, got {thing!r}")
+    if isinstance(thing, Classifier | MapClassifier):
+        _check_attributes(type(thing), {"source": str, "seed_bits": int})
+        _check_signature(type(thing), "fit", 5)
+    name = _require_name(thing)
+    if kind in ("learners", "classifiers"):
+        cls = thing if isinstance(thing, type) else type(thing)
+        check_parameters(cls)
+    return name
+
+
+def _require_name(thing: object) -> str:
     name = getattr(thing, "name", None)
     # Names are written in lists with commas, with parameters in brackets, and in paths of leaderboard entries.
     if not isinstance(name, str) or not name or set(name) & set(",()/\\ "):
         raise PluginError(f"{thing!r} needs a name: a word without spaces, commas, slashes or brackets")
+    if not name.isprintable() or set(name) & set("|=:"):
+        raise PluginError(
+            f"{thing!r} needs a name that is plain text, without any of | = : and line breaks: not {name!r}"
+        )
     return name
 
 
@@ -81,16 +94,29 @@ def _check_learner(learner: type[FeatureLearner]) -> None:
     abstract = getattr(learner, "__abstractmethods__", None)
     if abstract:
         raise PluginError(f"{learner.__name__} does not define {', '.join(sorted(abstract))}")
-    # One that refuses its own defaults would break every comparison that names it, and the list of learners.
-    learner.create({})
+    if learner.gives not in ("maps", "row"):
+        raise PluginError(f"{learner.__name__}.gives must be 'maps' or 'row', not {learner.gives!r}")
+    flags = dict.fromkeys(("differentiable", "needs_gpu", "samples_images"), bool)
+    _check_attributes(learner, {"initial": str, "source": str, "seed_bits": int, **flags})
+    _check_signature(learner, "filters" if issubclass(learner, FilterLearner) else "network", 3)
 
 
-def check_protocol(protocol: Protocol, metrics: Mapping[str, Metric]) -> None:
-    """Refuse a protocol that names an unknown metric or task: what it scores would bear a name that means nothing."""
-    for kind, name in (("metric", protocol.metric), ("task", protocol.task)):
-        if not isinstance(name, str):
-            raise PluginError(f"protocol {protocol.name}: its {kind} must be the name of one, not {name!r}")
-    if protocol.metric not in metrics:
-        raise MissingMetricError(f"protocol {protocol.name}: {UnknownNameError('metric', protocol.metric, metrics)}")
-    if protocol.task not in TASKS:
-        raise PluginError(f"protocol {protocol.name}: {UnknownNameError('task', protocol.task, TASKS)}")
+def _check_attributes(owner: type, kinds: Mapping[str, type]) -> None:
+    for name, kind in kinds.items():
+        value = getattr(owner, name)
+        # A text is true to Python, whatever it says: differentiable = "no".
+        if type(value) is not kind:
+            raise PluginError(f"{owner.__name__}.{name} must be a {kind.__name__}, not {value!r}")
+
+
+def _check_signature(owner: type, method: str, count: int) -> None:
+    """Refuse a method that cannot be called as it will be: with so many arguments besides the instance."""
+    function = inspect.getattr_static(owner, method)
+    if not isinstance(function, FunctionType):
+        return
+    try:
+        inspect.signature(function).bind(*range(count + 1))
+    except TypeError as error:
+        raise PluginError(
+            f"{owner.__name__}.{method}{inspect.signature(function)} cannot be called with {count} arguments: {error}"
+        ) from None
