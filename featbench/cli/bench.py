@@ -49,13 +49,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("how it is shown")
     group.add_argument("--json", action="store_true", help="print a JSON array of rows instead of the table")
-    group.add_argument("--output", metavar="FILE", help="write the table or JSON to this file instead of printing it")
+    group.add_argument(
+        "--output",
+        type=shared.read_text,
+        metavar="FILE",
+        help="write the table or JSON to this file instead of printing it (-: print it)",
+    )
     group.add_argument("--quiet", action="store_true", help="show no progress")
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure every case and print the rows; after an interruption, the rows that were finished."""
-    output = shared.require_writable_file(options.output) if options.output else None
+    output = shared.require_writable_file(options.output)
     precisions = shared.read_names(options.precision, "--precision") or []
     batches = _read_whole_numbers(options.batch) if options.batch is not None else None
     from featbench.cli.console import Console

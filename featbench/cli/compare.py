@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the comparison, and print its table or write it to a file."""
-    output = shared.require_writable_file(options.output) if options.output else None
+    output = shared.require_writable_file(options.output)
     request = shared.make_request(options)
     from featbench.cli.console import Console
     from featbench.details.explain import explain_all, list_options, require_writable_folder

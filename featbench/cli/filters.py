@@ -45,7 +45,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="rows and columns of the picture, such as 16x8 (default: the map of the filters if they lie on one, else "
         "about square)",
     )
-    group.add_argument("--output", default="filters.png", metavar="FILE.png", help="the picture (default: filters.png)")
+    group.add_argument(
+        "--output",
+        type=shared.read_text,
+        default="filters.png",
+        metavar="FILE.png",
+        help="the picture (default: filters.png; -: standard output)",
+    )
     group.add_argument("--quiet", action="store_true", help="show no progress")
 
 

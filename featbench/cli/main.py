@@ -8,11 +8,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from featbench import __version__
 from featbench.built_in import BUILT_IN_COMMANDS, Command
 from featbench.cli import signals, streams
-from featbench.errors import FeatbenchError, PluginError, UnknownNameError
+from featbench.errors import FeatbenchError, PluginError, UnknownNameError, UsageError
 
 FAILED, WRONG = 1, 2
 """Exit codes: something failed; the request or the data is wrong, or the output cannot be written.
@@ -85,6 +86,7 @@ def _run(given: list[str]) -> int:
     if given[0] in ("-V", "--version"):
         print(f"featbench {__version__}")
         return 0
+    _require_current_folder()
     command = _find_command(given[0])
     sentence = f"{command.summary[:1].upper()}{command.summary[1:]}."
     parser = argparse.ArgumentParser(prog=f"featbench {command.name}", description=sentence)
@@ -97,6 +99,14 @@ def _run(given: list[str]) -> int:
         return command.run(options)
     with streams.reserve_stdout():
         return _run_built_in(command, options)
+
+
+def _require_current_folder() -> None:
+    """Raise a `UsageError` if the current folder is gone: MKL, within torch, would end the program without a reason."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UsageError("the current folder was deleted or cannot be read: change to another one") from error
 
 
 def _run_built_in(command: Command, options: argparse.Namespace) -> int:

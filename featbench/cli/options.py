@@ -22,6 +22,7 @@ def add_request(parser: argparse.ArgumentParser, features: str = "the protocol's
     group = parser.add_argument_group("what is compared")
     group.add_argument(
         "--protocol",
+        type=read_text,
         metavar="NAME",
         help="the protocol (default: digits; for --dataset folder:PATH one that suits the images)",
     )
@@ -48,7 +49,7 @@ def add_request(parser: argparse.ArgumentParser, features: str = "the protocol's
 
 def add_variations(group: argparse._ArgumentGroup) -> None:
     """Add the options that override what a protocol or a published table declares."""
-    group.add_argument("--dataset", metavar="NAME", help="data set, instead of the protocol's own")
+    group.add_argument("--dataset", type=read_text, metavar="NAME", help="data set, instead of the protocol's own")
     group.add_argument("--test-per-class", metavar="N|all", help="largest number of test images of each class")
     group.add_argument("--draws", type=int, metavar="N", help="number of draws of training images")
     group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
@@ -61,6 +62,7 @@ def add_variations(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--refine",
+        type=read_text,
         metavar="SETTINGS",
         help="settings of R+ and U+, such as epochs=30,rate=0.01,refit=true, or the protocol's name for some",
     )
@@ -71,6 +73,7 @@ def add_variations(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--unlabelled",
+        type=read_text,
         metavar="PATH",
         help="folder of images, or data set, to learn filters from in place of the training images; training+PATH: "
         "from both",
@@ -86,11 +89,19 @@ def add_running(parser: argparse.ArgumentParser) -> None:
         default="table",
         help="format of the table (default: table)",
     )
-    group.add_argument("--output", metavar="FILE", help="write the table to this file instead of printing it")
+    group.add_argument(
+        "--output",
+        type=read_text,
+        metavar="FILE",
+        help="write the table to this file instead of printing it (-: print it)",
+    )
     group.add_argument("--plan", action="store_true", help="print the cells that would run, and stop")
     group.add_argument("--retry", action="store_true", help="compute failed cells again")
     group.add_argument(
-        "--track", metavar="URI", help="MLflow server (default: MLFLOW_TRACKING_URI, else a database in the store)"
+        "--track",
+        type=read_text,
+        metavar="URI",
+        help="MLflow server (default: MLFLOW_TRACKING_URI, else a database in the store)",
     )
     group.add_argument("--no-track", action="store_true", help="write nothing to MLflow")
     group.add_argument("--quiet", action="store_true", help="show no progress")
@@ -100,9 +111,16 @@ def add_workbench(parser: argparse.ArgumentParser) -> None:
     """Add the options that name the folders of data and results, and plugins."""
     group = parser.add_argument_group("where things are")
     group.add_argument("--data-dir", metavar="PATH", help="folder of the data sets (default: FEATBENCH_DATA)")
-    group.add_argument("--home", metavar="PATH", help="the store (default: FEATBENCH_HOME, else .featbench)")
     group.add_argument(
-        "--plugin", action="append", default=[], metavar="FILE.py", help="load this plugin; may be repeated"
+        "--home", type=read_text, metavar="PATH", help="the store (default: FEATBENCH_HOME, else .featbench)"
+    )
+    group.add_argument(
+        "--plugin",
+        action="append",
+        type=read_text,
+        default=[],
+        metavar="FILE.py",
+        help="load this plugin; may be repeated",
     )
     group.add_argument(
         "--skip-bad-images", action="store_true", help="leave out images that cannot be read, and list them"
@@ -131,6 +149,13 @@ def read_variations(options: argparse.Namespace) -> dict[str, Any]:
     from featbench.experiment.variations import list_requested_variations
 
     return {name: getattr(options, name) for name in list_requested_variations()}
+
+
+def read_text(text: str) -> str:
+    """Return the value of an option that must not be empty: a script's unset variable must not mean "the default"."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty: give a value, or leave the option out")
+    return text
 
 
 def read_names(text: str | None, option: str) -> list[str] | None:
@@ -182,15 +207,16 @@ def has_broken_named_plugin(workbench: Workbench, options: argparse.Namespace) -
     return any(record.origin in named for record in workbench.registry.broken)
 
 
-def require_writable_file(text: str) -> Path | None:
-    """Return the path of a file that can be written, or None for standard output (`-`). Raises `UsageError` otherwise.
+def require_writable_file(text: str | None) -> Path | None:
+    """Return the path of a file that can be written; None for standard output, which is `-` and the default.
 
-    Commands call this first: hours of computing must not end at a folder that does not exist.
+    Commands call this first: hours of computing must not end at a folder that does not exist. Raises `UsageError` for a
+    file that cannot be written.
     """
-    if not text:
-        raise UsageError("--output is empty: name a file, or - for standard output")
+    if text is None or text == "-":
+        return None
     path = expand_user(text)
-    if text == "-" or is_standard_output(path):
+    if is_standard_output(path):
         return None
     obstacle = " is a folder: name a file" if text.endswith("/") else find_obstacle(path)
     if obstacle:

@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure the table, and print it beside the published numbers or write it to a file."""
-    output = shared.require_writable_file(options.output) if options.output else None
+    output = shared.require_writable_file(options.output)
     rows, columns = shared.read_names(options.rows, "--rows"), shared.read_names(options.columns, "--columns")
     from featbench.cli.console import Console
     from featbench.experiment.request import Request

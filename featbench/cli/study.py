@@ -83,6 +83,7 @@ def _make_parser(study: Study) -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--output",
+        type=shared.read_text,
         default="studies",
         metavar="FOLDER",
         help=f"folder for {study.name}.png, .md and .json (default: ./studies)",

@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from featbench.cli.options import read_text
 from featbench.errors import UsageError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `featbench ui`."""
-    parser.add_argument("--home", metavar="PATH", help="the store (default: FEATBENCH_HOME, else .featbench)")
+    parser.add_argument(
+        "--home", type=read_text, metavar="PATH", help="the store (default: FEATBENCH_HOME, else .featbench)"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=5000, help="port to listen on (default: 5000)")
 

@@ -58,6 +58,8 @@ def find_obstacle(path: Path) -> str:
         target = follow_links(path)
         if target.is_dir():
             return " is a folder: name a file"
+        if is_descriptor(target) and not target.exists():
+            return " is not open"
         if target.is_socket():
             return " is a socket: name a file"
         if target.exists():
