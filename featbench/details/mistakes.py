@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from featbench.details.predictions import RowPredictions
+
+TOGETHER = 8
+"""Images of one confusion that stand together: of many classes, a single confusion would fill a contact sheet."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ def find_mistakes(row: RowPredictions) -> list[Mistake]:
     """Return the images that were wrong in at least one draw.
 
     Those come first that were wrong in most draws; among these the most frequent confusions, so that images that are
-    taken for the same stand together.
+    taken for the same stand together, but no more of them than `TOGETHER` before others have come.
     """
     tests = np.zeros(len(row.labels), dtype=np.int64)
     taken_for: dict[int, Counter[int]] = {}
@@ -48,10 +52,16 @@ def find_mistakes(row: RowPredictions) -> list[Mistake]:
         # Of classes that it was taken for equally often, the first.
         label = min(counts, key=lambda label: (-counts[label], label))
         mistakes.append(Mistake(index, int(row.labels[index]), label, counts.total(), int(tests[index])))
-    pairs = Counter((one.truth, one.taken_for) for one in mistakes)
+    return _put_in_order(mistakes)
 
-    def rank(one: Mistake) -> tuple[int, ...]:
+
+def _put_in_order(mistakes: Sequence[Mistake]) -> list[Mistake]:
+    sizes = Counter((one.truth, one.taken_for) for one in mistakes)
+    seen: Counter[tuple[int, ...]] = Counter()
+    ranks: dict[int, tuple[int, ...]] = {}
+    for one in sorted(mistakes, key=lambda one: (one.tests, one.index)):
         pair = (one.truth, one.taken_for)
-        return (-one.wrong, one.tests, -pairs[pair], *pair, one.index)
-
-    return sorted(mistakes, key=rank)
+        block = seen[one.wrong, *pair] // TOGETHER
+        seen[one.wrong, *pair] += 1
+        ranks[one.index] = (-one.wrong, block, -sizes[pair], *pair, one.tests, one.index)
+    return sorted(mistakes, key=lambda one: ranks[one.index])

@@ -8,7 +8,7 @@ import pandas as pd
 
 from featbench.details.classes import ClassAccuracy, rank_confusions
 from featbench.details.collect import RowDetails
-from featbench.details.mistakes import Mistake, describe_frequency
+from featbench.details.mistakes import TOGETHER, Mistake, describe_frequency
 from featbench.execution.stored_comparison import StoredComparison
 from featbench.report.html import (
     embed_image,
@@ -20,7 +20,7 @@ from featbench.report.html import (
 )
 from featbench.report.table import add_unit, explain_deviation, format_score
 
-PAIRS = 20
+PAIRS = 15
 """Confusions in the list of the most frequent ones."""
 
 
@@ -213,7 +213,7 @@ def _render_mistakes(details: RowDetails) -> list[str]:
     rest = f" The first {len(shown)} are shown; predictions.csv has all." if count > len(shown) else ""
     text = (
         f"{images} predicted wrong in at least one draw. Those that were wrong most often come first, and among them "
-        f"those of the most frequent confusions.{rest}"
+        f"those of the most frequent confusions, {TOGETHER} of each at a time.{rest}"
     )
     items = "\n".join(_render_mistake(details, number, one) for number, one in enumerate(shown))
     return ["<h2>Wrong images</h2>", f"<p>{quote(text)}</p>", f'<ul class="sheet">\n{items}\n</ul>']

@@ -41,7 +41,8 @@ table.matrix td { text-align: right; padding: .1rem .3rem; border-left: 1px soli
 table.matrix thead th { writing-mode: vertical-rl; padding: .3rem .1rem; }
 table.matrix tbody th { position: sticky; left: 0; background: var(--panel); white-space: nowrap; }
 table.matrix td.right, table.matrix td.wrong { font-weight: 600; }
-.bar { display: block; position: relative; width: 9rem; height: 1rem; margin-top: .25rem; background: var(--panel); }
+.bar { display: block; position: relative; width: 9rem; height: 1rem; margin-top: .25rem; background: var(--panel);
+  print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 .bar i { position: absolute; inset: 0 auto 0 0; background: var(--right); }
 .bar b { position: absolute; top: .45rem; height: .15rem; background: var(--ink); }
 .bar u { position: absolute; top: -.15rem; bottom: -.15rem; width: 2px; background: var(--wrong); }
