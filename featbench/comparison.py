@@ -100,6 +100,8 @@ class Workbench:
         settled = settle_request(request, self.registry)
         for remark in settled.remarks:
             self.listener.told(remark)
+        if request.unlabelled is not None:
+            self.steps.warn_of_pool(request.unlabelled)
         return settled.request
 
     def list_baselines(self, protocol: str) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from featbench.data.archive import extract
 from featbench.data.dataset import Dataset, Download, FileDataset, load_images, wrap_errors
 from featbench.data.download import download
 from featbench.errors import FeatbenchError, UsageError
+from featbench.system.printable import make_printable
 from featbench.types import Images
 
 LISTED = 10
@@ -134,8 +135,9 @@ def _in_megabytes(name: str, progress: Progress) -> Callable[[int, int | None], 
 
 def _describe_location(files: Sequence[Path]) -> str:
     folder = os.path.commonpath([path.parent for path in files])
-    size = sum(path.stat().st_size for path in files) / MEGABYTE
-    return f"{pluralise(len(files), 'file')} in {folder}, {size:.1f} MB"
+    # A link that leads nowhere is among the files of a folder of images: it is missed where it is read.
+    size = sum(path.stat().st_size for path in files if path.exists()) / MEGABYTE
+    return f"{pluralise(len(files), 'file')} in {make_printable(folder)}, {size:.1f} MB"
 
 
 def _describe_images(images: Images) -> Iterator[tuple[str, str]]:

@@ -101,6 +101,8 @@ def prepare(
     `skip_bad` they are left out and described in `left_out`.
     """
     count = len(images.pixels)
+    if count == 0:
+        raise DataError("there are no images to preprocess")
     prepared = map_images(
         lambda index: _prepare_image(images.pixels, index, size, channels, least),
         count,
@@ -118,11 +120,11 @@ def prepare(
         positions=positions,
         test=None if images.test is None else images.test[positions],
         left_out=tuple(bad),
-        warnings=_find_warnings(images, positions, [image.traits for image in good if image.traits is not None]),
+        warnings=find_warnings(images, positions, [image.traits for image in good if image.traits is not None]),
     )
 
 
-def _find_warnings(images: Images, positions: IntArray, traits: Sequence[Traits]) -> tuple[str, ...]:
+def find_warnings(images: Images, positions: IntArray, traits: Sequence[Traits]) -> tuple[str, ...]:
     """Return what is strange about images from files; others have no names by which a user could find them."""
     if not isinstance(images.pixels, ImageFiles):
         return ()

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from featbench.data.binary_files import is_packed
 from featbench.data.checksums import get_content_checksum, has_checksum, has_content
 from featbench.data.dataset import Dataset, Download, FileDataset, load_images, prefix_errors, wrap_errors
 from featbench.data.folder import normalise_name
+from featbench.data.image_files import ImageFiles
+from featbench.data.image_reader import ReadImage
+from featbench.data.inspection import Traits, find_traits
 from featbench.data.inventory import (
     Kind,
     Progress,
@@ -25,9 +26,9 @@ from featbench.data.inventory import (
     require_here,
 )
 from featbench.data.parallel import map_images
-from featbench.data.prepare import convert_to_grey
+from featbench.data.prepare import convert_to_grey, find_warnings
 from featbench.errors import DataError
-from featbench.types import Pixels
+from featbench.types import Images, Pixels
 
 
 @dataclass
@@ -131,7 +132,7 @@ class _Verifier:
         except DataError as error:
             self._found.problems.append(str(error))
             return ""
-        self._read_all("image", images.pixels)
+        self._read_all("image", images)
         counts = count_images(images)
         empty = np.flatnonzero(counts == 0)
         self._found.problems += [f"class {images.classes[label]!r} has no images" for label in empty]
@@ -149,25 +150,30 @@ class _Verifier:
             # A note, not a problem: only `--unlabelled` needs them, and labelled images may be all that is wanted.
             self._found.notes.append(str(error))
         else:
-            self._read_all("unlabelled image", pool)
+            self._read_all("unlabelled image", Images(pool, np.zeros(len(pool), dtype=np.int64), ("",)))
 
-    def _read_all(self, what: str, pixels: Sequence[Pixels] | Pixels) -> None:
-        """Read every image; note which sizes and types there are, and what is wrong with which image."""
-        count = len(pixels)
-        read = map_images(partial(self._read_image, what, pixels), count, partial(self._progress, f"reading {what}s"))
+    def _read_all(self, what: str, images: Images) -> None:
+        """Read every image; note which sizes and types there are, and what is wrong or strange about which image."""
+        count = len(images.pixels)
+        read = map_images(
+            partial(self._read_image, what, images.pixels), count, partial(self._progress, f"reading {what}s")
+        )
         # A string says what is wrong with an image; a shape and a type, that nothing is.
         self._found.problems += [image for image in read if isinstance(image, str)]
-        kinds = {image for image in read if not isinstance(image, str)}
-        if kinds:
-            self._found.notes.append(f"{what}s: {count}, {describe_kinds(kinds)}")
+        good = {index: image for index, image in enumerate(read) if not isinstance(image, str)}
+        if good:
+            self._found.notes.append(f"{what}s: {count}, {describe_kinds({kind for kind, _ in good.values()})}")
+        traits = {index: traits for index, (_, traits) in good.items() if traits is not None}
+        self._found.notes += find_warnings(images, np.array([*traits], dtype=np.int64), [*traits.values()])
 
-    def _read_image(self, what: str, pixels: Sequence[Pixels] | Pixels, index: int) -> str | Kind:
-        """Return the shape and the type of an image, or what is wrong with it."""
+    def _read_image(self, what: str, pixels: Sequence[Pixels] | Pixels, index: int) -> str | tuple[Kind, Traits | None]:
+        """Return the shape and the type of an image and what is remembered of its file, or what is wrong with it."""
         try:
             with prefix_errors(f"{what} {index}"), wrap_errors(self._name):
-                image: NDArray[Any] = np.asarray(pixels[index])
-                convert_to_grey(image, index)  # refuses what no protocol can prepare
-                return image.shape, str(image.dtype)
+                read = pixels.read(index) if isinstance(pixels, ImageFiles) else ReadImage(np.asarray(pixels[index]))
+                convert_to_grey(read.pixels, index)  # refuses what no protocol can prepare
+                traits = find_traits(read.pixels, read.pixels, read.remarks) if isinstance(pixels, ImageFiles) else None
+                return (read.pixels.shape, str(read.pixels.dtype)), traits
         except DataError as error:
             return str(error)
 

@@ -15,14 +15,14 @@ from torch import nn
 
 from featbench.classification.training import TrainedClassifier, TrainingData, train
 from featbench.data.dataset import load_images, prefix_errors, wrap_errors
-from featbench.data.maps import JoinedMaps, Maps, Preprocessing, find_map_shape, make_maps
+from featbench.data.maps import JoinedMaps, Maps, Preprocessing, find_map_shape
 from featbench.data.prepare import PreparedImages, prepare
 from featbench.errors import DataError
 from featbench.evaluation.split import Census, Survey, draw_split
 from featbench.evaluation.task import TASKS
 from featbench.experiment.artifacts import Artifacts, Part, Weights
 from featbench.experiment.cell import Cell
-from featbench.experiment.unlabelled import find_unlabelled_images, get_pool_name, joins_training
+from featbench.experiment.unlabelled import describe_unused, find_unlabelled_images, get_pool_name, joins_training
 from featbench.features.extraction import FeatureBlock, compute_features, keep_in_least_precision
 from featbench.features.rows import Extracted, Features
 from featbench.learning.learner import FilterLearner, NetworkLearner
@@ -38,7 +38,7 @@ from featbench.system.clock import Clock
 from featbench.system.printable import make_printable
 from featbench.system.seeds import derive_seed
 from featbench.system.updates import watch_updates
-from featbench.types import Split
+from featbench.types import Images, Split
 
 log = logging.getLogger("featbench")
 
@@ -107,14 +107,17 @@ class Steps:
         self.progress("reading images", 0, 1)
         images = load_images(dataset, self.registry.dataset(dataset), self.data_dir)
         with prefix_errors(f"data set {dataset}"):
-            return prepare(
-                images,
-                preprocessing.size,
-                channels=preprocessing.channels,
-                least=preprocessing.least,
-                skip_bad=self.skip_bad_images,
-                progress=self.progress,
-            )
+            return self._prepare(images, preprocessing)
+
+    def _prepare(self, images: Images, preprocessing: Preprocessing) -> PreparedImages:
+        return prepare(
+            images,
+            preprocessing.size,
+            channels=preprocessing.channels,
+            least=preprocessing.least,
+            skip_bad=self.skip_bad_images,
+            progress=self.progress,
+        )
 
     def _require_whole(self, dataset: str, left_out: Sequence[str]) -> None:
         """Refuse what an earlier run with --skip-bad-images left of a data set, unless this run asks for it too."""
@@ -126,23 +129,36 @@ class Steps:
 
     def _warn(self, dataset: str, left_out: Sequence[str], warnings: Sequence[str]) -> None:
         """Say once what of a data set is not used, and what is strange about it, wherever its images come from."""
-        if dataset in self._warned:
+        whose = f"data set {make_printable(dataset)}"
+        if whose in self._warned:
             return
-        self._warned.add(dataset)
         lines, found = [f"left out: {line}" for line in left_out], self.registry.dataset(dataset)
         # A set with a known content is what others publish scores on, whatever is strange about it.
         if not found.content:
             with wrap_errors(dataset):
                 lines += [*found.remarks(self.data_dir), *warnings]
-        for line in lines:
-            log.warning("data set %s: %s", make_printable(dataset), line)
+        self._say_once(whose, lines)
+
+    def _say_once(self, whose: str, lines: Sequence[str]) -> None:
+        if whose not in self._warned:
+            self._warned.add(whose)
+            for line in lines:
+                log.warning("%s: %s", whose, line)
+
+    def warn_of_pool(self, unlabelled: str) -> None:
+        """Say once what lies in a folder of unlabelled images and is not used."""
+        lines = describe_unused(get_pool_name(unlabelled), self.registry)
+        self._say_once(f"unlabelled images {make_printable(unlabelled)}", lines)
 
     def load_pool(self, unlabelled: str, preprocessing: Preprocessing) -> Maps:
         """Return the maps of unlabelled images, a folder's or a data set's: their own size, else treated alike."""
-        alike = replace(preprocessing, size=None, pad=False)
-        images = find_unlabelled_images(unlabelled, self.registry, self.data_dir)
-        with prefix_errors(f"unlabelled images {unlabelled}"):
-            return make_maps(images, alike)
+        pixels = find_unlabelled_images(unlabelled, self.registry, self.data_dir)
+        images = Images(pixels, np.zeros(len(pixels), dtype=np.int64), ("",))
+        whose = f"unlabelled images {make_printable(unlabelled)}"
+        with prefix_errors(whose):
+            prepared = self._prepare(images, replace(preprocessing, size=None))
+        self._say_once(f"{whose}, read", [*(f"left out: {line}" for line in prepared.left_out), *prepared.warnings])
+        return Maps(prepared.pixels, replace(preprocessing, size=None, pad=False))
 
     def split(self, cell: Cell, images: PreparedImages) -> Split:
         """Draw training, validation and test images."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featbench.data.dataset import wrap_errors
+from featbench.data.folder_listing import describe_ignored, list_folder
 from featbench.data.image_files import ImageFiles, find_image_files
 from featbench.registry import Registry
 from featbench.system.user_files import expand_user
@@ -31,3 +32,11 @@ def find_unlabelled_images(name: str, registry: Registry, data_dir: Path | None)
         with wrap_errors(name):
             return registry.dataset(name).pool(data_dir)
     return ImageFiles(find_image_files(expand_user(name)))
+
+
+def describe_unused(name: str, registry: Registry) -> list[str]:
+    """Return a line that counts what lies in a folder of unlabelled images and is not used; none for a data set."""
+    folder = expand_user(name)
+    if name in registry.names("datasets") or not folder.is_dir():
+        return []
+    return describe_ignored(list_folder(folder)[1])
