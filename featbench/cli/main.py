@@ -70,8 +70,10 @@ def _describe(error: Exception, debug: bool) -> str:
 
     hint = "" if debug else " (--debug shows where)"
     if isinstance(error, FeatbenchError):
-        # Raised on purpose, also by plugins; what counts is the line of an unforeseen error behind it.
-        place = find_plugin_line(error.__cause__) if error.__cause__ else ""
+        # Raised on purpose, also by plugins. What counts is the line of an error of another kind behind it, which a
+        # mistake in the request does not have.
+        cause = None if isinstance(error, UsageError) else error.__cause__
+        place = "" if cause is None else find_plugin_line(cause)
         return f"error: {error} ({place})" if place else f"error: {error}"
     place = find_plugin_line(error)
     if place:

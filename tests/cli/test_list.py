@@ -63,7 +63,7 @@ def test_a_broken_plugin_is_listed_with_its_error(run, write_plugin, tiny):
     broken = write_plugin("broken", "import featbench\nraise RuntimeError('first line\\nsecond line')")
     ran = run("list", "plugins", "--plugin", broken, "--plugin", tiny)
     found = listed(ran)
-    assert found["broken"] == f"BROKEN ({broken}): RuntimeError: first line second line"
+    assert found["broken"] == f"BROKEN ({broken}): RuntimeError: first line second line (broken.py, line 2)"
     assert "datasets: tiny" in found["tiny"]
     assert (ran.code, ran.err) == (0, "")
 
