@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,6 +43,24 @@ def read_integer(name: str, value: object) -> int:
     if isinstance(plain, bool) or not isinstance(plain, int):
         raise UsageError(f"{name} takes an integer, not {show(value)}")
     return int(plain)
+
+
+def read_number(name: str, value: object) -> float:
+    """Return a finite number as a float."""
+    plain = unwrap_scalar(value)
+    if not is_finite_number(plain):
+        raise UsageError(f"{name} takes a finite number, not {show(value)}")
+    return float(plain)
+
+
+def is_finite_number(value: object) -> bool:
+    """Whether a value is a number, and no bool, that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int beyond 1.8e308
+        return False
 
 
 def read_flag(name: str, value: object) -> bool:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from featbench.arguments import unwrap_scalar
+from featbench.arguments import is_finite_number, unwrap_scalar
 from featbench.errors import FeatbenchError, UnknownNameError, UsageError
 
 
@@ -230,19 +229,9 @@ def _require_type(owner: str, name: str, value: object, default: object) -> None
     elif isinstance(default, int):
         fits, kind = isinstance(value, int) and not isinstance(value, bool), "an int"
     elif isinstance(default, float):
-        fits, kind = _is_finite(value), "a finite float" if isinstance(value, float) else "a float"
+        fits, kind = is_finite_number(value), "a finite float" if isinstance(value, float) else "a float"
     else:
         kind = type(default).__name__
         fits, kind = isinstance(value, type(default)), f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
     if not fits:
         raise UsageError(f"{owner}: parameter {name} takes {kind}, not {value!r}")
-
-
-def _is_finite(value: object) -> bool:
-    """Whether a value is a number that a float can hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an int beyond 1.8e308
-        return False

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featbench.arguments import read_flag, read_integer, read_number
 from featbench.data.numbers import rescale, round_to_single
 from featbench.data.prepare import PackedImages, prepare
 from featbench.errors import DataError
@@ -61,7 +62,7 @@ class Preprocessing:
     Raises
     ------
     ValueError
-        If `channels` is neither 1 nor 3, or `opponent` is asked for with one channel.
+        If a value is of another type or out of its range, or `opponent` is asked for with one channel.
 
     References
     ----------
@@ -78,6 +79,21 @@ class Preprocessing:
     opponent: bool = False
 
     def __post_init__(self) -> None:
+        # Plain numbers: numpy's would have no place in a key, and 1 and 1.0 would have two.
+        plain = {
+            "size": None if self.size is None else read_integer("size", self.size),
+            "standardise": read_flag("standardise", self.standardise),
+            "lcn": None if self.lcn is None else read_number("lcn", self.lcn),
+            "pad": read_flag("pad", self.pad),
+            "channels": read_integer("channels", self.channels),
+            "opponent": read_flag("opponent", self.opponent),
+        }
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+        for name in ("size", "lcn"):
+            value = plain[name]
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be positive, not {value!r}")
         if self.channels not in CHANNELS:
             raise ValueError(f"channels must be 1 (grey) or 3 (RGB), not {self.channels!r}")
         if self.opponent and self.channels != 3:

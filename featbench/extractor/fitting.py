@@ -17,7 +17,7 @@ from featbench.learning.learner import FilterLearner, NetworkLearner
 from featbench.learning.networks import assemble, find_refusal, learn_network, learn_stages
 from featbench.refinement.progress import Progress
 from featbench.refinement.refine import refine
-from featbench.system.seeds import derive_seed
+from featbench.system.seeds import derive_seed, seeded
 from featbench.types import IntArray, Pixels
 
 VALIDATION_FRACTION = 1 / 6
@@ -53,17 +53,20 @@ def fit_network(
         return FittedNetwork(network)
     classes, indices = labels
     validation = hold_out(indices, VALIDATION_FRACTION, derive_seed(settings.seed, "validation"))
-    refined, report = refine(
-        network,
-        maps[:],
-        indices,
-        validation,
-        classes=len(classes),
-        seed=derive_seed(settings.seed, "refine"),
-        device=settings.device,
-        settings=settings.refinement,
-        progress=progress,
-    )
+    seed = derive_seed(settings.seed, "refine")
+    # Layers draw their first weights from torch's own generator, which a caller wants back as it was.
+    with seeded(seed):
+        refined, report = refine(
+            network,
+            maps[:],
+            indices,
+            validation,
+            classes=len(classes),
+            seed=seed,
+            device=settings.device,
+            settings=settings.refinement,
+            progress=progress,
+        )
     return FittedNetwork(refined, report)
 
 

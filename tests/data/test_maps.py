@@ -1,5 +1,6 @@
 import math
 import warnings
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from featbench.data import maps as module
 from featbench.data.maps import Maps, Preprocessing, find_map_shape, make_maps, pad_to_square, preprocess, standardise
 from featbench.data.prepare import PackedImages, resize
 from featbench.errors import DataError
+from featbench.system.hashing import content_hash
 
 PLAIN = Preprocessing(standardise=False)
 CALTECH = Preprocessing(151, True, 1.0, True)
@@ -327,3 +329,37 @@ def test_sizes_are_those_that_come_out(preprocessing, sizes):
     chosen = maps.select(np.array([1]))
     assert [tuple(size) for size in chosen.image_sizes] == sizes[1:2]
     assert chosen.least == chosen.shape == (1, *sizes[1])
+
+
+@pytest.mark.parametrize(
+    ("written", "plain"),
+    [
+        ({"size": np.int64(16)}, {"size": 16}),
+        ({"size": np.array(16)}, {"size": 16}),
+        ({"lcn": 1}, {"lcn": 1.0}),
+        ({"lcn": np.float32(0.5)}, {"lcn": 0.5}),
+        ({"pad": np.True_}, {"pad": True}),
+        ({"channels": np.uint8(3)}, {"channels": 3}),
+    ],
+)
+def test_a_preprocessing_holds_plain_values_so_that_equal_ones_have_one_key(written, plain):
+    found, expected = asdict(Preprocessing(**written)), asdict(Preprocessing(**plain))
+    assert found == expected
+    assert content_hash(found) == content_hash(expected)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("size", (0, -1, 16.0, "16", True, np.nan, [16])),
+        ("lcn", (0, -1.0, np.nan, np.inf, "1", True, 10**400)),
+        ("standardise", ("no", 1, None)),
+        ("pad", (1, "yes", None)),
+        ("channels", (2, 0, "rgb", 1.0, None, True)),
+        ("opponent", (1, "yes", True)),
+    ],
+)
+def test_a_preprocessing_out_of_range_is_a_value_error_that_names_the_field(field, values):
+    for value in values:
+        with pytest.raises(ValueError, match=field):
+            Preprocessing(**{field: value})
