@@ -58,8 +58,8 @@ ROOMS = {
     "execution": "registry errors types parameters system stages devices statistics experiment store report",
     "comparison": "registry arguments system stages data evaluation learning refinement classification statistics "
     "experiment store execution",
-    "reproduction": "comparison errors evaluation experiment statistics execution report",
-    "details": "comparison errors types system data evaluation statistics experiment execution report",
+    "reproduction": "comparison errors system evaluation experiment statistics execution report",
+    "details": "comparison errors types arguments system data evaluation statistics experiment execution report",
     "leaderboard": "comparison errors system data evaluation experiment store execution report",
     "speed": "registry errors system stages operations devices learning store",
     "studies": "comparison registry errors types system stages data devices sparse evaluation learning features "
@@ -83,7 +83,7 @@ NO_NUMBERS = (
     *(f"system/{name}.py" for name in ("__init__", "clock", "files", "hashing", "printable", "source_files")),
     *(f"system/{name}.py" for name in ("locks", "tracebacks", "updates", "user_files")),
     *(f"plugin_checks/{name}.py" for name in ("__init__", "parameters", "protocols", "things")),
-    *(f"system/{name}.py" for name in ("plugin_code", "plugin_origins", "running_source")),
+    *(f"system/{name}.py" for name in ("global_state", "plugin_code", "plugin_origins", "running_source")),
 )
 """Files that a cell needs and that decide no number: names, contracts, clocks, what papers say."""
 

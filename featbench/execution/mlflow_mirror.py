@@ -17,6 +17,7 @@ from featbench.execution.tracking_client import call_within, connect, import_mlf
 from featbench.execution.tracking_journal import Journal
 from featbench.experiment.cell import Cell
 from featbench.report.filters import filters_png
+from featbench.report.table import format_csv
 from featbench.store.artifacts import StoredArtifacts
 from featbench.types import Result
 
@@ -126,7 +127,7 @@ class Mirror(Listener):
             for row in rows[rows["status"] == "ok"].to_dict("records")
         }
         _log(client, parent, {}, means)
-        _log_file(client, parent, "rows.csv", rows.to_csv(index=False).encode())
+        _log_file(client, parent, "rows.csv", format_csv(rows).encode())
         client.set_terminated(parent, "FAILED" if (rows["status"] == "failed").any() else "FINISHED")
         self._journal.closed = True
         self._write_journal()

@@ -17,21 +17,25 @@ def make_cells_frame(runs: Sequence[Run], registry: Registry) -> pd.DataFrame:
     """Return one row for each cell, with the columns that `summarise` needs."""
     rows = []
     for cell, result in ((run.cell, run.result) for run in runs):
-        rows.append(
-            {
-                **describe_row(cell),
-                "label": format_regime(cell, registry),
-                "draw": cell.draw,
-                "images_left_out": result.report.get("images_left_out", 0),
-                "status": result.status,
-                "score": None if result.score is None else result.score.value,
-                "unit": registry.metric(cell.metric).unit,
-                "fit_seconds": result.seconds.fit,
-                "extract_seconds": result.seconds.extract,
-                "message": result.message,
-            }
-        )
+        row = {
+            **describe_row(cell),
+            "label": format_regime(cell, registry),
+            "draw": cell.draw,
+            "images_left_out": result.report.get("images_left_out", 0),
+            "status": result.status,
+            "score": None if result.score is None else result.score.value,
+            "unit": registry.metric(cell.metric).unit,
+            "fit_seconds": result.seconds.fit,
+            "extract_seconds": result.seconds.extract,
+            "message": result.message,
+        }
+        # A data frame holds UTF-8, and names of folders may hold bytes that are none.
+        rows.append({name: _to_utf8(value) if isinstance(value, str) else value for name, value in row.items()})
     return pd.DataFrame(rows)
+
+
+def _to_utf8(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def format_regime(cell: Cell, registry: Registry) -> str:

@@ -14,7 +14,7 @@ HIDDEN = "***"
 
 _SQLITE = re.compile(r"sqlite(?:\+\w+)?:///([^?]*)")
 
-_CREDENTIALS = re.compile(r"((?:[\w.+-]+:)?(?://)?)(.*)@", re.DOTALL)
+_CREDENTIALS = re.compile(r"((?:(?:[\w.+-]+:)?//)?)(.*)@", re.DOTALL)
 """What may stand before a host, greedily: a password that was not escaped may hold whatever else is in an address."""
 
 _QUERY = re.compile(r"(?<=[?&;])([^=&;#]*=)([^&;#]*)")

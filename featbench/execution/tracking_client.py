@@ -27,7 +27,7 @@ ENVIRONMENT = {
 }
 """Settings of MLflow where the user has none: a server that does not answer must not delay a comparison by minutes."""
 
-PATIENCE = {"server": 30.0, "file": 120.0}
+PATIENCE = {"server": 20.0, "file": 120.0}
 """Seconds that writing one run may take; a database in a file may have to be made first, on a busy machine."""
 
 LOGGERS = ("mlflow", "alembic", "sqlalchemy", "urllib3")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from featbench.evaluation.protocol import Protocol
@@ -66,12 +65,6 @@ class Variation:
         return "" if value is None or value in self.usual else self.page.format(value)
 
 
-def drop_folders(name: str) -> str:
-    """Return the name of a data set, or of a folder, without the folders that it lies in."""
-    base, colon, path = name.rpartition(":")
-    return f"{base}{colon}{Path(path).name}"
-
-
 def describe_refinement(cell: Cell, protocol: Protocol) -> str:
     """Return the settings of refinement in which a cell differs from its protocol."""
     return "" if cell.refinement is None else cell.refinement.format_changes(Refinement.read(protocol.refinement))
@@ -82,7 +75,7 @@ def _all_without_number(value: int | None) -> int | str:
 
 
 def _other_dataset(cell: Cell, protocol: Protocol) -> str:
-    return "" if cell.dataset == protocol.dataset else drop_folders(cell.dataset)
+    return "" if cell.dataset == protocol.dataset else cell.dataset
 
 
 def _other_architecture(cell: Cell, protocol: Protocol) -> str:
@@ -90,7 +83,7 @@ def _other_architecture(cell: Cell, protocol: Protocol) -> str:
 
 
 def _other_images(cell: Cell, protocol: Protocol) -> str:
-    return drop_folders(cell.unlabelled) if cell.unlabelled else ""
+    return cell.unlabelled or ""
 
 
 def _other_channels(cell: Cell, protocol: Protocol) -> str:

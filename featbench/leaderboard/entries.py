@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -15,11 +14,15 @@ from featbench.errors import FeatbenchError, LeaderboardError, UnknownNameError
 from featbench.evaluation.protocol import Protocol
 from featbench.execution.rows import format_regime
 from featbench.experiment.cell import Cell
-from featbench.experiment.variations import VARIATIONS, describe_refinement, drop_folders
+from featbench.experiment.variations import VARIATIONS, describe_refinement
+from featbench.leaderboard.names import Fingerprints, Shelf, name_entry
 from featbench.leaderboard.pages import rank, render_csv, render_page
+from featbench.leaderboard.places import PlacesOfRows, get_place
 from featbench.report.table import PERCENT
+from featbench.store.records import MALFORMED
 from featbench.system.files import write_atomically
 from featbench.system.hashing import content_hash
+from featbench.system.json_text import format_json
 
 Entry = dict[str, Any]
 """A published row, as its JSON file has it: `Cell.describe`, scores, times, what was chosen, provenance."""
@@ -51,17 +54,20 @@ def publish(workbench: Workbench, protocol: str, folder: Path, *, allow_dirty: b
     `LeaderboardError` if no row can be published.
     """
     declared = workbench.registry.protocol(protocol)
-    publication = Publication()
-    for first, records in _group_results(workbench, protocol):
-        name = name_entry(first, declared)
+    entries = folder / protocol / "entries"
+    publication, rows = Publication(), _group_results(workbench, protocol)
+    shelf, published = _read_shelf(entries, declared)
+    places = PlacesOfRows(workbench, [first for first, records in rows if records], published)
+    for first, records in rows:
+        shown, fingerprints = places.show(first)
         wanted = 1 if first.train_per_class is None else declared.draws
         try:
-            entry = _make_entry(workbench, first, records, wanted, allow_dirty)
+            entry = _make_entry(workbench, first, shown, fingerprints, records, wanted, allow_dirty)
         except FeatbenchError as error:
-            publication.left_out.append(f"{name}: {error}")
+            publication.left_out.append(f"{name_entry(shown, declared, fingerprints)}: {error}")
             continue
-        path = folder / protocol / "entries" / f"{name}.json"
-        _write(path, json.dumps(entry, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+        path = entries / f"{shelf.name(shown, fingerprints)}.json"
+        _write(path, format_json(entry, indent=1, sort_keys=True))
         publication.written.append(path)
     if not publication.written:
         reasons = "".join(f"\n  {line}" for line in publication.left_out)
@@ -103,24 +109,49 @@ def read_entries(folder: Path, protocol: str) -> list[Entry]:
     return [entry for _, entry in sorted(entries, key=lambda pair: (rank(pair[1]), pair[0]))]
 
 
-def name_entry(cell: Cell, protocol: Protocol) -> str:
-    """Return the file name of a row without .json: in words, what tells it from the others of its protocol."""
-    parts = [variation.describe_in_name(cell, protocol) for variation in VARIATIONS]
-    # Every file system allows these characters, but for the colon of folder:photos: Windows takes it for a drive's.
-    return "_".join(re.sub(r"[^\w+.=,():-]+", "-", part) for part in parts if part).replace(":", "of")
+def _read_shelf(folder: Path, protocol: Protocol) -> tuple[Shelf, dict[str, str]]:
+    """Return the files of the entries in a folder, and the fingerprints of the places that they name."""
+    shelf = Shelf(protocol)
+    published: dict[str, str] = {}
+    names = {one.name for one in fields(Cell)} | {"parameters"}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            entry = {**EARLIER, **json.loads(path.read_text("utf-8"))}
+            cell = Cell.restore({"draw": 0, **{name: value for name, value in entry.items() if name in names}})
+        except (OSError, *MALFORMED):
+            # What is damaged is published again over it.
+            continue
+        fingerprints = entry.get("fingerprints", {})
+        shelf.add(path.stem, cell, fingerprints)
+        published |= {get_place(cell, what): fingerprint for what, fingerprint in fingerprints.items()}
+    return shelf, published
 
 
 def _group_results(workbench: Workbench, protocol: str) -> list[tuple[Cell, dict[int, Record]]]:
     """Return the first cell of each row of a protocol, and the records of its draws that are up to date."""
-    rows: dict[Cell, dict[int, Record]] = {}
-    for _, record in workbench.store.records("results"):
-        if record["cell"]["protocol"] != protocol:
+    rows: dict[Cell, tuple[Cell, dict[int, Record]]] = {}
+    for key, record in workbench.store.records("results"):
+        try:
+            cell = Cell.restore(record["cell"])
+        except MALFORMED:
+            # Another version's, which cannot be up to date.
             continue
-        cell = Cell.restore(record["cell"])
-        records = rows.setdefault(replace(cell, draw=0), {})
-        if _is_current(workbench, cell, record):
+        if cell.protocol != protocol:
+            continue
+        first = replace(cell, draw=0)
+        # Two ways to name one folder are one row.
+        _, records = rows.setdefault(replace(first, dataset=_identify(workbench, cell.dataset)), (first, {}))
+        if _is_current(workbench, cell, record) and workbench.store.read_result(key) is not None:
             records[cell.draw] = record
-    return sorted(rows.items(), key=lambda row: str(row[0]))
+    return sorted(rows.values(), key=lambda row: (str(row[0]), row[0].dataset))
+
+
+def _identify(workbench: Workbench, dataset: str) -> str:
+    """Return the fingerprint of a data set, or its name where it is not at hand."""
+    try:
+        return workbench.keys.dataset(dataset)
+    except FeatbenchError:
+        return dataset
 
 
 def _is_current(workbench: Workbench, cell: Cell, record: Record) -> bool:
@@ -133,20 +164,28 @@ def _is_current(workbench: Workbench, cell: Cell, record: Record) -> bool:
 
 
 def _make_entry(
-    workbench: Workbench, first: Cell, records: Mapping[int, Record], wanted: int, allow_dirty: bool
+    workbench: Workbench,
+    first: Cell,
+    shown: Cell,
+    fingerprints: Fingerprints,
+    records: Mapping[int, Record],
+    wanted: int,
+    allow_dirty: bool,
 ) -> Entry:
-    """Return the entry of a row; raises `LeaderboardError` with the reason if it cannot be published."""
+    """Return the entry of a row; raises `LeaderboardError` with the reason if it cannot be published.
+
+    shown: the first cell as the leaderboard names it.
+    """
     chosen = _require_complete(records, wanted)
     provenance = _read_provenance(workbench, chosen)
     if not allow_dirty and any(document["dirty"] for document in provenance):
         raise LeaderboardError("computed by code that was not committed; commit and run again, or --allow-dirty")
     scores = [record["score"]["value"] for record in chosen]
-    described = {name: value for name, value in first.describe().items() if name != "draw"}
+    described = {name: value for name, value in shown.describe().items() if name != "draw"}
     metric = workbench.registry.metric(first.metric)
     entry = {
         **described,
-        "dataset": drop_folders(first.dataset),
-        "unlabelled": None if first.unlabelled is None else drop_folders(first.unlabelled),
+        **({"fingerprints": dict(fingerprints)} if fingerprints else {}),
         "label": format_regime(first, workbench.registry),
         "refined_with": describe_refinement(first, workbench.registry.protocol(first.protocol)),
         "features": str(first.learner),

@@ -11,6 +11,8 @@ from typing import Any
 from tabulate import tabulate
 
 from featbench.experiment.variations import VARIATIONS
+from featbench.report.markdown import escape_markdown
+from featbench.report.names import make_csv_safe
 from featbench.report.table import add_unit, explain_deviation, format_score
 
 PUBLISHED = (
@@ -32,7 +34,7 @@ _ALL = 10**9
 def render_page(protocol: str, entries: Sequence[dict[str, Any]]) -> str:
     """Return the Markdown page of a leaderboard: a table for each number of training images, best rows first."""
     parts = [
-        f"# Leaderboard: {protocol}",
+        f"# Leaderboard: {escape_markdown(protocol)}",
         "Written by `featbench leaderboard render` from the files in [entries](entries); do not edit. "
         f"{explain_deviation(entry['unit'] for entry in entries)} Rows stand in the order of their means; neighbours "
         "need not differ significantly.",
@@ -40,12 +42,13 @@ def render_page(protocol: str, entries: Sequence[dict[str, Any]]) -> str:
     ordered = sorted(entries, key=_group)
     for (per_class, dataset, metric), group in groupby(ordered, key=_group):
         shown = sorted(group, key=rank)
-        parts.append(f"## {dataset}, {per_class if per_class < _ALL else 'all'} training images per class")
+        number = per_class if per_class < _ALL else "all"
+        parts.append(f"## {escape_markdown(dataset)}, {number} training images per class")
         headers = [
             "features",
             "regime",
             "classifier",
-            add_unit(metric, shown[0]["unit"]),
+            escape_markdown(add_unit(metric, shown[0]["unit"])),
             "n",
             "fit s",
             "extract s",
@@ -67,7 +70,10 @@ def render_csv(entries: Sequence[dict[str, Any]]) -> str:
     for entry in entries:
         seconds = [repr(entry["seconds"][name]) for name in SECONDS]
         scores = " ".join(repr(score) for score in entry["scores"])
-        writer.writerow([*(entry[name] for name in COLUMNS), *seconds, scores, _format_commit(entry)])
+        values = [
+            make_csv_safe(value) if isinstance(value, str) else value for value in map(entry.__getitem__, COLUMNS)
+        ]
+        writer.writerow([*values, *seconds, scores, _format_commit(entry)])
     return buffer.getvalue()
 
 
@@ -86,9 +92,7 @@ def _make_line(entry: dict[str, Any]) -> list[str]:
     seconds = entry["seconds"]
     features = entry["features"] + "".join(variation.describe_on_page(entry) for variation in VARIATIONS)
     return [
-        features.replace("raw-pixels", "raw pixels"),
-        entry["label"],
-        entry["classifier"],
+        *map(escape_markdown, (features.replace("raw-pixels", "raw pixels"), entry["label"], entry["classifier"])),
         format_score("ok", entry["mean"], entry["std"], entry["unit"]),
         str(entry["n"]),
         f"{seconds['learn'] + seconds['refine'] + seconds['classify']:.2f}",

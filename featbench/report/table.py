@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 from tabulate import tabulate
+
+from featbench.report.markdown import escape_markdown
+from featbench.report.names import make_csv_safe
+from featbench.system.json_text import format_json
+from featbench.system.printable import make_printable
 
 FORMATS = ("table", "markdown", "csv", "json")
 
@@ -46,25 +50,35 @@ def render(rows: pd.DataFrame, form: str, baselines: Sequence[tuple[str, str]] =
     rows = order_rows(rows, baselines)
     if form == "json":
         # Strict JSON: Python would write NaN, which no other program reads.
-        return json.dumps(make_json_rows(rows), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return format_json(make_json_rows(rows))
     if form == "csv":
-        return rows.to_csv(index=False)
+        return format_csv(rows)
     return _render_readable(rows, "simple" if form == "table" else "github")
+
+
+def format_csv(rows: pd.DataFrame) -> str:
+    """Return rows as CSV in which no name is a formula to a spreadsheet; numbers stay numbers."""
+    return rows.map(lambda value: make_csv_safe(value) if isinstance(value, str) else value).to_csv(index=False)
+
+
+def choose_escape(style: str) -> Callable[[str], str]:
+    """Return what brings a name into a table of one of tabulate's styles."""
+    return escape_markdown if style == "github" else make_printable
 
 
 def _render_readable(rows: pd.DataFrame, style: str) -> str:
     # All rows are of one comparison, and so of one protocol, data set and metric.
-    first = rows.iloc[0]
+    first, escape = rows.iloc[0], choose_escape(style)
     title = f"{first['protocol']} · {first['dataset']} · {first['train_per_class']} training images per class"
     architectures = [text for text in rows["architecture"].unique() if text]
     shown = rows[rows["status"] != "skipped"]
     table = tabulate(
-        [_make_line(row) for row in shown.to_dict("records")],
+        [_make_line(row, escape) for row in shown.to_dict("records")],
         headers=[
             "features",
             "regime",
             "classifier",
-            add_unit(first["metric"], first["unit"]),
+            escape(add_unit(first["metric"], first["unit"])),
             "n",
             "fit s",
             "extract s",
@@ -74,17 +88,20 @@ def _render_readable(rows: pd.DataFrame, style: str) -> str:
         disable_numparse=True,
     )
     explanation = f"{explain_deviation([first['unit']])}\n{TIMES}"
-    parts = [title + "".join(f"\n{text}" for text in architectures), table, explanation, *write_notes(rows)]
+    parts = [
+        escape(title) + "".join(f"\n{text}" for text in architectures),
+        table,
+        explanation,
+        *write_notes(rows, escape=escape),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
-def _make_line(row: dict[Hashable, Any]) -> list[str]:
+def _make_line(row: dict[Hashable, Any], escape: Callable[[str], str]) -> list[str]:
     learner = {"raw-pixels": "raw pixels"}.get(row["learner"], row["learner"])
     times = [f"{row[column]:.2f}" if row["n"] else "" for column in ("fit_seconds", "extract_seconds")]
     return [
-        learner,
-        row["label"],
-        row["classifier"],
+        *map(escape, (learner, row["label"], row["classifier"])),
         format_score(row["status"], row["mean"], row["std"], row["unit"]),
         str(row["n"]),
         *times,
@@ -121,18 +138,23 @@ def explain_deviation(units: Iterable[str]) -> str:
     return f"{meaning}; means and deviations are in {name}." if name else f"{meaning}."
 
 
-def write_notes(rows: pd.DataFrame, named: Sequence[str] = ("learner", "regime", "classifier")) -> list[str]:
+def write_notes(
+    rows: pd.DataFrame,
+    named: Sequence[str] = ("learner", "regime", "classifier"),
+    escape: Callable[[str], str] = make_printable,
+) -> list[str]:
     """Return a paragraph for images left out, one for rows that failed and one for those that were skipped.
 
-    named: the columns that name a row, before the reason.
+    named: the columns that name a row, before the reason. escape: brings names and messages into the text.
     """
     paragraphs = []
     left_out = int(rows["images_left_out"].max())
     if left_out:
-        paragraphs.append(f"{left_out} images of {rows['dataset'].iloc[0]} could not be used and were left out")
+        dataset = escape(rows["dataset"].iloc[0])
+        paragraphs.append(f"{left_out} images of {dataset} could not be used and were left out")
     for status in ("failed", "skipped"):
         lines = [
-            f"{status}: {' '.join(str(row[column]) for column in named)}: {row['message']}"
+            f"{status}: {escape(' '.join(str(row[column]) for column in named))}: {escape(row['message'])}"
             for row in rows[rows["status"] == status].to_dict("records")
         ]
         if lines:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable
 from typing import Any
 
@@ -12,14 +11,17 @@ from tabulate import tabulate
 from featbench.report.table import (
     PERCENT,
     add_unit,
+    choose_escape,
     count_decimals,
     explain_deviation,
+    format_csv,
     format_score,
     make_json_rows,
     write_notes,
 )
 from featbench.reproduction.claims import LEVEL, combine_verdicts
 from featbench.reproduction.measure import Reproduction
+from featbench.system.json_text import format_json
 
 
 def render(reproduction: Reproduction, form: str) -> str:
@@ -29,16 +31,16 @@ def render(reproduction: Reproduction, form: str) -> str:
     """
     rows, unit = reproduction.rows, reproduction.metric.unit
     if form == "json":
-        return json.dumps(make_json_rows(rows), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return format_json(make_json_rows(rows))
     if form == "csv":
-        return rows.to_csv(index=False)
+        return format_csv(rows)
     style = "simple" if form == "table" else "github"
     table = reproduction.table
     tolerance = add_unit(_format_tolerances(table.tolerance), _name_difference(unit))
     parts = [
         f"{table.name}: {table.summary}\n{table.source}",
         tabulate(
-            [_make_line(row, unit) for row in rows.to_dict("records")],
+            [list(map(choose_escape(style), _make_line(row, unit))) for row in rows.to_dict("records")],
             headers=[
                 *("row", "column", add_unit("published", unit), add_unit("measured", unit)),
                 *("difference", "", "n", "fit s", "extract s"),
@@ -50,7 +52,7 @@ def render(reproduction: Reproduction, form: str) -> str:
         f"{explain_deviation([unit])}\n"
         f"within, below, above: the tolerance of {tolerance}. "
         "fit s, extract s: seconds, mean per draw, as first measured.",
-        *write_notes(rows, ("row", "column")),
+        *write_notes(rows, ("row", "column"), choose_escape(style)),
         render_claims(reproduction, style),
         "\n".join(table.notes),
     ]
@@ -64,7 +66,7 @@ def render_claims(reproduction: Reproduction, style: str = "simple") -> str:
     parts, metric = [], reproduction.metric
     for text, contrasts in reproduction.claims.groupby("claim", sort=False):
         listed = tabulate(
-            [_make_contrast(row, metric.unit) for row in contrasts.to_dict("records")],
+            [list(map(choose_escape(style), _make_contrast(row, metric.unit))) for row in contrasts.to_dict("records")],
             headers=["contrast", "published", "measured", "n", "p", ""],
             tablefmt=style,
             colalign=("left", "right", "right", "right", "right", "left"),

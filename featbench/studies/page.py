@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,8 +13,13 @@ from typing import Any
 
 from tabulate import tabulate
 
+from featbench.report.markdown import escape_markdown
+from featbench.report.names import make_csv_safe
+from featbench.report.table import choose_escape
 from featbench.store.provenance import describe_run
 from featbench.studies.study import Findings, StudySettings, Table, format_flag
+from featbench.system import json_text
+from featbench.system.printable import make_printable
 
 FORMATS = ("table", "markdown", "csv", "json")
 
@@ -45,7 +49,7 @@ def render_page(findings: Findings, about: Document, picture: str) -> str:
         *_format_tables(findings.tables, "github"),
         "\n".join(f"- {note}" for note in findings.notes),
         "## How it was measured",
-        f"```sh\n{about['command']}\n```",
+        f"```sh\n{make_printable(about['command'])}\n```",
         "\n".join(f"- {line}" for line in _format_provenance(about)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -58,7 +62,7 @@ def make_document(findings: Findings, about: Document) -> Document:
 
 def format_json(content: Document) -> str:
     """Return a document as JSON. A NaN or an infinity raises a `ValueError`: JSON has no number for it."""
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text.format_json(content)
 
 
 def describe(name: str, settings: StudySettings, data: Mapping[str, str], plugins: Sequence[str] = ()) -> Document:
@@ -98,7 +102,8 @@ def _collect_content(findings: Findings) -> Document:
 def _format_tables(tables: Sequence[Table], style: str) -> list[str]:
     parts = []
     for table in tables:
-        lines = [[table.format_value(column, value) for column, value in row.items()] for row in table.rows]
+        escape = choose_escape(style)
+        lines = [[escape(table.format_value(column, value)) for column, value in row.items()] for row in table.rows]
         # Numbers are already rounded text: tabulate must not parse and round them again, so it is told how to align.
         words = [any(isinstance(row[column], str) for row in table.rows) for column in table.columns]
         shown = tabulate(
@@ -121,8 +126,13 @@ def _format_csv(tables: Sequence[Table]) -> str:
     for table in tables:
         for row in table.rows:
             values = (row.get(column) for column in columns)
-            writer.writerow([table.title, *("" if value is None else value for value in values)])
+            writer.writerow([table.title, *map(_format_field, values)])
     return buffer.getvalue()
+
+
+def _format_field(value: object) -> object:
+    """Return a value as a field of a CSV file: names are no formulas, and what is not there is empty."""
+    return make_csv_safe(value) if isinstance(value, str) else "" if value is None else value
 
 
 def _format_provenance(about: Document) -> list[str]:
@@ -134,7 +144,7 @@ def _format_provenance(about: Document) -> list[str]:
         f"{found['cpu']}, {found['threads']} threads of {found['cores']} cores"
         + (", " + found["gpu"] if found["gpu"] else ""),
         f"Python {found['python']}, {versions}",
-        *(f"{name}: {fingerprint[:16]}" for name, fingerprint in about["data"].items()),
+        *(f"{escape_markdown(name)}: {fingerprint[:16]}" for name, fingerprint in about["data"].items()),
         "Settings: "
         + ", ".join(f"{format_flag(name)[2:]} {_format_setting(value)}" for name, value in about["settings"].items()),
     ]
@@ -143,4 +153,4 @@ def _format_provenance(about: Document) -> list[str]:
 def _format_setting(value: Any) -> str:
     if value is None:
         return "chosen"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return escape_markdown(",".join(map(str, value)) if isinstance(value, tuple) else str(value))

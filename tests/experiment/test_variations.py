@@ -20,7 +20,7 @@ from featbench.experiment.variations import (
     list_requested_variations,
     list_row_columns,
 )
-from featbench.leaderboard.entries import name_entry
+from featbench.leaderboard.names import name_entry
 from featbench.leaderboard.pages import COLUMNS, render_csv, render_page
 from featbench.parameters import Choice
 from featbench.refinement.settings import Refinement
@@ -52,9 +52,9 @@ OTHERS = {
     "classifier": ("knn(k=3)", "random_R_knn(k=3)_10-per-class_seed-0"),
     "train_per_class": (None, "random_R_logistic_all-per-class_seed-0"),
     "seed": (7, "random_R_logistic_10-per-class_seed-7"),
-    "dataset": ("folder:/home/me/photos", "random_R_logistic_10-per-class_seed-0_folderofphotos"),
+    "dataset": ("folder:photos", "random_R_logistic_10-per-class_seed-0_folderofphotos_3548a350f594"),
     "architecture": ("4F3 > 8F3:2", "random_R_logistic_10-per-class_seed-0_4F3-8F3of2"),
-    "unlabelled": ("/data/natural images", "random_R_logistic_10-per-class_seed-0_on-natural-images"),
+    "unlabelled": ("natural images", "random_R_logistic_10-per-class_seed-0_on-natural-images"),
     "test_per_class": (50, "random_R_logistic_10-per-class_seed-0_at-most-50-tested"),
     "device": ("cuda", "random_R_logistic_10-per-class_seed-0_cuda"),
     "precision": ("bf16", "random_R_logistic_10-per-class_seed-0_bf16"),
@@ -104,9 +104,9 @@ def test_a_row_holds_names_and_texts_in_place_of_objects():
         "classifier": "knn(k=3)",
         "train_per_class": "all",
         "seed": 7,
-        "dataset": "folder:/home/me/photos",
+        "dataset": "folder:photos",
         "architecture": "4F3 > 8F3:2",
-        "unlabelled": "/data/natural images",
+        "unlabelled": "natural images",
         "test_per_class": 50,
         "device": "cuda",
         "precision": "bf16",
@@ -137,7 +137,7 @@ def test_the_name_of_an_entry_says_its_parts_in_the_order_of_published_names():
     cell = dataclasses.replace(PLAIN, **{name: value for name, (value, _) in OTHERS.items()})
     assert name_entry(cell, DIGITS) == (
         "psd(lam=0.5)_U+_knn(k=3)_all-per-class_seed-7_folderofphotos_4F3-8F3of2_on-natural-images_at-most-50-tested"
-        "_cuda_bf16_refined-with-epochs=3_opponent"
+        "_cuda_bf16_refined-with-epochs=3_opponent_07397187cac9"
     )
 
 
@@ -200,7 +200,7 @@ def test_a_new_variation_shows_everywhere(monkeypatch):
     """A field that rows came to differ in: one line among the variations names it in files, on pages and in rows."""
     colour = Variation("validation_fraction", usual=(0.3,), file="{} validate", page=", {} validate", csv="fraction")
     monkeypatch.setattr(variations, "VARIATIONS", (*VARIATIONS, colour))
-    monkeypatch.setattr("featbench.leaderboard.entries.VARIATIONS", variations.VARIATIONS)
+    monkeypatch.setattr("featbench.leaderboard.names.VARIATIONS", variations.VARIATIONS)
     monkeypatch.setattr("featbench.leaderboard.pages.VARIATIONS", variations.VARIATIONS)
     half = dataclasses.replace(PLAIN, validation_fraction=0.5)
     assert name_entry(PLAIN, DIGITS) == "random_R_logistic_10-per-class_seed-0"

@@ -13,7 +13,8 @@ from featbench.comparison import Workbench
 from featbench.errors import LeaderboardError, UnknownNameError
 from featbench.experiment.cell import Cell
 from featbench.experiment.request import Request
-from featbench.leaderboard.entries import find_leaderboards, name_entry, publish, read_entries, render
+from featbench.leaderboard.entries import find_leaderboards, publish, read_entries, render
+from featbench.leaderboard.names import name_entry
 from featbench.registry import Registry
 from featbench.system.hashing import content_hash
 
