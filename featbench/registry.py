@@ -25,6 +25,7 @@ from featbench.learning.learner import FeatureLearner
 from featbench.parameters import Choice
 from featbench.plugin_checks.protocols import MissingMetricError, check_protocol
 from featbench.plugin_checks.things import KINDS, check_hooks, list_given
+from featbench.system.global_state import keep_global_state
 from featbench.system.plugin_origins import Version, can_import, describe_code
 from featbench.system.source_files import import_file, keep_sources
 from featbench.system.tracebacks import describe_error, find_plugin_line
@@ -158,9 +159,12 @@ class Registry:
         chance: entry points come in no order that their authors could choose.
         """
         try:
-            plugin = load()
+            # A plugin may set variables of the environment that it needs later.
+            with keep_global_state(environment=False):
+                plugin = load()
             try:
-                self._register(plugin, name, origin)
+                with keep_global_state():
+                    self._register(plugin, name, origin)
                 self._code[f"{name} ({origin})"] = self._hash_code(plugin, name, origin, version)
             except MissingMetricError:
                 if last:

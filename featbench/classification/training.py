@@ -13,7 +13,8 @@ from featbench.classification.classifier import AnyClassifier, MapClassifier, Ma
 from featbench.errors import FeatureError, PluginError, UsageError
 from featbench.evaluation.split import hold_out
 from featbench.features.rows import LocalMaps, PackedMaps, Rows
-from featbench.system.seeds import seed_for
+from featbench.system.global_state import keep_global_state
+from featbench.system.seeds import seed_for, seeded
 from featbench.types import FloatArray, IntArray
 
 HELD_OUT = 1 / 6
@@ -52,6 +53,8 @@ class TrainedClassifier:
     predictor: Predictor | MapPredictor
     report: Mapping[str, Any]
 
+    @keep_global_state()
+    @seeded(0)
     def predict(self, features: Rows | PackedMaps) -> IntArray:
         """Return the class of each image, [n]. The predictor receives some of the images at a time.
 
@@ -61,6 +64,8 @@ class TrainedClassifier:
         blocks = self._blocks(features)
         return np.concatenate([_require_one_each(predict(block), count, self.name) for block, count in blocks])
 
+    @keep_global_state()
+    @seeded(0)
     def scores(self, features: Rows | PackedMaps, classes: int, metric: str) -> FloatArray:
         """Return the scores of the classes of each image, [n, classes] float64, for a metric that needs them.
 
@@ -124,10 +129,11 @@ def _fit(name: str, classifier: AnyClassifier, training: TrainingData) -> Traine
     given = (training.labels.copy(), training.validation.copy(), training.classes)
     seed = seed_for(type(classifier), training.seed)
     predictor: Predictor | MapPredictor
-    if isinstance(classifier, MapClassifier):
-        predictor = classifier.fit(_as_maps(training.features), *given, seed)
-    else:
-        predictor = classifier.fit(_require_rows(training.features, name).read(), *given, seed)
+    with keep_global_state(), seeded(training.seed):
+        if isinstance(classifier, MapClassifier):
+            predictor = classifier.fit(_as_maps(training.features), *given, seed)
+        else:
+            predictor = classifier.fit(_require_rows(training.features, name).read(), *given, seed)
     return TrainedClassifier(name, predictor, _require_report(predictor, name))
 
 
@@ -174,7 +180,7 @@ def _require_one_each(predictions: IntArray, count: int, name: str) -> IntArray:
 
 def _as_array(given: Any, what: str, name: str) -> NDArray[Any]:
     """Return what a predictor gave as an array; raise `PluginError` where it makes none."""
-    if np.ma.isMaskedArray(given):  # type: ignore[no-untyped-call]
+    if isinstance(given, np.ma.MaskedArray):
         raise PluginError(f"classifier {name} gave {what} with a mask: fill what is masked")
     try:
         return np.asarray(given)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from featbench.errors import PluginError
 from featbench.evaluation.metrics import Metric
+from featbench.system.global_state import keep_global_state
 from featbench.types import FloatArray, Score
 
 
@@ -27,7 +28,8 @@ def compute_score(
     """
     # A copy, since a metric that sorts its predictions must not sort those that are kept.
     arguments = (predictions.copy(), targets, classes, *(() if scores is None else (scores,)))
-    value = metric.function(*arguments)
+    with keep_global_state():
+        value = metric.function(*arguments)
     # A NaN would vanish from means and sort anywhere, an int or a bool is most likely a count that was not divided.
     if not isinstance(value, float | np.floating) or not math.isfinite(value):
         raise PluginError(f"metric {metric.name} gave {value!r}, where a finite float is expected")

@@ -35,6 +35,7 @@ from featbench.refinement.settings import Refinement
 from featbench.registry import Registry
 from featbench.stages.architecture import Architecture
 from featbench.system.clock import Clock
+from featbench.system.global_state import keep_global_state
 from featbench.system.printable import make_printable
 from featbench.system.seeds import derive_seed
 from featbench.system.updates import watch_updates
@@ -102,6 +103,7 @@ class Steps:
         self._warn(dataset, images.left_out, images.warnings)
         return images
 
+    @keep_global_state()
     def read_dataset(self, dataset: str, preprocessing: Preprocessing) -> PreparedImages:
         """Read a data set from its own files, and prepare its images."""
         self.progress("reading images", 0, 1)
@@ -228,6 +230,7 @@ class Steps:
         pool = self.load_pool(get_pool_name(cell.unlabelled), cell.preprocessing)
         return JoinedMaps(training, pool) if joins_training(cell.unlabelled) else pool
 
+    @keep_global_state()
     def refine(
         self, cell: Cell, split: Split, network: nn.Module, maps: Maps, images: PreparedImages
     ) -> tuple[nn.Module, dict[str, Any], float]:
@@ -271,6 +274,7 @@ class Steps:
         taken = (part.take(np.arange(len(chosen))) for part, chosen in ((train, split.train), (test, split.test)))
         return Features(*taken), train_seconds + test_seconds
 
+    @keep_global_state()
     def extract_part(self, cell: Cell, part: Part, network: nn.Module, maps: Maps) -> tuple[Extracted, float]:
         """Return the features of one part of the draw, in half precision where that is harmless."""
         found = self.artifacts.read_features(cell, part)

@@ -19,6 +19,7 @@ from featbench.stages.connection_table import draw_connection_table, make_full_t
 from featbench.stages.filters import Bank, Filters
 from featbench.stages.specs import Shape, StageSpec
 from featbench.stages.stage import MultiStage, Stage, build_operations
+from featbench.system.global_state import keep_global_state
 from featbench.system.seeds import derive_seed, seed_for, seeded
 from featbench.system.threads import use_threads
 from featbench.types import IntArray
@@ -78,7 +79,7 @@ def learn_stages(
     breaks its contract, and what the learner raises.
     """
     # Plugins may draw from the global generators, which are seeded here and given back as they were.
-    with seeded(derive_seed(seed, "learn")):
+    with keep_global_state(), seeded(derive_seed(seed, "learn")):
         learned: list[StageFilters] = []
         below: list[nn.Module] = []
         inputs = [shape, *architecture.shapes(shape)]
@@ -134,7 +135,7 @@ def learn_network(
     """
     maps = MapSource(images, nn.Identity(), device) if learner.looks() and images is not None else None
     network_seed = derive_seed(seed, "network")
-    with seeded(network_seed):
+    with keep_global_state(), seeded(network_seed):
         network = learner.network(shape, maps, seed_for(type(learner), network_seed))
         who = f"the network of {type(learner).choice(learner.parameters())}"
         if not isinstance(network, nn.Module):
