@@ -14,7 +14,7 @@ from featbench.experiment.request import Request
 
 COLUMNS = [
     *("dataset", "protocol", "train_per_class", "test_per_class", "architecture", "learner", "regime", "label"),
-    *("classifier", "metric", "unlabelled", "device", "precision", "refinement", "seed"),
+    *("classifier", "metric", "unlabelled", "device", "precision", "refinement", "seed", "channels"),
     *("mean", "std", "unit", "n", "draws", "status"),
     *("fit_seconds", "extract_seconds", "scores", "images_left_out", "message"),
 ]
@@ -325,3 +325,16 @@ def test_a_plugin_that_cannot_be_loaded_is_warned_of_where_compare_was_called(ti
     with pytest.warns(UserWarning, match="could not be loaded") as caught:
         compare("tiny", plugins=(tiny, write_plugin("broken", "f(")), regimes="R", draws=1, track=False, device="cpu")
     assert caught[0].filename == __file__
+
+
+def test_progress_is_shown_where_it_is_asked_for_and_nowhere_else(compare_here, capsys):
+    quiet = compare_here(regimes=["R"])
+    assert capsys.readouterr() == ("", "")
+    rows = compare_here(regimes=["R"], seed=1, verbose=True)
+    shown = capsys.readouterr()
+    assert "6/6" in shown.err
+    assert "random R nearest draw 1" in shown.err
+    pd.testing.assert_frame_equal(quiet, compare_here(regimes=["R"], verbose=np.True_))
+    assert len(rows) == len(quiet)
+    with pytest.raises(ValueError, match="^verbose takes True or False, not 'yes'"):
+        compare_here(verbose="yes")

@@ -18,6 +18,7 @@ from featbench.learning.networks import assemble, find_refusal, learn_network, l
 from featbench.refinement.progress import Progress
 from featbench.refinement.refine import refine
 from featbench.system.seeds import derive_seed, seeded
+from featbench.system.updates import watch_updates
 from featbench.types import IntArray, Pixels
 
 VALIDATION_FRACTION = 1 / 6
@@ -48,7 +49,8 @@ def fit_network(
     settings: Settings, maps: Maps, labels: tuple[NDArray[Any], IntArray] | None, progress: Progress
 ) -> FittedNetwork:
     """Learn the network from maps of one size, and refine it if there are labels: the classes, and each image's."""
-    network = _learn(settings, maps)
+    with watch_updates(progress):
+        network = _learn(settings, maps)
     if labels is None:
         return FittedNetwork(network)
     classes, indices = labels
