@@ -17,7 +17,7 @@ from featbench.data.image_reader import ReadImage
 from featbench.data.inspection import Traits, describe_traits, find_traits
 from featbench.data.numbers import read_numbers, rescale
 from featbench.data.parallel import map_images
-from featbench.errors import DataError
+from featbench.errors import DataError, FeatbenchError
 from featbench.system.printable import make_printable
 from featbench.types import Images, IntArray, Pixels
 
@@ -147,7 +147,7 @@ def _prepare_image(
 ) -> _Prepared | DataError:
     """Return one image prepared, or the error that says why it cannot be: errors are collected, not raised."""
     try:
-        read = pixels.read(index) if isinstance(pixels, ImageFiles) else ReadImage(np.asarray(pixels[index]))
+        read = pixels.read(index) if isinstance(pixels, ImageFiles) else ReadImage(read_array(pixels, index))
         # Grey first, then resized, and resized before three channels are made of one: they are resized alike.
         convert = convert_to_grey if channels == 1 or read.pixels.ndim == 2 else convert_to_rgb
         image = convert(read.pixels, index)
@@ -162,6 +162,19 @@ def _prepare_image(
         return _Prepared(resized, traits)
     except DataError as error:
         return error
+
+
+def read_array(pixels: Sequence[Pixels] | Pixels, index: int) -> Pixels:
+    """Return one image of a data set as an array; whatever the data set's own code raises becomes a `DataError`."""
+    try:
+        image = pixels[index]
+        if np.ma.is_masked(image):
+            raise DataError(f"image {index} has masked values, which are no numbers: fill them")
+        return np.asarray(image)
+    except FeatbenchError:
+        raise
+    except Exception as error:  # a plugin's images may be read by any code
+        raise DataError(f"image {index} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def convert_to_grey(image: Pixels, index: int = 0) -> Pixels:

@@ -249,6 +249,45 @@ def test_arrays_that_are_no_images_are_named_by_their_number(image, message):
     assert prepare(given, None, skip_bad=True).labels.tolist() == [0, 2]
 
 
+class Broken(list):
+    """Images of which the second cannot be had."""
+
+    def __init__(self, images, error):
+        super().__init__(images)
+        self.error = error
+
+    def __getitem__(self, index):
+        if index == 1:
+            raise self.error
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(ZeroDivisionError("by zero"), ValueError("ragged"), KeyError("x"), OSError("gone"), MemoryError("too large")),
+        *(RuntimeError("decoder"), UnicodeDecodeError("utf-8", b"", 0, 1, "bad"), EOFError("end"), StopIteration()),
+        *(AssertionError(), RecursionError("deep")),
+    ],
+    ids=repr,
+)
+def test_whatever_a_data_sets_own_code_raises_names_the_image_and_can_be_left_out(error):
+    images = labelled(Broken(list(picture(3, 4, 4)), error))
+    with pytest.raises(DataError, match=f"^image 1 cannot be read: {type(error).__name__}: .*--skip-bad-images"):
+        prepare(images, None)
+    made = prepare(images, None, skip_bad=True)
+    assert (len(made.pixels), len(made.left_out)) == (2, 1)
+
+
+def test_lists_are_images_and_ragged_ones_and_masked_ones_are_not():
+    rows = [[1, 2], [3, 4.5]]
+    assert prepare(labelled([rows, rows]), None).pixels[1].tolist() == rows
+    with pytest.raises(DataError, match=r"image 1 cannot be read: ValueError: .*inhomogeneous"):
+        prepare(labelled([rows, [[1, 2], [3]]]), None)
+    with pytest.raises(DataError, match="image 1 has masked values"):
+        prepare(labelled([rows, np.ma.masked_equal(np.array(rows), 3)]), None)
+
+
 def test_images_that_were_given_are_left_alone():
     given = labelled(picture(3, 8, 8), test=np.array([True, False, True]))
     before = replace(given, pixels=given.pixels.copy(), labels=given.labels.copy(), test=given.test.copy())
