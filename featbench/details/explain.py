@@ -6,11 +6,12 @@ import os
 import re
 import shlex
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO
 
+from featbench.arguments import naming_arguments, read_count, read_flag, read_path, read_text, suggest_arguments
 from featbench.comparison import Workbench
 from featbench.details.collect import RowDetails, collect_details
 from featbench.details.page import render_index, render_page
@@ -18,6 +19,7 @@ from featbench.details.sheet import draw_sheet_png
 from featbench.details.tables import format_classes, format_confusions, format_predictions
 from featbench.errors import UsageError
 from featbench.execution.stored_comparison import StoredComparison, StoredRow
+from featbench.experiment.keywords import read_plugins
 from featbench.report.confusion_picture import draw_confusions_png
 from featbench.system.files import write_atomically
 from featbench.system.user_files import expand_user
@@ -34,12 +36,13 @@ FILES = {
 PAGE = "index.html"
 
 
+@suggest_arguments
 def explain(
     row: str | int = "best",
     *,
     output: str | Path = "details",
     comparison: str | None = None,
-    plugins: Sequence[str | Path | object] = (),
+    plugins: str | Path | object | Iterable[str | Path | object] = (),
     data_dir: str | Path | None = None,
     home: str | Path | None = None,
     skip_bad_images: bool = False,
@@ -58,7 +61,7 @@ def explain(
         `confusion.csv`, `confusion.png`, `predictions.csv` and `wrong.png`. Files of these names are replaced.
     comparison : str or None, default None
         The beginning of the key of a comparison. None: the last one that ran in the store.
-    plugins : Sequence of str, Path or object, default ()
+    plugins : str, Path, object or iterable of these, default ()
         Plugins that the comparison needed, as those of `compare`.
     data_dir : str, Path or None, default None
         Folder of the data sets. None: FEATBENCH_DATA.
@@ -76,20 +79,26 @@ def explain(
     ------
     FeatbenchError
         If there is no such comparison or row, the row is not complete, its data set has changed since, or the folder
-        cannot be written.
+        cannot be written. What is wrong with the arguments or the data is a `ValueError` too.
 
     Examples
     --------
     >>> import featbench
     >>> featbench.explain("best", output="details")  # doctest: +SKIP
     """
-    folder = require_writable_folder(output)
-    workbench = Workbench(plugins=plugins, data_dir=data_dir, home=home, skip_bad_images=skip_bad_images)
-    for record in workbench.registry.broken:
-        warnings.warn(f"plugin {record.name} ({record.origin}) could not be loaded: {record.error}", stacklevel=2)
-    stored = StoredComparison.read(workbench.store, workbench.registry, comparison)
-    details = collect_details(workbench, stored, stored.find_row(str(row)))
-    return write_details(details, folder, list_options(plugins, data_dir, home))
+    with naming_arguments(plugin="plugins"):
+        folder = require_writable_folder(read_path("output", output))
+        text, key = str(read_count("row", row)), None if comparison is None else read_text("comparison", comparison)
+        named = read_plugins(plugins)
+        data = None if data_dir is None else read_path("data_dir", data_dir)
+        store = None if home is None else read_path("home", home)
+        skip = read_flag("skip_bad_images", skip_bad_images)
+        workbench = Workbench(plugins=named, data_dir=data, home=store, skip_bad_images=skip)
+        for record in workbench.registry.broken:
+            warnings.warn(f"plugin {record.name} ({record.origin}) could not be loaded: {record.error}", stacklevel=3)
+        stored = StoredComparison.read(workbench.store, workbench.registry, key)
+        details = collect_details(workbench, stored, stored.find_row(text))
+        return write_details(details, folder, list_options(named, data, store))
 
 
 def explain_all(workbench: Workbench, comparison: StoredComparison, folder: Path, options: Sequence[str]) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from featbench.data.maps import Preprocessing
 from featbench.details.classes import ClassAccuracy, rank_confusions
 from featbench.details.collect import RowDetails
 from featbench.details.mistakes import TOGETHER, Mistake, describe_frequency
@@ -83,7 +84,7 @@ def render_rows(rows: pd.DataFrame, chosen: int | None = None, links: Sequence[s
     headings = ("features", "regime", "classifier", add_unit(first["metric"], first["unit"]), "n", "fit s", "extract s")
     lines = []
     for number, row in enumerate(rows.to_dict("records")):
-        learner = quote(row["learner"])
+        learner = quote(row["learner"].replace("raw-pixels", "raw pixels"))
         if links and links[number] is not None:
             learner = f'<a href="{quote(links[number])}">{learner}</a>'
         score = quote(format_score(row["status"], row["mean"], row["std"], row["unit"]))
@@ -109,6 +110,7 @@ def _render_context(details: RowDetails) -> list[str]:
         *describe_comparison(details.comparison.rows),
         ("test images", f"{_count_tests(details)}, {len(tested)} different ones" + _describe_test(cell.test)),
         ("classes", str(len(details.predictions.classes))),
+        ("images are made", quote(_describe_preprocessing(cell.preprocessing))),
         *([("architecture", f"<code>{quote(cell.architecture)}</code>")] if cell.architecture else []),
         *([("unlabelled images", quote(cell.unlabelled))] if cell.unlabelled else []),
         *([("images left out", f"{left_out}, which could not be used")] if left_out else []),
@@ -117,6 +119,12 @@ def _render_context(details: RowDetails) -> list[str]:
         ("comparison", f"<code>{details.comparison.key[:12]}</code>"),
     ]
     return ["<h2>What was compared</h2>", render_definitions(pairs)]
+
+
+def _describe_preprocessing(preprocessing: Preprocessing) -> str:
+    colour = {"grey": "grey", "rgb": "red, green and blue", "opponent": "opponent colours"}[preprocessing.colour]
+    size = "their own size" if preprocessing.size is None else f"{preprocessing.size} pixels at their longest side"
+    return f"{colour}, {size}"
 
 
 def _count_tests(details: RowDetails) -> str:

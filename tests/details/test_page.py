@@ -128,7 +128,8 @@ def test_the_page_says_what_was_compared_and_how_to_go_on(photographs, compare_r
     assert "--output model" in page.text and "featbench predict model" in page.text
     marked = [attributes for tag, attributes in page.tags if tag == "tr" and attributes.get("class") == "chosen"]
     assert marked == [{"class": "chosen", "aria-current": "true"}]
-    for learner in ("random", "raw-pixels", "chance"):
+    assert "grey, their own size" in page.text
+    for learner in ("random", "raw pixels", "chance"):
         assert learner in page.text
 
 

@@ -201,7 +201,7 @@ def test_bad_images_that_the_comparison_left_out_must_be_left_out_again(photogra
     root = photographs()
     (root / "ant" / "03.png").write_bytes(b"damaged")
     compare_row(root, skip_bad_images=True)
-    with pytest.raises(DataError, match="--skip-bad-images"):
+    with pytest.raises(DataError, match=r"1 images cannot be used, the first: .*skip_bad_images"):
         explain_row()
 
 
@@ -209,6 +209,6 @@ def test_bad_images_that_the_comparison_left_out_must_be_left_out_again(photogra
 def test_an_output_that_is_no_folder(tmp_path, place):
     (tmp_path / "file").write_text("kept")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match=r"cannot be written|empty name"):
+    with pytest.raises(UsageError, match=r"cannot be written|takes a path"):
         explain(output=tmp_path / place if place else "")
     assert (tmp_path / "file").read_text() == "kept"
