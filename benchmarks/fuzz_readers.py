@@ -34,6 +34,7 @@ from fuzz_binary import (
     list_store_targets,
     list_svhn_targets,
 )
+from fuzz_bombs import list_bombs
 from fuzz_targets import Content, Target, list_image_targets
 from tabulate import tabulate
 
@@ -108,7 +109,10 @@ def list_targets() -> list[Target]:
 
 
 def list_cases(count: int, seed: int, only: str) -> Iterator[Case]:
-    """Yield the cases, as many of each target; each is drawn from the seed, its target and its number alone."""
+    """Yield the cases, as many of each target, then the bombs.
+
+    Each is drawn from the seed, its target and its number alone.
+    """
     targets = list_targets()
     name, _, chosen = only.partition(":")
     for target in targets:
@@ -121,6 +125,9 @@ def list_cases(count: int, seed: int, only: str) -> Iterator[Case]:
             sound = next(iter(target.files.values()))
             kind = number % len(target.mutations)
             yield Case(target, number, target.mutations[kind](sound, random), sums_right=kind > 0)
+    for target, data in list_bombs():
+        if name in target.name:
+            yield Case(target, 0, data, sums_right=True)
 
 
 def run_case(case: Case) -> Finding:
@@ -253,7 +260,10 @@ def _list_names(findings: list[Finding]) -> list[str]:
 def render(findings: list[Finding], seed: int, seconds: float) -> str:
     """Return the page: the counts of each reader, their meaning, and what is odd."""
     known = describe(findings, seed)
-    rows = [[name, *(counts[outcome] or "" for outcome in OUTCOMES)] for name, counts in known["targets"].items()]
+    bombs = sum((counts for name, counts in known["targets"].items() if name.startswith("bomb")), Counter())
+    readers = {name: counts for name, counts in known["targets"].items() if not name.startswith("bomb")}
+    readers["bombs"] = bombs
+    rows = [[name, *(counts[outcome] or "" for outcome in OUTCOMES)] for name, counts in readers.items()]
     rows.append(["all", *(known["total"][outcome] for outcome in OUTCOMES)])
     versions = f"Python {platform.python_version()}, numpy {np.__version__}, Pillow {PIL.__version__}"
     lines = [
