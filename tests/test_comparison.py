@@ -336,5 +336,5 @@ def test_progress_is_shown_where_it_is_asked_for_and_nowhere_else(compare_here, 
     assert "random R nearest draw 1" in shown.err
     pd.testing.assert_frame_equal(quiet, compare_here(regimes=["R"], verbose=np.True_))
     assert len(rows) == len(quiet)
-    with pytest.raises(ValueError, match="^verbose takes True or False, not 'yes'"):
+    with pytest.raises(ValueError, match=r"^verbose takes True or False, not 'yes'"):
         compare_here(verbose="yes")

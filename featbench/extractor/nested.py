@@ -46,13 +46,18 @@ def change_inner(name: str, value: object, changes: Mapping[str, Any]) -> object
 
 
 def split_changes(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the parameters that stand for themselves, and those inside others, by the outer and the inner name."""
+    """Return the parameters that stand for themselves, and those inside others, by the outer and the inner name.
+
+    Raises a `UsageError` for one that would be inside a parameter that holds none.
+    """
     plain: dict[str, Any] = {}
     nested: dict[str, dict[str, Any]] = {}
     for name, value in parameters.items():
         outer, separator, inner = name.partition("__")
         if separator and outer in OUTER:
             nested.setdefault(outer, {})[inner] = value
+        elif separator:
+            raise UsageError(f"Invalid parameter {name!r} for estimator Extractor: {outer} holds no parameters")
         else:
             plain[name] = value
     return plain, nested
