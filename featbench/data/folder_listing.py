@@ -63,15 +63,13 @@ def _find_reason(entry: os.DirEntry[str], by_name: bool) -> str:
     """Return why an entry of a folder is not taken; empty for folders and for image files."""
     if entry.name.startswith("."):
         return HIDDEN
-    if entry.is_dir(follow_symlinks=False):
-        return ""
-    if entry.is_symlink() and entry.is_dir():
-        return "link to a folder"
     ending = Path(entry.name).suffix.lower()
     try:
+        if entry.is_dir():
+            return "link to a folder" if entry.is_symlink() else ""
         kind = stat.S_IFREG if entry.is_file() else stat.S_IFMT(entry.stat().st_mode)
     except OSError:
-        # A link that leads nowhere. As an image it is missed, and named when it is read.
+        # A link that leads nowhere, or to itself. As an image it is missed, and named when it is read.
         return "" if ending in ENDINGS else "link that leads nowhere"
     if kind != stat.S_IFREG:
         return SPECIAL.get(kind, "special file")

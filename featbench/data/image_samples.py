@@ -76,7 +76,7 @@ def reduce_integers(image: ImageFile, samples: Samples) -> tuple[NDArray[np.uint
     bits, remark = max(8, min(samples.bits, 16)), ""
     if not samples.sure and 0 < highest < 2**12:
         bits = 12 if highest >= 2**8 else 8
-        remark = f"{samples.bits} bits a pixel of which {bits} are used: {2**bits - 1} is read as white"
+        remark = f"{samples.bits} bits a pixel of which {bits} are used, so that {2**bits - 1} is white"
     key = image.info.get("transparency")
     pixels = np.empty(image.size[::-1], dtype=np.uint8)
     for rows, band in split_bands(image):

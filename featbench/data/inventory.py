@@ -135,9 +135,16 @@ def _in_megabytes(name: str, progress: Progress) -> Callable[[int, int | None], 
 
 def _describe_location(files: Sequence[Path]) -> str:
     folder = os.path.commonpath([path.parent for path in files])
-    # A link that leads nowhere is among the files of a folder of images: it is missed where it is read.
-    size = sum(path.stat().st_size for path in files if path.exists()) / MEGABYTE
+    size = sum(map(_find_size, files)) / MEGABYTE
     return f"{pluralise(len(files), 'file')} in {make_printable(folder)}, {size:.1f} MB"
+
+
+def _find_size(path: Path) -> int:
+    """Return the bytes of a file, 0 where nobody can know, as of a link that leads nowhere: reading it will tell."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _describe_images(images: Images) -> Iterator[tuple[str, str]]:

@@ -77,7 +77,7 @@ class _Verifier:
         published = [] if self._data_dir is None else [self._data_dir / item.path for item in self._dataset.downloads]
         used = self._dataset.files(self._data_dir) if isinstance(self._dataset, FileDataset) else published
         proven = {
-            path: path.is_file() and _get_stem(path) in items and self._verify_file(path, items[_get_stem(path)])
+            path: _get_stem(path) in items and path.is_file() and self._verify_file(path, items[_get_stem(path)])
             for path in dict.fromkeys([*used, *published])
         }
         unknown = [path.name for path in used if not proven[path]]

@@ -157,8 +157,11 @@ class Steps:
         pixels = find_unlabelled_images(unlabelled, self.registry, self.data_dir)
         images = Images(pixels, np.zeros(len(pixels), dtype=np.int64), ("",))
         whose = f"unlabelled images {make_printable(unlabelled)}"
-        with prefix_errors(whose):
+        try:
             prepared = self._prepare(images, replace(preprocessing, size=None))
+        except DataError as error:
+            # Unlike the data set's own images, these are not read before cells run, and the store keeps what failed.
+            raise DataError(f"{whose}: {error}\nA cell that failed is computed again with --retry") from error
         self._say_once(f"{whose}, read", [*(f"left out: {line}" for line in prepared.left_out), *prepared.warnings])
         return Maps(prepared.pixels, replace(preprocessing, size=None, pad=False))
 

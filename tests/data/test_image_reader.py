@@ -239,7 +239,7 @@ def test_sixteen_bits_of_which_fewer_are_used_are_not_read_as_black(tmp_path, bi
     found = read_with_remarks(path)
     assert np.array_equal(found.pixels, values >> (bits - 8))
     declared = 32 if kind == "i32.tif" else 16
-    assert found.remarks == (f"{declared} bits a pixel of which {bits} are used: {white} is read as white",)
+    assert found.remarks == (f"{declared} bits a pixel of which {bits} are used, so that {white} is white",)
 
 
 def test_twelve_bits_packed_in_a_tiff_file(tmp_path):
