@@ -180,7 +180,8 @@ class Dataset(ABC):
         Returns
         -------
         list of str
-            One line each, which `featbench data info` and `featbench data verify` print; none by default.
+            One line each, which `featbench data info` and `featbench data verify` print, and comparisons warn with
+            unless the set has a `content`; none by default.
         """
         return []
 

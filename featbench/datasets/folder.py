@@ -13,7 +13,7 @@ from featbench.system.user_files import expand_user
 
 
 class Folder(ClassFolderDataset):
-    """Your own images, one folder a class (jpg, png, pgm, bmp): folder:PATH."""
+    """Your own images, one folder a class (jpg, png, tif, webp, …): folder:PATH."""
 
     name: ClassVar[str] = "folder"
     source: ClassVar[str] = "your own"
