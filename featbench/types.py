@@ -13,6 +13,9 @@ FloatArray = NDArray[np.floating[Any]]
 
 IntArray = NDArray[np.int64]
 
+State = Mapping[str, NDArray[Any]]
+"""What a trained thing is rebuilt from: arrays by name, numbers as arrays without axes."""
+
 Pixels = NDArray[np.uint8] | NDArray[np.floating[Any]]
 """One image, [height, width] grey or [height, width, 3] RGB; or several of one size, [n, ...]."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,35 @@ from numpy.typing import NDArray
 from featbench.features.rows import LocalMaps, LocalVectors
 from featbench.parameters import Parametrised
 from featbench.system.seeds import SEED_BITS
-from featbench.types import FloatArray, IntArray
+from featbench.types import FloatArray, IntArray, State
+
+Meaning = Literal["margins", "logits", "probabilities"]
+"""What the scores of classes are: `logits` become probabilities by the softmax."""
 
 
-class Predictor(ABC):
+class BasePredictor(ABC):
+    """What trained classifiers of both kinds share: what their scores are, and a state that they are rebuilt from."""
+
+    report: Mapping[str, Any]
+    scores_are: Meaning = "margins"
+
+    def state(self) -> State:
+        """Return all that the predictor was trained to, for the `restore` of their classifier to rebuild it from.
+
+        Returns
+        -------
+        mapping of str to numpy.ndarray
+            Arrays of numbers by name; a single number is an array without axes.
+
+        Raises
+        ------
+        NotImplementedError
+            Unless overridden: rows of this classifier cannot be exported then.
+        """
+        raise NotImplementedError
+
+
+class Predictor(BasePredictor):
     """A trained classifier of rows: what `Classifier.fit` returns.
 
     Attributes
@@ -24,13 +49,13 @@ class Predictor(ABC):
         What the result records about training, in values that JSON can hold: chosen hyper-parameters, the solver's
         `objective` and `iterations`, whether it `converged`. A classifier that chose on the validation images gives
         their accuracy in percent as `validation_accuracy`. It may be empty.
+    scores_are : {"margins", "logits", "probabilities"}, default "margins"
+        What `scores` returns. `featbench predict` shows probabilities where there are any.
 
     See Also
     --------
     MapPredictor : the same for a classifier of local vectors.
     """
-
-    report: Mapping[str, Any]
 
     @abstractmethod
     def predict(self, features: FloatArray) -> IntArray:
@@ -76,16 +101,16 @@ class Predictor(ABC):
         return None
 
 
-class MapPredictor(ABC):
+class MapPredictor(BasePredictor):
     """A trained classifier of local vectors: what `MapClassifier.fit` returns.
 
     Attributes
     ----------
     report : Mapping[str, Any]
         What the result records about training, as the `report` of a `Predictor`.
+    scores_are : {"margins", "logits", "probabilities"}, default "margins"
+        What `scores` returns.
     """
-
-    report: Mapping[str, Any]
 
     @abstractmethod
     def predict(self, features: LocalVectors) -> IntArray:
@@ -152,6 +177,26 @@ class BaseClassifier(Parametrised):
             an override must leave the parameters as they are.
         """
         return self
+
+    def restore(self, state: State) -> Any:
+        """Rebuild a predictor from its state.
+
+        Parameters
+        ----------
+        state : mapping of str to numpy.ndarray
+            What a predictor's `state` returned, from a classifier of the same parameters.
+
+        Returns
+        -------
+        Predictor or MapPredictor
+            A predictor that predicts and scores alike, to the bit. Its report may be empty.
+
+        Raises
+        ------
+        NotImplementedError
+            Unless overridden.
+        """
+        raise NotImplementedError
 
 
 class Classifier(BaseClassifier, ABC):

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from featbench.classification.machines import KernelMachine, OneVsOne, OneVsRest, require_finite_values
 from featbench.classification.parameter_checks import require_one_of, require_positive
-from featbench.classification.predictors import predict_classes, spread_scores
-from featbench.classification.row_space import find_nonfinite
-from featbench.errors import FeatureError, LearningError, UsageError
+from featbench.classification.row_space import Matrix
+from featbench.errors import LearningError, UsageError
 from featbench.system.memory import available_memory
 from featbench.types import FloatArray, IntArray
-
-Matrix = NDArray[np.float64]
 
 TOLERANCE = 1e-4
 """Largest violation of the optimality conditions at which libsvm stops, in units of the margin: a tenth of its default,
@@ -32,109 +27,6 @@ MULTICLASS = ("ovr", "ovo")
 
 _BLOCK = 1024
 """Rows of a Gram matrix that are compared with its columns at once."""
-
-
-@dataclass(frozen=True)
-class KernelMachine(ABC):
-    """A support vector machine, trained on the kernel values between t images.
-
-    report: objective, the sum over the binary machines of their dual objective Σα - ½ Σ αᵢαⱼyᵢyⱼKᵢⱼ, which is
-    maximised; iterations; converged; support_vectors, the training images that any binary machine uses; C; multiclass;
-    tolerance.
-    """
-
-    report: Mapping[str, Any]
-
-    def predict(self, gram: FloatArray) -> IntArray:
-        """Return the class of each row of kernel values [m, t] between new images and the training images.
-
-        Raises `LearningError` if they have another shape, `FeatureError` if a value is not finite.
-        """
-        return self._predict(self._check(gram))
-
-    def compute_scores(self, gram: FloatArray) -> Matrix:
-        """Return scores of the classes, [m, classes], for kernel values [m, t], of which the largest is predicted.
-
-        Classes without training images have -∞. Raises what `predict` raises.
-        """
-        return self._compute_scores(self._check(gram))
-
-    def _check(self, gram: FloatArray) -> Matrix:
-        if gram.ndim != 2 or gram.shape[1] != self.images:
-            raise LearningError(f"kernel values of shape {gram.shape}: give [m, {self.images}], one for each image")
-        _require_finite(gram)
-        return np.asarray(gram, dtype=np.float64)
-
-    @property
-    @abstractmethod
-    def images(self) -> int:
-        """How many images it was trained on."""
-
-    @abstractmethod
-    def _predict(self, gram: Matrix) -> IntArray: ...
-
-    @abstractmethod
-    def _compute_scores(self, gram: Matrix) -> Matrix: ...
-
-
-@dataclass(frozen=True)
-class OneVsRest(KernelMachine):
-    """One binary machine for each class against all others; the largest decision value wins.
-
-    coefficients: yα [t, classes], where y is 1 for the images of the class and -1 for the others. intercepts:
-    [classes], -∞ for classes without training images.
-    """
-
-    coefficients: Matrix
-    intercepts: Matrix
-
-    @property
-    def images(self) -> int:
-        """How many images it was trained on."""
-        return len(self.coefficients)
-
-    def compute_decisions(self, gram: Matrix) -> Matrix:
-        """Return the decision values Σᵢ yᵢαᵢKᵢ + b of the classes, [m, classes], for kernel values [m, t]."""
-        values: Matrix = gram @ self.coefficients + self.intercepts
-        return values
-
-    def _predict(self, gram: Matrix) -> IntArray:
-        predicted: IntArray = self.compute_decisions(gram).argmax(axis=1).astype(np.int64)
-        return predicted
-
-    def _compute_scores(self, gram: Matrix) -> Matrix:
-        return self.compute_decisions(gram)
-
-
-@dataclass(frozen=True)
-class OneVsOne(KernelMachine):
-    """One binary machine for each pair of classes, with a vote each; of classes with equal votes the first wins.
-
-    classes: how many there are; the machine knows those of its training images alone.
-    """
-
-    machine: Any
-    classes: int
-
-    @property
-    def images(self) -> int:
-        """How many images it was trained on."""
-        return int(self.machine.shape_fit_[0])
-
-    def _predict(self, gram: Matrix) -> IntArray:
-        return predict_classes(self.machine, gram)
-
-    def _compute_scores(self, gram: Matrix) -> Matrix:
-        if not len(gram):
-            return np.zeros((0, self.classes))  # scikit-learn raises an error for an empty array
-        # Votes, plus less than half a vote for the sum of the margins; a single margin where there are two classes.
-        votes = self.machine.decision_function(gram)
-        votes = np.stack([-votes, votes], axis=1) if votes.ndim == 1 else votes
-        scores = spread_scores(votes, self.machine.classes_, self.classes)
-        # Margins decide between equal votes here, the order of the classes in libsvm's predictions. Those are the
-        # results that are stored, and the first of the ranks has to agree with them.
-        scores[np.arange(len(gram)), self._predict(gram)] = votes.max(axis=1) + 1
-        return scores
 
 
 def train(
@@ -221,7 +113,18 @@ def _train_one_vs_one(gram: Matrix, labels: IntArray, classes: int, cost: float)
             used = np.flatnonzero((own == first) | (own == second))
             pair, images = machine.dual_coef_[row[used], used], machine.support_[used]
             objective += float(np.abs(pair).sum() - pair @ gram[np.ix_(images, images)] @ pair / 2)
-    return OneVsOne(_make_report([machine], objective, cost, "ovo"), machine, classes)
+    # For two classes scikit-learn turns the signs of libsvm's machine.
+    sign = -1 if len(machine.classes_) == 2 else 1
+    return OneVsOne(
+        _make_report([machine], objective, cost, "ovo"),
+        support=machine.support_.astype(np.int64),
+        counts=machine.n_support_.astype(np.int64),
+        coefficients=np.ascontiguousarray(sign * machine.dual_coef_),
+        intercepts=sign * machine.intercept_,
+        known=machine.classes_.astype(np.int64),
+        classes=classes,
+        count=len(gram),
+    )
 
 
 def _train_libsvm(gram: Matrix, labels: NDArray[Any], cost: float) -> Any:
@@ -263,14 +166,9 @@ def _require_problem(gram: FloatArray, labels: IntArray, classes: int) -> None:
     if labels.min() < 0 or labels.max() >= classes:
         raise LearningError(f"labels {labels.min()} to {labels.max()} do not lie within the {classes} classes")
     require_two_classes(labels)
-    _require_finite(gram)
+    require_finite_values(gram)
     # In blocks: a transposed copy and the differences of all values at once would double the memory.
     for start in range(0, len(gram), _BLOCK):
         rows, columns = gram[start : start + _BLOCK], gram[:, start : start + _BLOCK].T
         if not np.allclose(rows, columns, rtol=1e-5, atol=1e-5 * float(np.abs(rows).max())):
             raise LearningError("the Gram matrix is not symmetric: give kernel values of each pair, the same both ways")
-
-
-def _require_finite(gram: FloatArray) -> None:
-    if (found := find_nonfinite(gram)) is not None:
-        raise FeatureError(f"kernel values of image {found[0]} are not finite: check its features and the kernel")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from featbench.errors import FeatureError, LearningError
 from featbench.features.rows import LocalMaps, LocalVectors
-from featbench.types import FloatArray, IntArray
+from featbench.types import FloatArray, IntArray, State
 
 Matrix = NDArray[np.float64]
 Bins = NDArray[np.uint64]
@@ -69,6 +69,16 @@ class FeatureSpace:
             multipliers=generator.integers(2**64, size=count, dtype=np.uint64) | np.uint64(1),
         )
 
+    def state(self) -> State:
+        """Return the space as named arrays."""
+        return {name: np.asarray(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def restore(cls, state: State) -> FeatureSpace:
+        """Rebuild a space from its state."""
+        named = {one.name: state[one.name] for one in fields(cls)}
+        return cls(**{**named, "levels": int(state["levels"])})
+
     def make_histogram(self, vectors: FloatArray) -> Histogram:
         """Return the weighted histogram, over all levels, of the local vectors [p, d] of one image.
 
@@ -114,6 +124,25 @@ class TrainingBins:
         self.bins, starts = np.unique(bins[order], return_index=True)
         self._ends = np.append(starts, len(order)).astype(np.int64)
         self._owners, self._weights = owners[order], weights[order]
+
+    def state(self) -> State:
+        """Return the inverted histograms as named arrays."""
+        return {
+            "bins": self.bins,
+            "ends": self._ends,
+            "owners": self._owners,
+            "weights": self._weights,
+            "self_matches": self._self_matches,
+        }
+
+    @classmethod
+    def restore(cls, state: State) -> Self:
+        """Rebuild the bins from their state."""
+        made = cls.__new__(cls)
+        made.bins, made._ends, made._owners = state["bins"], state["ends"], state["owners"]
+        made._weights, made._self_matches = state["weights"], state["self_matches"]
+        made.images = len(made._self_matches)
+        return made
 
     def match(self, histograms: Sequence[Histogram]) -> Matrix:
         """Return the normalised pyramid match K(a, b) / √(K(a, a) K(b, b)) of other images and training images, [m, t].

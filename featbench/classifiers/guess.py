@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from featbench.classification.classifier import Classifier, Predictor
 from featbench.hookspecs import hookimpl
-from featbench.types import FloatArray, IntArray
+from featbench.types import FloatArray, IntArray, State
 
 
 class _GuessPredictor(Predictor):
@@ -26,6 +26,9 @@ class _GuessPredictor(Predictor):
         scores[np.arange(len(features)), self.predict(features)] = 1.0  # random numbers lie below
         return scores
 
+    def state(self) -> State:
+        return {"classes": np.array(self.classes), "seed": np.array(self.seed, dtype=np.uint64)}
+
 
 class Guess(Classifier):
     """A uniform guess among the classes, whatever the features: the row `chance` of a table."""
@@ -38,6 +41,10 @@ class Guess(Classifier):
     ) -> Predictor:
         """Keep the number of classes and the seed; nothing is learned."""
         return _GuessPredictor(classes, seed)
+
+    def restore(self, state: State) -> Predictor:
+        """Rebuild a predictor from its state."""
+        return _GuessPredictor(int(state["classes"]), int(state["seed"]))
 
 
 @hookimpl

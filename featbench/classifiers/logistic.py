@@ -20,7 +20,7 @@ from featbench.classification.softmax_lasso import SoftmaxLasso
 from featbench.classification.softmax_regression import LogisticSolution, SoftmaxRidge
 from featbench.errors import LearningError
 from featbench.hookspecs import hookimpl
-from featbench.types import FloatArray, IntArray
+from featbench.types import FloatArray, IntArray, State
 
 Marks = NDArray[np.bool_]
 
@@ -154,7 +154,11 @@ class Logistic(Classifier):
             "classes_seen": len(np.unique(labels)),
             **problem.describe(solution),
         }
-        return LinearPredictor(standardiser, problem.lift(solution.weight), solution.bias, report)
+        return LinearPredictor(standardiser, problem.lift(solution.weight), solution.bias, report, "logits")
+
+    def restore(self, state: State) -> Predictor:
+        """Rebuild a predictor from its state."""
+        return LinearPredictor.restore(state, "logits")
 
 
 @dataclass(frozen=True)

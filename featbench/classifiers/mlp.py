@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,11 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featbench.classification.classifier import Classifier, Predictor
-from featbench.classification.predictors import ModelPredictor, spread_scores
-from featbench.classification.row_space import Standardiser, require_training, standardise_rows
+from featbench.classification.predictors import spread_scores
+from featbench.classification.row_space import (
+    Matrix,
+    Standardiser,
+    multiply_rows,
+    require_finite,
+    require_training,
+    standardise_rows,
+)
 from featbench.errors import LearningError
 from featbench.hookspecs import hookimpl
-from featbench.types import FloatArray, IntArray
+from featbench.types import FloatArray, IntArray, State
 
 FloatRows = NDArray[np.float32]
 
@@ -25,6 +33,8 @@ PATIENCE = 10
 
 
 class _ConstantPredictor(Predictor):
+    scores_are = "probabilities"
+
     def __init__(self, label: int, classes: int) -> None:
         self.label, self.classes = label, classes
         self.report = {"epochs": 0, "objective": 0.0, "iterations": 0, "converged": True, "classes_seen": 1}
@@ -34,6 +44,57 @@ class _ConstantPredictor(Predictor):
 
     def scores(self, features: FloatArray) -> FloatArray:
         return spread_scores(np.ones((len(features), 1)), np.array([self.label]), self.classes)
+
+    def state(self) -> State:
+        return {"label": np.array(self.label), "classes": np.array(self.classes)}
+
+
+class _NetworkPredictor(Predictor):
+    """The trained network: tanh units and a softmax, on standardised rows.
+
+    layers: weight [d, hidden] and bias [hidden], then weight [hidden, k] and bias [k]. known: the k classes that it was
+    trained on; of two classes scikit-learn has one output, the logit of the second, and a sigmoid.
+    """
+
+    scores_are = "probabilities"
+
+    def __init__(
+        self,
+        standardiser: Standardiser,
+        layers: tuple[FloatArray, FloatArray, FloatArray, FloatArray],
+        known: IntArray,
+        classes: int,
+        report: Mapping[str, Any],
+    ) -> None:
+        self.standardiser, self.known, self.classes, self.report = standardiser, known, classes, report
+        self.layers = tuple(np.ascontiguousarray(layer, dtype=np.float64) for layer in layers)
+
+    def predict(self, features: FloatArray) -> IntArray:
+        predicted: IntArray = self.scores(features).argmax(axis=1).astype(np.int64)
+        return predicted
+
+    def scores(self, features: FloatArray) -> Matrix:
+        require_finite(features)
+        weight, bias, outer, outer_bias = self.layers
+        hidden = np.tanh(multiply_rows(standardise_rows(features, self.standardiser), weight) + bias)
+        logits = multiply_rows(hidden, outer) + outer_bias
+        if logits.shape[1] == 1:
+            logits = np.hstack([np.zeros_like(logits), logits])
+        # Less the maximum, which cancels: the largest exponential is 1, and none overflows.
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return spread_scores(powers / powers.sum(axis=1, keepdims=True), self.known, self.classes)
+
+    def state(self) -> State:
+        names = ("weight", "bias", "outer_weight", "outer_bias")
+        numbers = {"known": self.known, "classes": np.array(self.classes)}
+        return {**self.standardiser.state(), **dict(zip(names, self.layers, strict=True)), **numbers}
+
+    @classmethod
+    def restore(cls, state: State) -> Predictor:
+        names = ("weight", "bias", "outer_weight", "outer_bias")
+        weight, bias, outer, outer_bias = (state[name] for name in names)
+        layers = weight, bias, outer, outer_bias
+        return cls(Standardiser.restore(state), layers, state["known"], int(state["classes"]), {})
 
 
 @dataclass(frozen=True)
@@ -86,7 +147,15 @@ class Perceptron(Classifier):
             "iterations": chosen["epochs"],
             "classes_seen": len(np.unique(labels)),
         }
-        return ModelPredictor(standardiser, network, classes, report)
+        (weight, outer), (bias, outer_bias) = network.coefs_, network.intercepts_
+        known = network.classes_.astype(np.int64)
+        return _NetworkPredictor(standardiser, (weight, bias, outer, outer_bias), known, classes, report)
+
+    def restore(self, state: State) -> Predictor:
+        """Rebuild a predictor from its state."""
+        if "label" in state:
+            return _ConstantPredictor(int(state["label"]), int(state["classes"]))
+        return _NetworkPredictor.restore(state)
 
     def _choose_epochs(
         self, rows: FloatRows, labels: IntArray, validation: NDArray[np.bool_], seed: int

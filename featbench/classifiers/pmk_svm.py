@@ -12,19 +12,20 @@ from numpy.typing import NDArray
 from featbench.classification.classifier import MapClassifier, MapPredictor
 from featbench.classification.intersection_kernel import intersection_gram
 from featbench.classification.kernel_machine import (
-    KernelMachine,
     require_gram_memory,
     require_machine_parameters,
     require_two_classes,
     train,
 )
+from featbench.classification.machines import KernelMachine, restore_machine
 from featbench.classification.parameter_checks import require_one_of
+from featbench.classification.row_space import ROWS
 from featbench.features.coding import Codebook, Coding
 from featbench.features.rows import LocalMaps, LocalVectors
 from featbench.features.spatial_pyramid import SpatialPyramid, encode_block, encode_images, learn_codebook
 from featbench.hookspecs import hookimpl
 from featbench.system.seeds import derive_seed
-from featbench.types import FloatArray, IntArray
+from featbench.types import FloatArray, IntArray, State
 
 KERNELS = ("intersection", "linear")
 
@@ -94,10 +95,19 @@ class PmkSvm(MapClassifier):
         machine = train(self._compute_gram(rows, rows), labels, classes, C=self.C, multiclass=self.multiclass)
         return _PmkPredictor(self, codebook, rows, machine)
 
+    def restore(self, state: State) -> MapPredictor:
+        """Rebuild a predictor from its state."""
+        words = torch.from_numpy(state["words"])
+        codebook = Codebook(self.make_pyramid().coding, words, float(state["spread"]))
+        return _PmkPredictor(self, codebook, state["rows"], restore_machine(state))
+
     def compute_kernel(self, block: LocalVectors, codebook: Codebook, rows: FloatArray) -> NDArray[np.float64]:
         """Return the kernel values [b, t] between new images and the weighted rows [t, length] of training images."""
         pyramid = self.make_pyramid()
-        return self._compute_gram(encode_block(block, pyramid, codebook) * self._make_weights(pyramid), rows)
+        new = encode_block(block, pyramid, codebook) * self._make_weights(pyramid)
+        # Always as many images at once, so that an image's digits do not depend on the others.
+        parts = [_fill_up(new[start : start + ROWS]) for start in range(0, len(new), ROWS)]
+        return np.vstack([np.zeros((0, len(rows))), *(self._compute_gram(part, rows) for part in parts)])[: len(new)]
 
     def _make_weights(self, pyramid: SpatialPyramid) -> FloatArray:
         """Return the factor of each value of a row, [length], that gives its level the right weight in the kernel."""
@@ -122,6 +132,15 @@ class _PmkPredictor(MapPredictor):
 
     def scores(self, features: LocalVectors) -> FloatArray:
         return self.machine.compute_scores(self.svm.compute_kernel(features, self.codebook, self.rows))
+
+    def state(self) -> State:
+        learned = {"words": self.codebook.words.numpy(), "spread": np.array(self.codebook.spread)}
+        return {**learned, "rows": self.rows, **self.machine.state()}
+
+
+def _fill_up(rows: FloatArray) -> FloatArray:
+    """Return rows [m, d] with zeros below them, [ROWS, d]."""
+    return np.vstack([rows, np.zeros((ROWS - len(rows), rows.shape[1]), dtype=rows.dtype)])
 
 
 @hookimpl

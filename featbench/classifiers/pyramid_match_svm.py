@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from featbench.classification.classifier import MapClassifier, MapPredictor
 from featbench.classification.kernel_machine import (
-    KernelMachine,
     require_gram_memory,
     require_machine_parameters,
     train,
 )
+from featbench.classification.machines import KernelMachine, restore_machine
 from featbench.classification.pyramid_match import FeatureSpace, Histogram, TrainingBins, sample_vectors, split_images
 from featbench.features.rows import LocalMaps, LocalVectors
 from featbench.hookspecs import hookimpl
 from featbench.system.seeds import derive_seed
-from featbench.types import FloatArray, IntArray
+from featbench.types import FloatArray, IntArray, State
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,10 @@ class PyramidMatchSvm(MapClassifier):
         machine = train(bins.match(histograms), labels, classes, C=self.C, multiclass=self.multiclass)
         return _PyramidMatchPredictor(space, bins, machine)
 
+    def restore(self, state: State) -> MapPredictor:
+        """Rebuild a predictor from its state."""
+        return _PyramidMatchPredictor(FeatureSpace.restore(state), TrainingBins.restore(state), restore_machine(state))
+
 
 class _PyramidMatchPredictor(MapPredictor):
     def __init__(self, space: FeatureSpace, bins: TrainingBins, machine: KernelMachine) -> None:
@@ -71,6 +75,9 @@ class _PyramidMatchPredictor(MapPredictor):
 
     def scores(self, features: LocalVectors) -> FloatArray:
         return self.machine.compute_scores(self.bins.match(_make_histograms(self.space, features)))
+
+    def state(self) -> State:
+        return {**self.space.state(), **self.bins.state(), **self.machine.state()}
 
 
 def _make_histograms(space: FeatureSpace, block: LocalVectors) -> list[Histogram]:

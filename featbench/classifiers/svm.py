@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,25 +13,25 @@ from numpy.typing import NDArray
 from featbench.classification.classifier import Classifier, Predictor
 from featbench.classification.kernel_machine import (
     TOLERANCE,
-    KernelMachine,
-    OneVsRest,
     require_gram_memory,
     require_machine_parameters,
     require_two_classes,
     train,
 )
+from featbench.classification.machines import KernelMachine, OneVsRest, restore_machine
 from featbench.classification.parameter_checks import require_one_of, require_positive
 from featbench.classification.predictors import LinearPredictor
 from featbench.classification.row_space import (
     Matrix,
     Standardiser,
     TrainingRows,
+    multiply_rows,
     require_finite,
     require_training,
     split_columns,
 )
 from featbench.hookspecs import hookimpl
-from featbench.types import FloatArray, IntArray
+from featbench.types import FloatArray, IntArray, State
 
 LOSSES = ("squared_hinge", "hinge")
 
@@ -112,6 +112,10 @@ class LinearSVM(Classifier):
         }
         return LinearPredictor(standardiser, rows.lift(solution.combined), solution.bias, report)
 
+    def restore(self, state: State) -> Predictor:
+        """Rebuild a predictor from its state."""
+        return LinearPredictor.restore(state)
+
     def _solve_dual(self, rows: TrainingRows, labels: IntArray, classes: int) -> _LinearSolution:
         """Solve the dual problem, on kernel values."""
         # Hinge: maximise Σα - ½ Σ αᵢαⱼyᵢyⱼKᵢⱼ where 0 ≤ α ≤ C. Squared hinge: K has 1 / 2C added to its diagonal, and α
@@ -173,7 +177,10 @@ class _GaussianPredictor(Predictor):
         require_finite(features)
         # One block even for no rows: numpy cannot join no blocks.
         for start in range(0, max(len(features), 1), _ROWS):
-            yield self.kernel.compute_values(features[start : start + _ROWS])
+            yield self.kernel.compute_values(features[start : start + _ROWS], multiply_rows)
+
+    def state(self) -> State:
+        return {**self.kernel.state(), **self.machine.state()}
 
 
 @dataclass(frozen=True)
@@ -184,15 +191,18 @@ class _GaussianKernel:
     standardiser: Standardiser
     gamma: float
 
-    def compute_values(self, features: FloatArray) -> Matrix:
-        """Return the kernel values [m, t] of rows [m, d]; some columns at a time are converted to float64."""
+    def compute_values(self, features: FloatArray, multiply: Callable[[Matrix, Matrix], Matrix]) -> Matrix:
+        """Return the kernel values [m, t] of rows [m, d]; some columns at a time are converted to float64.
+
+        multiply: the matrix product.
+        """
         # ‖x - y‖² = ‖x‖² + ‖y‖² - 2⟨x, y⟩, whose products are one matrix product. Kernel values may fill most of the
         # memory: every operation on them is in place.
         values = np.zeros((len(features), len(self.features)))
         norms, training_norms = np.zeros(len(features)), np.zeros(len(self.features))
         for columns in split_columns(features.shape[1]):
             x, y = (self.standardiser.apply(rows, columns) for rows in (features, self.features))
-            values += x @ y.T
+            values += multiply(x, y.T)
             norms += (x**2).sum(axis=1)
             training_norms += (y**2).sum(axis=1)
         values *= 2
@@ -201,6 +211,15 @@ class _GaussianKernel:
         values *= self.gamma
         # Between equal rows rounding can leave a distance below 0, and a kernel value above 1.
         return np.exp(np.minimum(values, 0, out=values), out=values)
+
+    def state(self) -> State:
+        """Return the training features, their statistics and γ."""
+        return {"features": self.features, **self.standardiser.state(), "gamma": np.array(self.gamma)}
+
+    @classmethod
+    def restore(cls, state: State) -> _GaussianKernel:
+        """Rebuild a kernel from its state."""
+        return cls(state["features"], Standardiser.restore(state), float(state["gamma"]))
 
 
 @dataclass(frozen=True)
@@ -229,8 +248,14 @@ class GaussianSVM(Classifier):
         require_training(features, labels, validation, classes)
         require_gram_memory(len(features))
         kernel = _GaussianKernel(features, Standardiser.fit(features), self.gamma)
-        machine = train(kernel.compute_values(features), labels, classes, C=self.C, multiclass=self.multiclass)
+        machine = train(
+            kernel.compute_values(features, np.matmul), labels, classes, C=self.C, multiclass=self.multiclass
+        )
         return _GaussianPredictor(kernel, machine, {**machine.report, "gamma": self.gamma})
+
+    def restore(self, state: State) -> Predictor:
+        """Rebuild a predictor from its state."""
+        return _GaussianPredictor(_GaussianKernel.restore(state), restore_machine(state), {})
 
 
 @hookimpl

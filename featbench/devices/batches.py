@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from featbench.cuda.grey import GreyImages
 from featbench.devices.failures import is_out_of_memory
 from featbench.devices.selection import select_operations
-from featbench.errors import DeviceError
+from featbench.errors import DeviceError, PluginError
 from featbench.operations.fused_network import FusedNetwork
 from featbench.operations.precision import Precision
 from featbench.system.threads import Workers
@@ -25,6 +25,13 @@ from featbench.system.threads import Workers
 BLOCK_VALUES = {"cpu": 2**21, "cuda": 2**28}
 """Values of the largest maps that are computed at once: on a CPU 8 MB, which stay in the cache; on a GPU 1 GB, which
 occupies all of it."""
+
+FEWEST = 8
+"""Images in a batch on a CPU, at least, where so many fit: fewer are filled up with copies of the last.
+
+For a single image torch and its matrix products take other instructions than for several. Without this, the last digits
+of an image's features would depend on how many images are left for the last batch.
+"""
 
 BatchInput = Tensor | GreyImages
 """Maps [n, ...] on the CPU, or the bytes from which they are made on the device."""
@@ -100,9 +107,9 @@ class Batches:
             if not is_out_of_memory(error):
                 raise
         # Outside of the handler: as long as the error lives, its traceback keeps the very maps that filled the memory.
-        if len(maps) == 1:
+        if len(maps) + self._count_missing(maps) == 1:
             raise self._too_large(maps)
-        self.batch_limit = len(maps) // 2
+        self.batch_limit = max(1, len(maps) // 2)
         if self.device.type == "cuda":
             # torch keeps freed blocks of the old batch's sizes, which the smaller ones need not fit.
             torch.cuda.empty_cache()
@@ -116,8 +123,20 @@ class Batches:
         )
 
     def _on_cpu(self, maps: BatchInput) -> Wait:
-        features = self.fused(maps if isinstance(maps, Tensor) else maps.make_maps(self.device))
-        return lambda: features
+        images = maps if isinstance(maps, Tensor) else maps.make_maps(self.device)
+        missing = self._count_missing(images)
+        if missing:
+            images = torch.cat([images, images[-1:].expand(missing, *images.shape[1:])])
+        features = self.fused(images)
+        if len(features) != len(images):
+            raise PluginError(f"the network gives features of {len(features)} images for {len(images)}")
+        return lambda: features[: len(maps)]
+
+    def _count_missing(self, images: BatchInput) -> int:
+        """Return how many copies of an image a batch is filled up with."""
+        if self.device.type != "cpu":
+            return 0
+        return max(0, min(FEWEST, self.images_at_once(images[:1])) - len(images))
 
     def _streamed(self) -> Callable[[BatchInput], Wait]:
         from featbench.cuda.streams import Streamed

@@ -177,7 +177,9 @@ def encode_block(block: LocalVectors, pyramid: SpatialPyramid, codebook: Codeboo
     """
     _require_finite(block)
     device = codebook.words.device
-    parts = [pyramid.encode(some, codebook).cpu().numpy() for some in group_by_size(block, device)]
+    # Each image by itself: the digits of a product of matrices may depend on how many images it has.
+    images = (image for some in group_by_size(block, device) for image in some)
+    parts = [pyramid.encode(image.unsqueeze(0), codebook).cpu().numpy() for image in images]
     return np.concatenate(parts)
 
 

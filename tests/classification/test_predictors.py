@@ -1,11 +1,11 @@
-"""Predictors that classifiers share, against the same computed row by row."""
+"""The linear predictor that classifiers share, against the same computed row by row, and products of rows."""
 
 import numpy as np
 import pytest
-from sklearn.neighbors import KNeighborsClassifier
+from threadpoolctl import threadpool_limits
 
-from featbench.classification.predictors import LinearPredictor, ModelPredictor, predict_classes, prepare_rows
-from featbench.classification.row_space import Standardiser
+from featbench.classification.predictors import LinearPredictor
+from featbench.classification.row_space import Standardiser, multiply_rows
 from featbench.errors import FeatureError
 
 
@@ -25,33 +25,29 @@ def test_the_largest_score_of_standardised_rows_wins(dtype):
     assert 2 not in predicted
 
 
-@pytest.mark.parametrize("standardise", [True, False])
-def test_a_model_predicts_what_it_says_of_prepared_rows(standardise):
-    x = features()
-    standardiser = Standardiser.fit(x) if standardise else None
-    rows = prepare_rows(x, standardiser)
-    np.testing.assert_allclose(rows, Standardiser.fit(x).apply(x) if standardise else x, rtol=1e-6, atol=1e-6)
-    assert rows.dtype == np.float32
-    labels = np.arange(30) % 3
-    predictor = ModelPredictor(standardiser, KNeighborsClassifier(1).fit(rows, labels), 3, {"k": 1})
-    assert predictor.predict(x).tolist() == labels.tolist()
-    assert predictor.predict(x).dtype == np.int64
-    assert predictor.report == {"k": 1}
-
-
-def test_no_rows_have_no_predictions():
-    model = KNeighborsClassifier(1).fit(features(), np.arange(30) % 3)
-    assert predict_classes(model, features()[:0]).tolist() == []
-    assert predict_classes(model, features()[:0]).dtype == np.int64
-
-
 def test_features_that_are_not_finite_are_refused():
     x = features()
-    standardiser = Standardiser.fit(x)
-    linear = LinearPredictor(standardiser, np.ones((7, 2)), np.zeros(2), {})
-    model = ModelPredictor(standardiser, KNeighborsClassifier(1).fit(x, np.arange(30) % 2), 2, {})
+    linear = LinearPredictor(Standardiser.fit(x), np.ones((7, 2)), np.zeros(2), {})
     x[4, 2] = np.nan
-    for predictor in (linear, model):
-        for method in (predictor.predict, predictor.scores):
-            with pytest.raises(FeatureError, match="feature 2 of row 4 is nan"):
-                method(x)
+    for method in (linear.predict, linear.scores):
+        with pytest.raises(FeatureError, match="feature 2 of row 4 is nan"):
+            method(x)
+
+
+@pytest.mark.parametrize("inner, outer", [(1, 2), (3, 1), (17, 3), (64, 10), (300, 2), (2048, 40), (20_000, 10)])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_row_of_a_product_is_the_same_bits_whatever_the_others_and_the_threads(inner, outer, dtype):
+    generator = np.random.default_rng(inner)
+    a, b = generator.standard_normal((150, inner)).astype(dtype), generator.standard_normal((inner, outer))
+    whole = multiply_rows(a, b)
+    assert whole.dtype == np.float64
+    np.testing.assert_allclose(whole, a.astype(np.float64) @ b, rtol=1e-10, atol=1e-10)
+    for threads in (1, 2, 5):
+        with threadpool_limits(threads):
+            for count in (1, 2, 63, 64, 65, 149):
+                some = generator.permutation(150)[:count]
+                assert np.array_equal(multiply_rows(a[some], b), whole[some])
+
+
+def test_a_product_of_no_rows_is_empty():
+    assert multiply_rows(np.zeros((0, 3)), np.ones((3, 2))).shape == (0, 2)

@@ -83,7 +83,7 @@ def test_the_final_network_is_trained_anew_on_all_rows():
     x, labels = toy(spread=2)
     chosen = fit(SMALL, x, labels)
     given = fit(Perceptron(hidden=16, epochs=chosen.report["epochs"]), x, labels)
-    assert all(np.array_equal(a, b) for a, b in zip(chosen.model.coefs_, given.model.coefs_, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(chosen.layers, given.layers, strict=True))
 
 
 def test_labels_of_validation_rows_judge_but_do_not_train_what_they_judge(monkeypatch):
@@ -137,8 +137,8 @@ def test_seeds_decide_and_nothing_else():
     second, other = fit(SMALL, x, labels), fit(SMALL, x, labels, seed=1)
     assert first.report == second.report
     assert np.array_equal(first.predict(x), second.predict(x))
-    assert np.array_equal(first.model.coefs_[0], second.model.coefs_[0])
-    assert not np.array_equal(first.model.coefs_[0], other.model.coefs_[0])
+    assert np.array_equal(first.layers[0], second.layers[0])
+    assert not np.array_equal(first.layers[0], other.layers[0])
     assert np.array_equal(pickle.loads(pickle.dumps(first)).predict(x), first.predict(x))
     assert np.array_equal(x, copies[0])
     assert np.array_equal(labels, copies[1])
@@ -147,7 +147,7 @@ def test_seeds_decide_and_nothing_else():
 def test_seeds_may_have_any_size():
     x, labels = toy()
     first, second = (fit(Perceptron(hidden=4, epochs=1), x, labels, seed=seed) for seed in (2**63, 2**63 + 1))
-    assert not np.array_equal(first.model.coefs_[0], second.model.coefs_[0])
+    assert not np.array_equal(first.layers[0], second.layers[0])
 
 
 def test_half_precision_and_blocks_play_no_part():

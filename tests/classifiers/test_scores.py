@@ -150,7 +150,11 @@ def test_a_tie_of_votes_goes_to_the_first_class_whatever_the_margins():
     machine = train(x @ x.T, labels, 3, C=2.0, multiclass="ovo")
     new = np.random.default_rng(5).standard_normal((4000, 8)).astype(np.float32)
     gram = new @ x.T
-    by_margin = machine.machine.decision_function(gram.astype(float)).argmax(axis=1)
+    margins = machine.compute_margins(gram.astype(float))
+    sums = np.stack([margins[:, 0] + margins[:, 1], margins[:, 2] - margins[:, 0], -margins[:, 1] - margins[:, 2]], 1)
+    votes = np.stack([margins[:, 0] > 0, margins[:, 2] > 0, margins[:, 1] <= 0], 1).astype(int)
+    votes += np.stack([margins[:, 1] > 0, margins[:, 0] <= 0, margins[:, 2] <= 0], 1)
+    by_margin = (votes + sums / (3 * (np.abs(sums) + 1))).argmax(axis=1)
     predicted = machine.predict(gram)
     assert (by_margin != predicted).any(), "no tie was found"
     assert np.array_equal(machine.compute_scores(gram).argmax(axis=1), predicted)
