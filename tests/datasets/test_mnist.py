@@ -263,6 +263,14 @@ def test_fashion_mnist_does_not_take_mnists_files_for_its_own(tmp_path, monkeypa
         FashionMnist().load(tmp_path)
 
 
+@pytest.mark.parametrize("compressed", [True, False])
+def test_mnist_does_not_take_fashion_mnists_files_for_its_own(tmp_path, monkeypatch, compressed):
+    monkeypatch.setattr(FashionMnist, "downloads", Published.downloads)
+    write(tmp_path, compressed)
+    with pytest.raises(DataError, match=r"data set mnist: .*t10k-labels.* is fashion-mnist's: .* data fetch mnist`"):
+        Mnist().load(tmp_path)
+
+
 def test_the_published_content_is_that_of_the_real_files(real_files):
     folder = real_files(Mnist())
     for path, item in zip(Mnist().files(folder), Mnist.downloads, strict=True):
