@@ -78,7 +78,7 @@ HEAVY = ("torch", "numpy", "mlflow", "sklearn", "pandas", "scipy", "PIL")
 NO_NUMBERS = (
     *("__init__.py", "built_in.py", "errors.py", "hookspecs.py", "registry.py", "types.py"),
     *("data/__init__.py", "data/checksums.py", "data/dataset.py", "data/folder.py", "data/inspection.py"),
-    *("experiment/__init__.py", "experiment/cell.py"),
+    *("experiment/__init__.py", "experiment/cell.py", "experiment/suspicions.py"),
     *(f"evaluation/{name}.py" for name in ("__init__", "metrics", "protocol", "published", "regimes")),
     *(f"system/{name}.py" for name in ("__init__", "clock", "files", "hashing", "printable", "source_files")),
     *(f"system/{name}.py" for name in ("locks", "tracebacks", "updates", "user_files")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from featbench.store.store import Store
 from featbench.system.hashing import content_hash
 from featbench.system.printable import make_printable
 from featbench.types import Result
+
+log = logging.getLogger("featbench")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ def run_cells(
     (`StoreError`), and so does a GPU that failed (`DeviceLostError`).
     """
     runs: list[Run] = []
+    warned: set[tuple[object, ...]] = set()
     for index, cell in enumerate(cells):
         key = keys.for_cell(cell).result.hash
         known = find_result(cell, key, store, retry=retry)
@@ -59,6 +63,7 @@ def run_cells(
         else:
             result = known
         result = _point_to_traceback(result, store)
+        _warn(cell, result, warned)
         listener.finished(index, len(cells), cell, result, computed=known is None)
         runs.append(Run(cell, result, computed=known is None))
     return runs
@@ -70,6 +75,15 @@ def find_result(cell: Cell, key: str, store: Store, *, retry: bool) -> Result | 
         return Result(key, "skipped", message=cell.skip)
     known = store.read_result(key)
     return None if known is not None and known.status == "failed" and retry else known
+
+
+def _warn(cell: Cell, result: Result, warned: set[tuple[object, ...]]) -> None:
+    """Say what is suspicious about a result, read or computed, once for all draws and classifiers of a learner."""
+    suspicions = result.report.get("suspicions")
+    for line in suspicions if isinstance(suspicions, list) else ():
+        if (cell.learner, cell.regime, line) not in warned:
+            warned.add((cell.learner, cell.regime, line))
+            log.warning("%s: %s", cell, line)
 
 
 def _point_to_traceback(result: Result, store: Store) -> Result:

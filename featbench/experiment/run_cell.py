@@ -13,6 +13,7 @@ from featbench.evaluation.scoring import compute_score
 from featbench.evaluation.task import TASKS
 from featbench.experiment.cell import Cell
 from featbench.experiment.steps import Steps
+from featbench.experiment.suspicions import find_suspicions
 from featbench.features.rows import Features
 from featbench.parameters import Choice
 from featbench.types import IntArray, Score, Seconds, Split
@@ -48,6 +49,7 @@ def run_cell(cell: Cell, steps: Steps) -> Outcome:
         **({"refinement": best.refinement} if best.refinement else {}),
         **({"learner": str(best.learner)} if rate else {}),
         **({"images_left_out": len(images.left_out)} if images.left_out else {}),
+        **({"suspicions": best.suspicions} if best.suspicions else {}),
     }
     # All candidates were paid for, not the best alone.
     seconds = _add(candidate.seconds for candidate in candidates)
@@ -62,6 +64,7 @@ class _Candidate:
     features: Features
     classified: TrainedClassifier
     refinement: dict[str, Any] | None
+    suspicions: list[str]
     seconds: Seconds
 
 
@@ -73,7 +76,9 @@ def _train(cell: Cell, steps: Steps, split: Split, images: PreparedImages, maps:
     features, extracting = steps.extract(cell, split, network, maps)
     classified, classifying = steps.classify(cell, split, features, images, rate)
     seconds = Seconds(learning, refining, extracting, classifying)
-    return _Candidate(cell.learner, features, classified, refinement, seconds)
+    constant = steps.registry.learner(cell.learner.name).constant
+    suspicions = [] if constant else find_suspicions(network, features.train)
+    return _Candidate(cell.learner, features, classified, refinement, suspicions, seconds)
 
 
 def _add(seconds: Iterable[Seconds]) -> Seconds:

@@ -48,6 +48,8 @@ class FeatureLearner(Parametrised):
         "row" for a NetworkLearner whose features are as many numbers for an image of any size.
     seed_bits : int, default 32
         Bits of the seed that it is given. A subclass does not inherit it.
+    constant : bool, default False
+        Whether it gives all images the same features on purpose, as chance does; of others a warning says so.
     """
 
     name: ClassVar[str]
@@ -59,6 +61,7 @@ class FeatureLearner(Parametrised):
     samples_images: ClassVar[bool] = False
     gives: ClassVar[Literal["maps", "row"]] = "maps"
     seed_bits: ClassVar[int] = SEED_BITS
+    constant: ClassVar[bool] = False
 
     @classmethod
     def looks(cls) -> bool:

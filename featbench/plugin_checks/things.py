@@ -96,7 +96,7 @@ def _check_learner(learner: type[FeatureLearner]) -> None:
         raise PluginError(f"{learner.__name__} does not define {', '.join(sorted(abstract))}")
     if learner.gives not in ("maps", "row"):
         raise PluginError(f"{learner.__name__}.gives must be 'maps' or 'row', not {learner.gives!r}")
-    flags = dict.fromkeys(("differentiable", "needs_gpu", "samples_images"), bool)
+    flags = dict.fromkeys(("differentiable", "needs_gpu", "samples_images", "constant"), bool)
     _check_attributes(learner, {"initial": str, "source": str, "seed_bits": int, **flags})
     _check_signature(learner, "filters" if issubclass(learner, FilterLearner) else "network", 3)
 

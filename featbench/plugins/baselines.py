@@ -45,6 +45,7 @@ class Chance(NetworkLearner):
     initial: ClassVar[str] = "–"
     differentiable: ClassVar[bool] = False
     gives: ClassVar[Literal["maps", "row"]] = "row"
+    constant: ClassVar[bool] = True
 
     def network(self, shape: Shape, maps: MapSource | None, seed: int) -> nn.Module:
         """Return a module that gives 1 for every image."""
