@@ -148,5 +148,6 @@ def _require_finite(image: Pixels, index: int) -> None:
         return
     place = tuple(int(one) for one in np.argwhere(~np.isfinite(image))[0])
     value = "NaN" if np.isnan(image[place]) else str(image[place])
-    where = f"row {place[0]}, column {place[1]}"
+    words = zip(("row", "column", "channel")[: len(place)], place, strict=True)
+    where = ", ".join(f"{word} {number}" for word, number in words)
     raise DataError(f"X: image {index} holds values that are not finite, {value} at {where}")
