@@ -220,7 +220,8 @@ def make_maps(pixels: Sequence[Pixels] | Pixels, preprocessing: Preprocessing) -
     if len(pixels) == 0:
         raise DataError("there are no images to preprocess")
     unlabelled = Images(pixels, np.zeros(len(pixels), dtype=np.int64), ("",))
-    prepared = prepare(unlabelled, preprocessing.size, channels=preprocessing.channels, least=preprocessing.least)
+    channels, least = preprocessing.channels, preprocessing.least
+    prepared = prepare(unlabelled, preprocessing.size, channels=channels, least=least, skip_bad=None)
     return Maps(prepared.pixels, preprocessing)
 
 

@@ -90,7 +90,7 @@ def prepare(
     *,
     channels: int = 1,
     least: int = 1,
-    skip_bad: bool = False,
+    skip_bad: bool | None = False,
     progress: Progress | None = None,
 ) -> PreparedImages:
     """Read all images, and return them with their longest side `size` pixels (None: as it is), uint8 or float64.
@@ -98,7 +98,7 @@ def prepare(
     channels: 1 makes every image grey, 3 makes every image RGB; a grey image then gets three equal channels. Images are
     read by several threads, and the result does not depend on how many. Every image that cannot be read, or has a side
     shorter than `least` in the end, is found before anything is raised: then a `DataError` names them all, or with
-    `skip_bad` they are left out and described in `left_out`.
+    `skip_bad` they are left out and described in `left_out`. skip_bad None: there is no asking to leave them out.
     """
     count = len(images.pixels)
     if count == 0:
@@ -110,7 +110,7 @@ def prepare(
     )
     bad = [str(error) for error in prepared if isinstance(error, DataError)]
     if len(bad) == count or (bad and not skip_bad):
-        raise DataError(_describe_bad_images(bad, count))
+        raise DataError(_describe_bad_images(bad, count, skippable=skip_bad is not None))
     good = [image for image in prepared if isinstance(image, _Prepared)]
     positions = np.flatnonzero([isinstance(image, _Prepared) for image in prepared])
     return PreparedImages(
@@ -132,14 +132,15 @@ def find_warnings(images: Images, positions: IntArray, traits: Sequence[Traits])
     return tuple(describe_traits(traits, images.labels[positions], [names[position] for position in positions]))
 
 
-def _describe_bad_images(bad: Sequence[str], count: int) -> str:
+def _describe_bad_images(bad: Sequence[str], count: int, *, skippable: bool) -> str:
     if len(bad) == count:
         return f"none of the {count} images can be used; the first: {bad[0]}"
     listed = "".join(f"\n  {line}" for line in bad[:20]) + ("\n  …" if len(bad) > 20 else "")
-    if len(bad) == 1:
-        return f"{bad[0]}; mend or remove it, or leave it out with --skip-bad-images"
-    advice = "mend or remove them, or leave them out with --skip-bad-images"
-    return f"{len(bad)} of {count} images cannot be used: {advice}{listed}"
+    one = len(bad) == 1
+    advice = "mend or remove it" if one else "mend or remove them"
+    if skippable:
+        advice += f", or leave {'it' if one else 'them'} out with --skip-bad-images"
+    return f"{bad[0]}; {advice}" if one else f"{len(bad)} of {count} images cannot be used: {advice}{listed}"
 
 
 def _prepare_image(

@@ -55,8 +55,8 @@ class _CellBar(Listener):
 
     def _advance(self, done: int, total: int, cell: str) -> None:
         if self._bar is None:
-            self._bar = tqdm(total=total, unit="cell", leave=False)
-        self._bar.set_description_str(cell, refresh=False)
+            self._bar = tqdm(total=total, desc=cell, unit="cell", leave=False)
+        self._bar.set_description(cell, refresh=False)
         # Set, where `update` would add: cells say themselves where they stand.
         self._bar.n = done
         self._bar.refresh()

@@ -18,7 +18,7 @@ from featbench.errors import DataError, LearningError
 from featbench.evaluation.labels import read_labels
 from featbench.extractor.fitting import fit_network, make_equal_maps
 from featbench.extractor.nested import change_inner, list_inner, split_changes
-from featbench.extractor.settings import Settings
+from featbench.extractor.settings import Computing, Settings
 from featbench.features.extraction import extract
 from featbench.learning.learner import FeatureLearner
 from featbench.refinement.settings import Refinement
@@ -147,19 +147,19 @@ class Extractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             says what to do. It is a `ValueError` too.
         """
         with naming_arguments(refine="refinement"):
-            settings = Settings.read(self.get_params(deep=False))
+            settings, computing = Settings.read(vars(self)), Computing.read(vars(self))
             if settings.refined and y is None:
                 raise LearningError(
                     "refinement needs labels: call fit(X, y); with refined=True Extractor requires y to be passed, but "
                     "the target y is None"
                 )
             validate_data(self, X, reset=True, skip_check_array=True, ensure_2d=False)
-            images = read_pixels(X, settings.row_shape)
+            images = read_pixels(X, computing.row_shape)
             labels = read_labels(y, len(images)) if settings.refined else None
             maps = make_equal_maps(images, settings.preprocessing)
-            with show_progress(settings.verbose) as progress:
-                fitted = fit_network(settings, maps, labels, progress)
-            one = extract(fitted.network, maps.select(np.arange(1)), settings.device)
+            with show_progress(computing.verbose) as progress:
+                fitted = fit_network(settings, maps, labels, computing.device, progress)
+            one = extract(fitted.network, maps.select(np.arange(1)), computing.device)
         self.network_, self.shape_, self.preprocessing_ = fitted.network, maps.shape, settings.preprocessing
         self._n_features_out = one.shape[1]
         self._keep("refinement_", fitted.refinement)
@@ -191,19 +191,19 @@ class Extractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         if not hasattr(self, "network_"):
             raise NotFittedError("this Extractor is not fitted: call fit first")
         with naming_arguments():
-            settings = Settings.read(self.get_params(deep=False))
+            computing = Computing.read(vars(self))
             validate_data(self, X, reset=False, skip_check_array=True, ensure_2d=False)
-            images = read_pixels(X, settings.row_shape)
+            images = read_pixels(X, computing.row_shape)
             maps = make_equal_maps(images, self.preprocessing_)
             if maps.shape != self.shape_:
                 raise DataError(self._describe_other_size(count_values(images), maps.shape))
-            with show_progress(settings.verbose) as progress:
+            with show_progress(computing.verbose) as progress:
                 return extract(
                     self.network_,
                     maps,
-                    settings.device,
+                    computing.device,
                     partial(progress, "extracting features"),
-                    precision=settings.precision,
+                    precision=computing.precision,
                 )
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -46,11 +47,15 @@ def make_equal_maps(images: Sequence[Pixels] | Pixels, preprocessing: Preprocess
 
 
 def fit_network(
-    settings: Settings, maps: Maps, labels: tuple[NDArray[Any], IntArray] | None, progress: Progress
+    settings: Settings,
+    maps: Maps,
+    labels: tuple[NDArray[Any], IntArray] | None,
+    device: torch.device,
+    progress: Progress,
 ) -> FittedNetwork:
     """Learn the network from maps of one size, and refine it if there are labels: the classes, and each image's."""
     with watch_updates(progress):
-        network = _learn(settings, maps)
+        network = _learn(settings, maps, device)
     if labels is None:
         return FittedNetwork(network)
     classes, indices = labels
@@ -65,21 +70,21 @@ def fit_network(
             validation,
             classes=len(classes),
             seed=seed,
-            device=settings.device,
+            device=device,
             settings=settings.refinement,
             progress=progress,
         )
     return FittedNetwork(refined, report)
 
 
-def _learn(settings: Settings, maps: Maps) -> nn.Module:
+def _learn(settings: Settings, maps: Maps, device: torch.device) -> nn.Module:
     learner, architecture, shape = settings.learner, settings.architecture, maps.shape
     if isinstance(learner, NetworkLearner):
-        return learn_network(learner, shape, maps, seed=settings.seed, device=settings.device)
+        return learn_network(learner, shape, maps, seed=settings.seed, device=device)
     assert isinstance(learner, FilterLearner)  # there is no other kind
     assert architecture is not None
     reason = find_refusal(architecture, learner, shape)
     if reason:
         raise UsageError(reason)
-    stages = learn_stages(architecture, learner, shape, maps, seed=settings.seed, device=settings.device)
+    stages = learn_stages(architecture, learner, shape, maps, seed=settings.seed, device=device)
     return assemble(architecture, learner, shape, stages)

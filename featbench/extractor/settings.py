@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from inspect import isabstract
 from typing import Any
 
 import torch
@@ -21,22 +22,38 @@ from featbench.stages.architecture import Architecture
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the parameters of an `Extractor` stand for; architecture: None for a learner that gives the whole network.
+class Computing:
+    """Where and how an `Extractor` computes, in `fit` and in `transform`.
 
     row_shape: the shape of the image that a row holds, one side of which may be -1; None for square images.
     """
+
+    row_shape: tuple[int, ...] | None
+    device: torch.device
+    precision: Precision
+    verbose: bool
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> Computing:
+        """Read the parameters of an `Extractor`; a `UsageError` names the one that cannot be taken."""
+        return cls(
+            row_shape=_read_row_shape(given["image_shape"]),
+            device=_read_device(given["device"]),
+            precision=check_precision(read_text("precision", given["precision"])),
+            verbose=read_flag("verbose", given["verbose"]),
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an `Extractor` learns; architecture: None for a learner that gives the whole network."""
 
     architecture: Architecture | None
     learner: FeatureLearner
     refined: bool
     refinement: Refinement
     preprocessing: Preprocessing
-    row_shape: tuple[int, ...] | None
     seed: int
-    device: torch.device
-    precision: Precision
-    verbose: bool
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> Settings:
@@ -52,15 +69,11 @@ class Settings:
             refined=refined,
             refinement=_read_refinement(given["refinement"]),
             preprocessing=_read_preprocessing(given["preprocessing"]),
-            row_shape=_read_row_shape(given["image_shape"]),
             seed=read_integer("seed", given["seed"]),
-            device=read_device(given["device"]),
-            precision=check_precision(read_text("precision", given["precision"])),
-            verbose=read_flag("verbose", given["verbose"]),
         )
 
 
-def read_device(value: object) -> torch.device:
+def _read_device(value: object) -> torch.device:
     """Return the device of a name, or of one of torch's devices."""
     return resolve_device(str(value) if isinstance(value, torch.device) else read_text("device", value))
 
@@ -77,7 +90,7 @@ def _read_learner(value: object, given: object) -> FeatureLearner:
         if parameters:
             raise UsageError("learner_params go with a learner's name or class, not with an instance")
         return plain
-    if isinstance(plain, type) and issubclass(plain, FilterLearner | NetworkLearner):
+    if isinstance(plain, type) and issubclass(plain, FilterLearner | NetworkLearner) and not isabstract(plain):
         return plain.create(parameters)
     if not isinstance(plain, str):
         raise UsageError(f"learner takes a name, such as 'psd(lam=0.5)', a class or an instance, not {show(value)}")

@@ -34,8 +34,8 @@ class _Bars:
             return
         if self._bar is None or self._bar.total != total or done < self._bar.n:
             self.close()
-            self._bar = tqdm(total=total, leave=False)
-        self._bar.set_description_str(what, refresh=False)
+            self._bar = tqdm(total=total, desc=what, leave=False)
+        self._bar.set_description(what, refresh=False)
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
