@@ -108,7 +108,7 @@ def test_a_plugin_that_sets_everything_when_it_is_loaded_changes_nothing(write_p
     assert read_all() == before
 
 
-def test_plugins_that_set_everything_when_they_are_called_change_no_number(compare_tiny, write_plugin, tiny):
+def test_plugins_that_set_everything_when_they_are_called_change_no_number(compare_tiny, write_plugin, tiny, tmp_path):
     source = SPOIL + LEARNER.replace("NAME", "spoiling").replace("FAMILY", "unsupervised")
     learner = write_plugin("spoiling", source.replace("BODY", "        spoil()\n        return weight"))
     options = ("--classifiers", "nearest,logistic")
@@ -123,7 +123,7 @@ def test_plugins_that_set_everything_when_they_are_called_change_no_number(compa
             "return _Means(", "spoil()\n        return _Means("
         )
     )
-    ran = compare_tiny("--features", "spoiling,random", *options, "--home", "other", plugins=[learner])
+    ran = compare_tiny("--features", "spoiling,random", *options, "--home", tmp_path / "other", plugins=[learner])
     assert ran.code == 0, ran.err
     assert read_all() == before
     scores = {(row["learner"], row["regime"], row["classifier"]): row["scores"] for row in ran.rows}
