@@ -149,8 +149,8 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> Path:
 
 def require_writable_folder(output: str | Path) -> Path:
     """Return a folder that can be written, whether or not it exists. Raises `UsageError` otherwise."""
-    if not str(output):
-        raise UsageError("the folder to write to has an empty name")
+    if str(output) in ("", "-"):
+        raise UsageError(f"{str(output)!r} is no folder to write to: there are several files, so name one")
     folder = expand_user(output)
     # What counts is the nearest of its parents that exists.
     nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))

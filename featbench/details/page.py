@@ -11,6 +11,7 @@ from featbench.details.classes import ClassAccuracy, rank_confusions
 from featbench.details.collect import RowDetails
 from featbench.details.mistakes import TOGETHER, Mistake, describe_frequency
 from featbench.execution.stored_comparison import StoredComparison
+from featbench.report.confusion_picture import NAMED
 from featbench.report.html import (
     embed_image,
     make_scrollable,
@@ -186,13 +187,15 @@ def _render_confusions(details: RowDetails, picture: bytes) -> list[str]:
         caption = "the most frequent confusions" + (f"; {rest} more are in confusion.csv" if rest else "")
         headings = ("true class", "predicted class", "times", "% of the class's tests")
         parts.append(render_table(caption, headings, lines, numbers=2))
-    alt = f"Confusion matrix of {len(names)} classes; the table below has its numbers."
+    alt = f"Confusion matrix of {len(names)} classes; confusion.csv has its numbers."
     return [
         *parts,
         '<p class="soft">True classes by rows, predicted ones by columns; right predictions are blue, wrong ones '
         "orange, the darker the larger their part of the row.</p>",
         make_scrollable("confusion matrix, picture", embed_image(picture, "png", alt), "picture"),
-        f"<details><summary>The same as a table of numbers</summary>{_render_matrix(details)}</details>",
+        f"<details><summary>The same as a table of numbers</summary>{_render_matrix(details)}</details>"
+        if len(names) <= NAMED
+        else "<p>There are too many classes for their names, and for a table of numbers: confusion.csv has both.</p>",
     ]
 
 

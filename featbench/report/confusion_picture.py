@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 NUMBERED = 30
 """Up to so many classes, counts are written into the cells."""
 
+NAMED = 150
+"""Up to so many classes, their names stand beside the rows and below the columns."""
+
+LARGEST = 16.0
+"""Side of the matrix in inches where classes are more."""
+
 LONGEST = 24
 """Letters of a class's name in the picture."""
 
@@ -29,11 +35,12 @@ SQUARE_ROOT = 0.5
 def draw_confusions_png(counts: NDArray[np.integer], names: Sequence[str]) -> bytes:
     """Return the PNG file of a confusion matrix [classes, classes], true classes by rows, predicted by columns.
 
-    Right predictions are blue and wrong ones orange, the darker the larger their share of the row.
+    Right predictions are blue and wrong ones orange, the darker the larger their share of the row. Of many classes the
+    picture has no names, but numbers from 0.
     """
-    labels = [shorten(make_printable(name), LONGEST) for name in names]
-    cell = 0.42 if len(names) <= NUMBERED else 0.15
-    margin = 0.8 + 0.075 * max(map(len, labels))
+    labels = [shorten(make_printable(name), LONGEST) for name in names] if len(names) <= NAMED else []
+    cell = 0.42 if len(names) <= NUMBERED else min(0.15, LARGEST / len(names))
+    margin = 0.8 + 0.075 * max(map(len, labels), default=0)
     side = max(len(names) * cell, 1.2) + margin
     with warnings.catch_warnings():
         # Of scripts that matplotlib's font lacks, the page that stands beside the picture has the names.
@@ -45,13 +52,15 @@ def _draw(figure: Figure, counts: NDArray[np.integer], labels: Sequence[str]) ->
     axis = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axis.imshow(_colour(shares), interpolation="nearest")
+    axis.set_xlabel("predicted class")
+    axis.set_ylabel("true class")
+    if not labels:
+        return
     size = 9 if len(labels) <= NUMBERED else 6.5
     # Names are no formulas: a $ in one of them would begin one.
     places = range(len(labels))
     axis.set_xticks(places, labels, rotation=90, fontsize=size, parse_math=False)
     axis.set_yticks(places, labels, fontsize=size, parse_math=False)
-    axis.set_xlabel("predicted class")
-    axis.set_ylabel("true class")
     # Lines between the cells, so that a column can be followed.
     between = np.arange(len(labels) - 1) + 0.5
     axis.set_xticks(between, minor=True)

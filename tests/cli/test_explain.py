@@ -82,15 +82,15 @@ def test_places_to_write_to(compare_tiny, explain, tmp_path, place, monkeypatch)
 
 
 @pytest.mark.parametrize("option", ["explain --output", "compare --details"])
-@pytest.mark.parametrize("place", ["file", "file/below", ""])
+@pytest.mark.parametrize("place", ["file", "file/below", "", "-"])
 def test_places_that_are_no_folder_are_refused_before_anything_is_computed(run, tiny, home, tmp_path, option, place):
     (tmp_path / "file").write_text("kept")
     command, option = option.split()
-    named = f"{tmp_path}/{place}" if place else ""
+    named = f"{tmp_path}/{place}" if place.startswith("file") else place
     more = ["--protocol", "tiny", "--no-track"] if command == "compare" else []
     ran = run(command, option, named, "--plugin", tiny, *more)
     assert ran.code == 2
-    assert "cannot be written" in ran.err or "empty name" in ran.err
+    assert "cannot be written" in ran.err or "is no folder to write to" in ran.err
     assert (tmp_path / "file").read_text() == "kept"
     assert not (home / "results").exists()
 

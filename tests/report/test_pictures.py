@@ -31,6 +31,13 @@ def test_a_matrix_has_a_blue_diagonal_and_grows_with_its_classes(classes):
     assert pixels.shape[1] > classes * 13
 
 
+@pytest.mark.parametrize("classes", [151, 1000])
+def test_the_matrix_of_many_classes_is_no_larger(classes):
+    pixels = decode(draw_confusions_png(np.diag(np.full(classes, 7)), [f"class {k}" for k in range(classes)]))
+    assert max(pixels.shape[:2]) < 2400
+    assert count_pixels(pixels, lambda r, g, b: (b > 90) & (r < 40)) > classes
+
+
 def test_wrong_predictions_are_orange():
     pixels = decode(draw_confusions_png(np.array([[0, 4], [4, 0]]), ["a", "b"]))
     assert count_pixels(pixels, lambda r, g, b: r > b + 60) > 1000
