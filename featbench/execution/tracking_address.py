@@ -73,7 +73,12 @@ def _list_secrets(uri: str) -> set[str]:
     found = None if _is_path(uri) else _CREDENTIALS.match(uri)
     whole = "" if found is None else found[2]
     # As it stands, and in the parts that programs take it for.
-    parts = [whole, whole.partition(":")[2], *re.split(r"[:/@#]", whole), *(match[2] for match in _QUERY.finditer(uri))]
+    parts = [
+        whole,
+        whole.partition(":")[2],
+        *re.split(r"[:/@#?]", whole),
+        *(match[2] for match in _QUERY.finditer(uri)),
+    ]
     parts += [value for name, value in os.environ.items() if _SECRET.fullmatch(name)]
     every = {form for part in parts for form in (part, unquote(part), quote(part, safe=""))}
     # A letter or two tell nothing, and may stand anywhere in a text.
@@ -82,4 +87,4 @@ def _list_secrets(uri: str) -> set[str]:
 
 def _is_path(uri: str) -> bool:
     """Whether an address is a path, in which an @ is a letter like others."""
-    return uri.startswith(("/", ".", "~")) or re.match(r"[\w.+-]+:///", uri) is not None
+    return re.match(r"/(?!/)|[.~]|[\w.+-]+:///", uri) is not None

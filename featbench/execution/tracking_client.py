@@ -85,8 +85,8 @@ def connect(uri: str, experiment: str, artifacts: str | None) -> tuple[MlflowCli
 
     database = find_sqlite_file(uri)
     # MLflow makes its tables one after the other: two processes at once would each make half of them.
-    with contextlib.nullcontext() if database is None else _prepare_database(database):
-        client = MlflowClient(uri)
+    with contextlib.nullcontext(uri) if database is None else _prepare_database(uri, database) as address:
+        client = MlflowClient(address)
         return client, _find_experiment(client, experiment, artifacts)
 
 
@@ -109,12 +109,31 @@ def _find_experiment(client: MlflowClient, name: str, artifacts: str | None) -> 
 
 
 @contextlib.contextmanager
-def _prepare_database(path: Path) -> Iterator[None]:
-    """Hold the lock of a database; raises `sqlite3.Error` if it cannot be used."""
+def _prepare_database(uri: str, path: Path) -> Iterator[str]:
+    """Hold the lock of a database, and give its address; raises `sqlite3.Error` if it cannot be used."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with hold_lock(path.with_name(f"{path.name}.lock"), PATIENCE["file"]):
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            connection.execute("SELECT name FROM sqlite_master").fetchall()
+            tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
-        yield
+        yield _renew_address(uri, path.stat().st_ino if tables else 0)
+
+
+_seen: dict[str, list[int]] = {}
+"""The files that lay at an address in the life of this process, by their numbers; 0 stands for an empty one."""
+
+
+def _renew_address(uri: str, file: int) -> str:
+    """Return an address that means the file which is there now.
+
+    MLflow keeps its connections, also those to a file that somebody deleted since. Another address gets new ones: it
+    says in other words how many seconds to wait for others.
+    """
+    files = _seen.setdefault(uri, [])
+    if not files or file == 0 or files[-1] not in (0, file):
+        files.append(file)
+    elif files[-1] == 0:
+        files[-1] = file
+    changes = len(files) - 1
+    return uri if changes == 0 else f"{uri}{'&' if '?' in uri else '?'}timeout={20 + changes}"

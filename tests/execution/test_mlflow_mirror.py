@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from helpers.mlflow_runs import client_of, runs_of
 from helpers.plugin_sources import LEARNER, TINY
 
 from featbench.cli.main import main
@@ -15,24 +16,6 @@ from featbench.store.store import Store
 
 REFUSED = "http://127.0.0.1:9"
 """Port 9 (discard) of this machine: nobody listens there."""
-
-
-def client_of(path):
-    from mlflow.tracking import MlflowClient
-
-    return MlflowClient(f"sqlite:///{path}")
-
-
-def runs_of(path):
-    """Return the parent runs in an MLflow database, and the child runs by the name of their cell."""
-    client = client_of(path)
-    experiments = client.search_experiments(filter_string="name LIKE 'featbench%'")
-    runs = client.search_runs([experiment.experiment_id for experiment in experiments], max_results=1000)
-    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
-    named = {run.info.run_name: run for run in children}
-    assert len(named) == len(children)
-    return parents, named
 
 
 def pictures(run):

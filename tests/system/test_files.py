@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -140,7 +141,7 @@ def test_what_is_no_file_is_not_followed(tmp_path, make):
     make(path)
     os.utime(path, (0, 0), follow_symlinks=False)
     remove_leftovers(tmp_path)
-    assert os.path.exists("/etc/passwd")
+    assert Path("/etc/passwd").exists()
 
 
 def test_a_store_removes_leftovers_in_all_of_its_folders(store):
