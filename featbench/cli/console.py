@@ -121,10 +121,9 @@ class Console(Listener):
             self._advance(index + 1, total)
 
     def _show_step(self, what: str, done: int, total: int) -> None:
-        width = shutil.get_terminal_size().columns
         if self._step_bar is not None and self._step_bar.desc != what:
             self._end_step()
-        bar = self._step_bar or tqdm(total=total, desc=what, file=sys.stderr, leave=False, ncols=width)
+        bar = self._step_bar or _make_bar(total, desc=what)
         self._step_bar = bar
         bar.update(done - bar.n)
         if done >= total:
@@ -136,13 +135,18 @@ class Console(Listener):
             self._step_bar = None
 
     def _advance(self, done: int, total: int) -> None:
-        width = shutil.get_terminal_size().columns  # 80 if the terminal does not know its width
-        bar = self._bar or tqdm(total=total, unit="cell", file=sys.stderr, leave=False, ncols=width)
+        bar = self._bar or _make_bar(total, unit="cell")
         self._bar = bar
         # Set, where update() would add: `started` and `finished` each say where the comparison is.
         bar.set_description(self._cell, refresh=False)
         bar.n = done
         bar.refresh()
+
+
+def _make_bar(total: int, **texts: str) -> tqdm[Any]:
+    # 80 by 24 if the terminal does not know its size; tqdm itself would show no bar then.
+    size = shutil.get_terminal_size()
+    return tqdm(total=total, file=sys.stderr, leave=False, ncols=size.columns, nrows=size.lines, **texts)
 
 
 def _format_score(score: Score) -> str:

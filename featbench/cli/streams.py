@@ -66,7 +66,8 @@ def finish_streams() -> None:
     output = sys.stdout
     if _is_the_programs(output):
         sys.stdout = sys.stderr
-    if output is not None:
+        output.close()
+    elif output is not None:
         output.flush()
 
 
