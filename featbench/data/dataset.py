@@ -66,6 +66,9 @@ class Dataset(ABC):
     content : str, default ""
         The fingerprint of a sound copy, which `featbench data verify` compares with that of the copy at hand; "" where
         none is known.
+    image_count : int or None, default None
+        How many labelled images a whole copy has, which `featbench data verify` compares with those at hand; None where
+        that is not known.
     labelled : bool, default True
         False for a set of unlabelled images alone: it has a `pool`, and `load` raises a `DataError`.
 
@@ -84,6 +87,7 @@ class Dataset(ABC):
     homepage: ClassVar[str] = ""
     downloads: ClassVar[tuple[Download, ...]] = ()
     content: ClassVar[str] = ""
+    image_count: ClassVar[int | None] = None
     labelled: ClassVar[bool] = True
 
     @abstractmethod
@@ -194,7 +198,7 @@ class FileDataset(Dataset):
 
     Attributes
     ----------
-    name, source, licence, homepage, downloads, content, labelled
+    name, source, licence, homepage, downloads, content, image_count, labelled
         As those of `Dataset`.
     """
 
@@ -239,9 +243,7 @@ class FileDataset(Dataset):
         return hash_files(self.files(data_dir))
 
 
-def hash_files(
-    files: Sequence[Path], root: Path | None = None, hash_of: Callable[[Path], str] = file_hash
-) -> str:
+def hash_files(files: Sequence[Path], root: Path | None = None, hash_of: Callable[[Path], str] = file_hash) -> str:
     """Return a hash of the names of files (with `root`: their paths below it) and of their contents, in this order."""
     digest = hashlib.sha256()
     for path in files:

@@ -133,11 +133,15 @@ class _Verifier:
             self._found.problems.append(str(error))
             return ""
         self._read_all("image", images)
+        if self._dataset.image_count not in (None, len(images.pixels)):
+            self._found.problems.append(
+                f"{len(images.pixels)} images, where a whole copy has {self._dataset.image_count}"
+            )
         counts = count_images(images)
         empty = np.flatnonzero(counts == 0)
         self._found.problems += [f"class {images.classes[label]!r} has no images" for label in empty]
         smallest = describe_class(images, int(counts.argmin()))
-        return f"{len(images.pixels)} images, {len(counts)} classes, smallest {smallest}, "
+        return f"{count} images, {len(counts)} classes, smallest {smallest}, "
 
     def _verify_pool(self) -> None:
         """Read every unlabelled image, where the data set has its own `pool`."""

@@ -28,6 +28,7 @@ class Cifar10(FileDataset):
     source: ClassVar[str] = "Krizhevsky 2009, Learning multiple layers of features from tiny images"
     licence: ClassVar[str] = "not stated; the makers ask to cite the report"
     homepage: ClassVar[str] = "https://www.cs.toronto.edu/~kriz/cifar.html"
+    image_count: ClassVar[int | None] = 60_000
     downloads: ClassVar[tuple[Download, ...]] = (
         Download(
             "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",

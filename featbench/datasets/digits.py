@@ -18,6 +18,7 @@ class Digits(Dataset):
 
     name: ClassVar[str] = "digits"
     source: ClassVar[str] = "UCI, Optical Recognition of Handwritten Digits (Alpaydin and Kaynak 1998), test part"
+    image_count: ClassVar[int | None] = 1797
     content: ClassVar[str] = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
 
     def fingerprint(self, data_dir: Path | None) -> str:

@@ -64,6 +64,7 @@ class Mnist(FileDataset):
             "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         ),
     )
+    image_count: ClassVar[int | None] = 70_000
     classes: ClassVar[tuple[str, ...]] = tuple("0123456789")
     folders: ClassVar[tuple[str, ...]] = ("mnist", "MNIST", "MNIST/raw")
     """Where the files may lie below the data folder: the third is what torchvision makes."""

@@ -81,6 +81,7 @@ class SmallNorb(FileDataset):
         )
         for stem, checksum in CHECKSUMS.items()
     )
+    image_count: ClassVar[int | None] = 48_600
     classes: ClassVar[tuple[str, ...]] = ("animal", "human", "plane", "truck", "car")
 
     def files(self, data_dir: Path | None) -> list[Path]:

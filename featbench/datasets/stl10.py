@@ -31,6 +31,7 @@ class Stl10(FileDataset):
     )
     licence: ClassVar[str] = "not stated; research use"
     homepage: ClassVar[str] = "https://cs.stanford.edu/~acoates/stl10/"
+    image_count: ClassVar[int | None] = 13_000
     downloads: ClassVar[tuple[Download, ...]] = (
         Download(
             "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",

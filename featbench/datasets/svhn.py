@@ -84,6 +84,7 @@ class Svhn(FileDataset):
     )
     licence: ClassVar[str] = "for non-commercial use only"
     homepage: ClassVar[str] = "http://ufldl.stanford.edu/housenumbers/"
+    image_count: ClassVar[int | None] = 99_289
     downloads: ClassVar[tuple[Download, ...]] = (
         _make_download(FILES[0], "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8"),
         _make_download(FILES[1], "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b"),

@@ -96,6 +96,13 @@ def test_a_broken_contract_is_a_problem(check, attributes):
     assert "data set set has" in problem
 
 
+@pytest.mark.parametrize("missing", [-7, 1, 200])
+def test_a_copy_of_another_count_than_a_whole_one_is_a_problem(check, missing):
+    found = check(Set(content="f00d", image_count=200 + missing))
+    assert found.problems == [f"200 images, where a whole copy has {200 + missing}"]
+    assert check(Set(content="f00d", image_count=200)).problems == []
+
+
 def test_a_set_that_cannot_be_loaded_is_a_problem(check):
     found = check(Set(load=lambda _: 1 / 0))
     assert found.problems == ["data set set cannot be read: ZeroDivisionError: division by zero"]
