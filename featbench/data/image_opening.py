@@ -134,12 +134,15 @@ def _require_size(width: int, height: int, cost: int = 1) -> None:
 def _check_chunks(file: IO[bytes]) -> None:
     """Raise a `ValueError` unless the chunks of a PNG file are whole: Pillow compares no checksum of pixels."""
     file.seek(8)
-    kind = b""
+    kind, animated = b"", False
     while kind != b"IEND":
         length, kind = int.from_bytes(file.read(4)), file.read(4)
         content = file.read(min(length, BLOCK))
-        if kind == b"acTL" and not 0 < int.from_bytes(content[:4]) <= 2**31:
-            raise ValueError("its chunk acTL is damaged")
+        if kind == b"acTL":
+            # Pillow would print a warning, and go on.
+            if animated or not 0 < int.from_bytes(content[:4]) <= 2**31:
+                raise ValueError("its chunk acTL is damaged")
+            animated = True
         checksum, left = zlib.crc32(kind), length
         while content:
             checksum, left = zlib.crc32(content, checksum), left - len(content)

@@ -217,8 +217,6 @@ def preprocess(pixels: Sequence[Pixels] | Pixels, preprocessing: Preprocessing) 
 
 def make_maps(pixels: Sequence[Pixels] | Pixels, preprocessing: Preprocessing) -> Maps:
     """Prepare raw images, and return their maps; a `DataError` names the images that cannot be used."""
-    if len(pixels) == 0:
-        raise DataError("there are no images to preprocess")
     unlabelled = Images(pixels, np.zeros(len(pixels), dtype=np.int64), ("",))
     channels, least = preprocessing.channels, preprocessing.least
     prepared = prepare(unlabelled, preprocessing.size, channels=channels, least=least, skip_bad=None)

@@ -98,6 +98,18 @@ def test_every_byte_of_a_png_file_is_covered_by_a_checksum(tmp_path):
             read_image(write(tmp_path / "a.png", content))
 
 
+@pytest.mark.parametrize("counts", [(0,), (2**32 - 1,), (3, 3)])
+def test_a_damaged_animation_is_refused_without_a_warning(tmp_path, counts, recwarn):
+    def chunk(count):
+        content = b"acTL" + struct.pack(">II", count, 0)
+        return struct.pack(">I", 8) + content + struct.pack(">I", zlib.crc32(content))
+
+    whole = WHOLE["png"]
+    with pytest.raises(DataError, match="its chunk acTL is damaged"):
+        read_image(write(tmp_path / "a.png", whole[:33] + b"".join(map(chunk, counts)) + whole[33:]))
+    assert len(recwarn) == 0
+
+
 @pytest.mark.parametrize(
     "raised", [RuntimeError, MemoryError, struct.error, zlib.error, SystemError, KeyError, OSError]
 )
