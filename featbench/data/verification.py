@@ -133,10 +133,9 @@ class _Verifier:
             self._found.problems.append(str(error))
             return ""
         self._read_all("image", images)
-        if self._dataset.image_count not in (None, len(images.pixels)):
-            self._found.problems.append(
-                f"{len(images.pixels)} images, where a whole copy has {self._dataset.image_count}"
-            )
+        count, whole = len(images.pixels), self._dataset.image_count
+        if whole not in (None, count):
+            self._found.problems.append(f"{count} images, where a whole copy has {whole}")
         counts = count_images(images)
         empty = np.flatnonzero(counts == 0)
         self._found.problems += [f"class {images.classes[label]!r} has no images" for label in empty]
