@@ -12,9 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
+from featbench.arguments import read_path
 from featbench.data.image_formats import HEAD, READ, find_format, name_other_format
 from featbench.data.image_opening import open_image, read_array
-from featbench.data.image_samples import Samples, describe_samples, reduce_floats, reduce_integers, require_light
+from featbench.data.image_samples import (
+    Samples,
+    describe_samples,
+    reduce_floats,
+    reduce_integers,
+    require_bright_colours,
+)
 from featbench.data.orientation import read_orientation, turn
 from featbench.errors import DataError
 from featbench.system.printable import make_printable
@@ -41,7 +48,7 @@ def read_image(path: Path | str) -> Pixels:
     Parameters
     ----------
     path : Path or str
-        The file.
+        The file; a leading ~ is the home folder.
 
     Returns
     -------
@@ -54,7 +61,7 @@ def read_image(path: Path | str) -> Pixels:
         If the file cannot be read, is damaged, too large or of another format, or holds values that no rule makes
         bytes of. The message names the file.
     """
-    return read_with_remarks(Path(path)).pixels
+    return read_with_remarks(read_path("path", path)).pixels
 
 
 def read_with_remarks(path: Path) -> ReadImage:
@@ -96,9 +103,9 @@ def _read(file: IO[bytes]) -> ReadImage:
         pixels, remark = reduce_integers(image, samples)
         remarks += [remark] if remark else []
     else:
+        if samples.bits > 8:
+            require_bright_colours(image, samples)
         pixels = _convert(image, samples)
-        if samples.bits > 8 and pixels.ndim == 3:
-            require_light(pixels, f"colours of {samples.bits} bits, of which few are used")
     return ReadImage(turn(pixels, read_orientation(image)), tuple(remarks))
 
 

@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 
 from featbench.data.class_folders import find_class_folders
-from featbench.data.image_reader import read_image
+from featbench.data.image_reader import read_with_remarks
 from featbench.errors import DataError
 from featbench.types import Pixels
 
@@ -78,7 +78,7 @@ def _spread(paths: Sequence[Path], count: int) -> list[Path]:
 
 def _try_to_read(path: Path) -> Pixels | None:
     try:
-        return read_image(path)
+        return read_with_remarks(path).pixels
     except DataError:
         return None
 

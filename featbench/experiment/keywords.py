@@ -141,14 +141,11 @@ def _read_refinement(name: str, value: object) -> str:
     """Return settings of refinement as text; a mapping has those that differ, a `Refinement` all of them."""
     if isinstance(value, str):
         return str(value)
-    if isinstance(value, Refinement):
-        names, settings = list(value.parameters()), value
-    elif isinstance(value, Mapping):
-        given = read_mapping(name, value)
-        names, settings = list(given), Refinement.create(given)
-    else:
+    if not isinstance(value, Mapping | Refinement):
         raise UsageError(f"{name} takes a text or a mapping of settings, such as {{'epochs': 30}}, not {show(value)}")
-    return ",".join(f"{one}={getattr(settings, one)}" for one in names)
+    given = read_mapping(name, value.parameters() if isinstance(value, Refinement) else value)
+    settings = Refinement.create(given)
+    return ",".join(f"{one}={getattr(settings, one)}" for one in given)
 
 
 def _read_device(name: str, value: object) -> str:

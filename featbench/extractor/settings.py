@@ -60,6 +60,8 @@ class Settings:
         """Read the parameters of an `Extractor`; a `UsageError` names the one that cannot be taken."""
         learner = _read_learner(given["learner"], given["learner_params"])
         refined = read_flag("refined", given["refined"])
+        if learner.family == "supervised" and not refined:
+            raise UsageError(f"{learner.name} learns from labels alone: set refined=True, and give labels to fit")
         if refined and not learner.differentiable:
             raise UsageError(f"{learner.name} is not differentiable, so labels cannot refine it")
         takes_none = isinstance(learner, NetworkLearner)
@@ -107,9 +109,11 @@ def _read_learner(value: object, given: object) -> FeatureLearner:
 
 
 def _read_refinement(value: object) -> Refinement:
-    if value is None or isinstance(value, Refinement):
-        return value or Refinement()
-    return Refinement.create(read_mapping("refinement", value))
+    if value is None:
+        return Refinement()
+    # Settings that are an instance already are read once more: nobody has looked at the types of their values.
+    given = value.parameters() if isinstance(value, Refinement) else value
+    return Refinement.create(read_mapping("refinement", given))
 
 
 def _read_preprocessing(value: object) -> Preprocessing:

@@ -37,7 +37,7 @@ def drawing_from(seed: int) -> Iterator[None]:
         _LOCAL.generators = before
 
 
-def generator(device: torch.device) -> torch.Generator:
+def generator(device: torch.device | str) -> torch.Generator:
     """Return the generator that a module in training draws from.
 
     A module that draws (dropout, noise) passes it to torch's functions, as in
@@ -47,7 +47,7 @@ def generator(device: torch.device) -> torch.Generator:
 
     Parameters
     ----------
-    device : torch.device
+    device : torch.device or str
         Where the numbers are drawn: the device of the maps that the module receives.
 
     Returns
@@ -61,6 +61,7 @@ def generator(device: torch.device) -> torch.Generator:
     Modules that draw from torch's own generator (such as `torch.nn.Dropout`) are reproducible as well, but they are
     not run on several parts of a batch at once, since all threads share that generator.
     """
+    device = torch.device(device)
     generators = getattr(_LOCAL, "generators", None)
     if generators is not None:
         return generators.on(device)  # type: ignore[no-any-return]

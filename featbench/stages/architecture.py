@@ -85,6 +85,8 @@ class Architecture:
         ArchitectureError
             For what cannot be read; names the token, its position and what was expected.
         """
+        if not isinstance(text, str):
+            raise ArchitectureError(f"an architecture is a text, such as '64F9-Rabs-N-PA10/5', not {text!r}")
         stages: list[StageSpec] = []
         kept: set[int] = set()
         position = 0

@@ -297,12 +297,27 @@ def test_the_upper_eight_of_sixteen_bits_a_colour_are_kept(tmp_path, kind, chann
     assert np.array_equal(read, expected)
 
 
-@pytest.mark.parametrize("kind", ["png", "ppm"])
+@pytest.mark.parametrize("kind", [2, 4, 6, "ppm"])
 def test_colours_of_sixteen_bits_of_which_few_are_used_are_refused(tmp_path, kind):
-    values = np.random.default_rng(11).integers(0, 4096, (HEIGHT, WIDTH, 3))
-    content = b"P6 17 12 65535\n" + values.astype(">u2").tobytes() if kind == "ppm" else make_png(values, 16, 2)
-    with pytest.raises(DataError, match=r"a\.image .*colours of 16 bits, of which few are used, which come out nearly"):
+    values = np.random.default_rng(11).integers(0, 4096, (HEIGHT, WIDTH, {4: 2, 6: 4}.get(kind, 3)))
+    if kind in (4, 6):
+        values[:, :, -1] *= 16  # opacity from clear to full
+    content = b"P6 17 12 65535\n" + values.astype(">u2").tobytes() if kind == "ppm" else make_png(values, 16, kind)
+    with pytest.raises(DataError, match=r"a\.image .*colours of 16 bits, of which few are used: scale them"):
         read_image(write(tmp_path / "a.image", content))
+
+
+def test_black_on_a_clear_ground_is_read_at_sixteen_bits(tmp_path):
+    values = np.zeros((HEIGHT, WIDTH, 4), dtype=int)
+    values[3:9, 4:9, 3] = 65535
+    read = read_image(write(tmp_path / "a.png", make_png(values, 16, 6)))
+    assert np.array_equal(read, np.where(values[:, :, 3:] > 0, 0, 255).repeat(3, axis=2))
+
+
+def test_a_dark_colour_map_is_read_if_it_says_what_is_white(tmp_path):
+    values = np.random.default_rng(15).integers(0, 200, (HEIGHT, WIDTH, 3))
+    read = read_image(write(tmp_path / "a.ppm", b"P6 17 12 4095\n" + values.astype(">u2").tobytes()))
+    assert np.abs(read - values * 255 / 4095).max() <= 1
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
@@ -467,3 +482,13 @@ def test_large_images_are_read_in_bands(tmp_path, monkeypatch):
     monkeypatch.setattr("featbench.data.image_opening.BAND", 40)
     for name, pixels in expected.items():
         assert np.array_equal(read_image(tmp_path / name), pixels)
+
+
+def test_a_file_is_named_by_text_or_path_and_may_begin_with_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(tmp_path / "grey.png", GREY)
+    for path in (tmp_path / "grey.png", str(tmp_path / "grey.png"), "~/grey.png", np.str_("~/grey.png")):
+        assert np.array_equal(read_image(path), GREY)
+    for path in (None, 3, b"grey.png", "", ["grey.png"]):
+        with pytest.raises(ValueError, match=r"^path takes a path, not "):
+            read_image(path)

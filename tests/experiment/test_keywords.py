@@ -201,6 +201,7 @@ def test_a_refinement_has_all_settings(registry):
         ({"epochs": [3, 4]}, r"refine: parameter epochs takes an int, not \[3, 4\]"),
         ({"rate": np.inf}, "refine: parameter rate takes a finite float, not inf"),
         ({3: 4}, "refine takes a mapping of names to values, and 3 is no name"),
+        (featbench.Refinement(epochs=2.5), "refine: parameter epochs takes an int, not 2.5"),
         ([("epochs", 3)], "refine takes a text or a mapping"),
         ({"epochs"}, "refine takes a text or a mapping"),
         (3, "refine takes a text or a mapping"),

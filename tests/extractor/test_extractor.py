@@ -247,6 +247,12 @@ def test_features_that_are_not_finite_are_refused(digits):
         ({"learner": FilterLearner}, UsageError, "^learner takes a name"),
         ({"learner": dict}, UsageError, "^learner takes a name"),
         ({"learner": ["psd"]}, UsageError, "^learner takes a name"),
+        (
+            {"learner": "convnet"},
+            UsageError,
+            "^convnet learns from labels alone: set refined=True",
+        ),
+        ({"refinement": Refinement(epochs=2.5)}, UsageError, "parameter epochs takes an int, not 2.5"),
         ({"learner_params": [("lam", 1)]}, UsageError, "^learner_params takes a mapping"),
         ({"learner_params": "lam=1"}, UsageError, "^learner_params takes a mapping"),
         ({"learner": Corner, "learner_params": {"lam": 1}}, UnknownNameError, "unknown parameter of corner 'lam'"),

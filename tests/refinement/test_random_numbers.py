@@ -60,3 +60,9 @@ def test_outside_of_any_work_torch_s_own_generator_draws():
     with torch.random.fork_rng():
         torch.manual_seed(3)
         assert torch.equal(draw(), torch.rand(3, generator=torch.Generator().manual_seed(3)))
+
+
+def test_a_device_may_be_named():
+    with drawing_from(7):
+        assert generator("cpu") is generator(CPU)
+    assert generator("cpu") is torch.default_generator

@@ -269,3 +269,9 @@ def test_specs_are_frozen_and_hashable():
     assert hash(first) == hash(second)
     with pytest.raises(AttributeError):
         first.stages = ()
+
+
+@pytest.mark.parametrize("value", [None, 3, ["4F3"], b"4F3", 4.0, {}])
+def test_an_architecture_is_read_from_text_alone(value):
+    with pytest.raises(ArchitectureError, match=r"^an architecture is a text, such as '64F9-Rabs-N-PA10/5', not "):
+        Architecture.parse(value)
