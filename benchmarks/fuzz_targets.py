@@ -52,6 +52,8 @@ def decode_by_pillow(path: Path) -> Content:
     """Return what Pillow finds in a file, by the rules of docs/data.md, written once more."""
     with Image.open(path) as opened:
         image = ImageOps.exif_transpose(opened) or opened
+        if image.mode == "F":
+            return [np.rint(255 * np.asarray(image)).astype(np.uint8)]
         if image.mode.startswith("I"):
             return [(np.asarray(image) >> 8).astype(np.uint8)]
         if image.mode in ("1", "L") and "transparency" not in image.info:
@@ -93,10 +95,13 @@ def list_image_targets() -> Iterator[Target]:
     yield make_image_target("png", "png", rgb, format="PNG")
     yield make_image_target("png palette", "png", rgb.quantize(16), format="PNG")
     yield make_image_target("png transparent", "png", rgba, format="PNG")
+    yield make_image_target("png grey transparent", "png", rgba.convert("LA"), format="PNG")
     yield make_image_target("png 16 bits", "png", deep, format="PNG")
     yield make_image_target("png 1 bit", "png", grey.convert("1"), format="PNG")
     yield make_image_target("pgm", "pgm", grey, format="PPM")
     yield make_image_target("ppm", "ppm", rgb, format="PPM")
+    yield make_image_target("pbm", "pbm", grey.convert("1"), format="PPM")
+    yield make_image_target("pgm 16 bits", "pgm", deep, format="PPM")
     yield make_image_target("bmp", "bmp", rgb, format="BMP")
     yield make_image_target("bmp palette", "bmp", grey, format="BMP")
     yield make_image_target("webp", "webp", rgb, format="WEBP")
@@ -104,6 +109,8 @@ def list_image_targets() -> Iterator[Target]:
     yield make_image_target("tif", "tif", rgb, format="TIFF")
     yield make_image_target("tif deflated", "tif", rgb, format="TIFF", compression="tiff_deflate")
     yield make_image_target("tif LZW 16 bits", "tif", deep, format="TIFF", compression="tiff_lzw")
+    fractions = Image.fromarray(draw_picture(23, 18).astype(np.float32) / 255)
+    yield make_image_target("tif floats", "tif", fractions, format="TIFF")
     yield make_image_target("gif", "gif", rgb.quantize(64), format="GIF")
     frames = [grey.quantize(32), ImageOps.flip(grey).quantize(32)]
     yield make_image_target("gif animated", "gif", frames[0], format="GIF", save_all=True, append_images=frames[1:])
