@@ -68,7 +68,7 @@ def change_database(*statements):
 
 GONE = {
     "experiment deleted": change_database("UPDATE experiments SET lifecycle_stage = 'deleted' WHERE name LIKE 'feat%'"),
-    "run deleted": change_database("UPDATE runs SET lifecycle_stage = 'deleted' WHERE name LIKE 'compare%'"),
+    "runs deleted": change_database("UPDATE runs SET lifecycle_stage = 'deleted'"),
     "runs gone": change_database(
         *(f"DELETE FROM {table}" for table in ("metrics", "latest_metrics", "params", "tags", "runs"))
     ),
