@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -45,8 +46,9 @@ def describe_samples(image: ImageFile, kind: str, head: bytes) -> Samples:
     if kind == "PPM" and head[1:2] not in b"14":
         start = PNM.match(head)
         largest = int(head[start.end() :].split(maxsplit=1)[0]) if start else 255
-        # Pillow scales values to 16 bits if there are more than 8.
-        return Samples(bits=16 if largest > 255 else 8, sure=largest < 65535)
+        # Pillow scales grey of more than 8 bits to 16, and colours to bytes.
+        deep = largest > 255 if head[1:2] in b"25" else largest == 65535
+        return Samples(bits=16 if deep else 8, sure=largest < 65535)
     if isinstance(image, TiffImageFile):
         return _describe_tiff(image)
     return Samples()
@@ -103,19 +105,23 @@ def reduce_floats(image: ImageFile, samples: Samples) -> NDArray[np.uint8]:
     for rows, band in split_bands(image):
         values = np.asarray(band)
         pixels[rows] = np.rint(255 * (1 - values if samples.inverted else values))
-    if highest > lowest:
-        require_light(pixels, f"floats of at most {highest:g}")
+    if highest > lowest and pixels.max() < LEAST_LIGHT:
+        raise DataError(f"it holds floats of at most {highest:g}, which come out nearly black: scale them")
     return pixels
 
 
-def _find_extremes(image: ImageFile) -> tuple[Any, Any]:
+def _find_extremes(image: Image) -> tuple[Any, Any]:
     """Return the smallest and the largest value of an image, as Python's numbers."""
     arrays = (np.asarray(band) for _, band in split_bands(image))
     extremes = [(values.min().item(), values.max().item()) for values in arrays]
     return min(low for low, _ in extremes), max(high for _, high in extremes)
 
 
-def require_light(pixels: NDArray[np.uint8], what: str) -> None:
-    """Raise a `DataError` if an image is nearly black: its values were meant for another range."""
-    if pixels.max() < LEAST_LIGHT:
-        raise DataError(f"it holds {what}, which come out nearly black: scale them to the whole range")
+def require_bright_colours(image: ImageFile, samples: Samples) -> None:
+    """Raise a `DataError` if Pillow left nearly nothing of an image's values: few of their many bits are used."""
+    clear = image.mode.endswith("A")
+    bands = image.split()[: -1 if clear else None]
+    highest = max(_find_extremes(band)[1] for band in bands)
+    # Black on a clear ground is a picture; black without one may be anything.
+    if highest < LEAST_LIGHT and not (clear and highest == 0):
+        raise DataError(f"it holds colours of {samples.bits} bits, of which few are used: scale them")
