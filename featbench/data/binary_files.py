@@ -121,6 +121,8 @@ def map_records(path: Path, width: int, most: int | None = LIMIT) -> NDArray[np.
         if most is not None and size > most:
             raise DataError(f"{path} has {size} bytes, and no more than {most} are read: it is another file")
         return map_bytes(path).reshape(-1, width)
+    except DataError:
+        raise
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error})") from error
 

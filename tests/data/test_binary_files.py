@@ -193,3 +193,13 @@ def test_counts_that_differ_name_both_files():
     check_counts(Path("a"), [1, 2], Path("b"), [3, 4])
     with pytest.raises(DataError, match=r"^a holds 2 images, but b holds 1 poses"):
         check_counts(Path("a"), [1, 2], Path("b"), [3], "poses")
+
+
+def test_what_is_wrong_with_records_is_said_once(tmp_path):
+    path = tmp_path / "records"
+    for content, reason in ((b"", "is empty"), (b"1234567", "has 7 bytes"), (b"1" * 20, "has 20 bytes")):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=rf"^{path} {reason}"):
+            map_records(path, 5, 15)
+    with pytest.raises(DataError, match=rf"^{path}x cannot be read \("):
+        map_records(tmp_path / "recordsx", 5)
