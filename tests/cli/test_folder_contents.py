@@ -195,3 +195,33 @@ def test_unlabelled_folders_say_what_is_ignored_and_leave_bad_images_out(run, fo
     ran = run("compare", *named, *stages, "--skip-bad-images", "--retry")
     assert ran.code == 0
     assert f"left out: {pool}/gone.jpg cannot be read" in ran.err
+
+
+PUBLISHED = """
+from pathlib import Path
+import featbench
+from featbench.data.class_folders import ClassFolderDataset
+
+class Published(ClassFolderDataset):
+    '''A set that others publish scores on.'''
+    name = "published"
+    content = "{content}"
+
+    def root(self, data_dir):
+        return Path("{folder}")
+
+@featbench.hookimpl
+def featbench_datasets():
+    return [Published()]
+"""
+
+
+@pytest.mark.parametrize("content", ["0" * 64, ""])
+def test_sets_with_a_published_content_are_not_commented_on(run, tiny, folder, write_plugin, content):
+    Image.new("L", (12, 12), 90).save(folder / "ant/x.png")
+    add(folder, "ant/notes.txt", b"words")
+    plugin = write_plugin("published", PUBLISHED.format(content=content, folder=folder))
+    named = ("--dataset", "published", "--protocol", "digits", "--plugin", tiny, "--plugin", plugin)
+    ran = run("compare", *named, *OPTIONS, *STAGES)
+    assert ran.code == 0
+    assert len(ran.err.splitlines()) == (0 if content else 2)
