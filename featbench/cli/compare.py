@@ -32,6 +32,7 @@ def run(options: argparse.Namespace) -> int:
     from featbench.details.explain import explain_all, list_options, require_writable_folder
     from featbench.execution.stored_comparison import StoredComparison
     from featbench.report.table import render
+    from featbench.system.printable import make_printable
 
     folder = None if options.details is None else require_writable_folder(options.details)
     with Console(quiet=options.quiet, debug=options.debug) as console:
@@ -47,7 +48,8 @@ def run(options: argparse.Namespace) -> int:
     if folder is not None:
         with console:
             stored = StoredComparison.read(workbench.store, workbench.registry, comparison.key)
-            page = explain_all(workbench, stored, folder, list_options(options.plugin, options.data_dir, options.home))
-        print(f"wrote {page}", file=sys.stderr)
-    skipped = running.warn_if_all_skipped(comparison, workbench.registry, request.features or ())
+            named = list_options(options.plugin, options.data_dir, options.home, options.skip_bad_images)
+            page = explain_all(workbench, stored, folder, named)
+        print(f"wrote {make_printable(page)}", file=sys.stderr)
+    skipped = running.warn_if_all_skipped(comparison, request, workbench.registry)
     return FAILED if skipped or comparison.failed or shared.has_broken_named_plugin(workbench, options) else 0

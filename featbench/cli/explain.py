@@ -40,12 +40,14 @@ def run(options: argparse.Namespace) -> int:
     from featbench.details.collect import collect_details
     from featbench.details.explain import list_options, require_writable_folder, write_details
     from featbench.execution.stored_comparison import StoredComparison
+    from featbench.system.printable import make_printable
 
     folder = require_writable_folder(options.output)
     with Console(quiet=options.quiet) as console:
         workbench = shared.make_workbench(options, console)
         comparison = StoredComparison.read(workbench.store, workbench.registry, options.comparison)
         details = collect_details(workbench, comparison, comparison.find_row(options.row))
-        page = write_details(details, folder, list_options(options.plugin, options.data_dir, options.home))
-    print(f"wrote {page}: {details.row}", file=sys.stderr)
+        named = list_options(options.plugin, options.data_dir, options.home, options.skip_bad_images)
+        page = write_details(details, folder, named)
+    print(f"wrote {make_printable(page)}: {details.row}", file=sys.stderr)
     return FAILED if shared.has_broken_named_plugin(workbench, options) else 0

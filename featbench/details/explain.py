@@ -98,7 +98,7 @@ def explain(
             warnings.warn(f"plugin {record.name} ({record.origin}) could not be loaded: {record.error}", stacklevel=3)
         stored = StoredComparison.read(workbench.store, workbench.registry, key)
         details = collect_details(workbench, stored, stored.find_row(text))
-        return write_details(details, folder, list_options(named, data, store))
+        return write_details(details, folder, list_options(named, data, store, skip))
 
 
 def explain_all(workbench: Workbench, comparison: StoredComparison, folder: Path, options: Sequence[str]) -> Path:
@@ -168,13 +168,17 @@ def name_folder(row: StoredRow) -> str:
 
 
 def list_options(
-    plugins: Sequence[str | Path | object], data_dir: str | Path | None, home: str | Path | None
+    plugins: Sequence[str | Path | object],
+    data_dir: str | Path | None,
+    home: str | Path | None,
+    skip_bad_images: bool,
 ) -> list[str]:
-    """Return the options of a command that names the same places and plugins."""
+    """Return the options of a command that names the same places and plugins, and leaves out the same images."""
     named = [str(plugin) for plugin in plugins if isinstance(plugin, str | Path)]
     places = {"--data-dir": data_dir, "--home": home}
     found = [word for option, place in places.items() if place is not None for word in (option, str(place))]
-    return [*found, *(word for plugin in named for word in ("--plugin", plugin))]
+    skipping = ["--skip-bad-images"] if skip_bad_images else []
+    return [*found, *(word for plugin in named for word in ("--plugin", plugin)), *skipping]
 
 
 def _write_bytes(content: bytes, file: IO[bytes]) -> None:

@@ -110,7 +110,9 @@ def test_an_image_that_is_left_out_shifts_no_name(photographs, compare_row, expl
     assert all(line["file"].startswith(f"{line['true class']}/") for line in lines)
     positions = {line["file"]: int(line["image"]) for line in lines}
     assert positions == {file: 9 * ("abc".index(file[0])) + int(file[4:6]) for file in files}
-    assert "2, which could not be used" in read_page(folder / "index.html").text
+    text = read_page(folder / "index.html").text
+    assert "2, which could not be used" in text
+    assert "--skip-bad-images --output model" in text
 
 
 def test_images_of_no_file_are_known_by_their_number(photographs, compare_row, explain_row):
