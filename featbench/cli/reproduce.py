@@ -50,5 +50,5 @@ def run(options: argparse.Namespace) -> int:
     # The other formats hold the claims as well. These are read by programs, which expect rows alone.
     if options.format in ("csv", "json"):
         print(render_claims(found), file=sys.stderr)
-    skipped = running.warn_if_all_skipped(found.comparison, workbench.registry)
+    skipped = running.warn_if_all_skipped(found.comparison, request, workbench.registry)
     return FAILED if skipped or found.comparison.failed or shared.has_broken_named_plugin(workbench, options) else 0

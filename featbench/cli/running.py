@@ -15,6 +15,7 @@ from featbench.system.user_files import write_through
 if TYPE_CHECKING:
     from featbench.comparison import Comparison
     from featbench.experiment.cell import Cell
+    from featbench.experiment.request import Request
     from featbench.registry import Registry
 
 BEGAN = time.monotonic()
@@ -47,18 +48,11 @@ def summarise(comparison: Comparison) -> str:
     return f"{found}; {_describe_cost()}"
 
 
-def warn_if_all_skipped(comparison: Comparison, registry: Registry, named: Sequence[str] = ()) -> bool:
-    """Whether everything that was asked for was skipped; if so, stderr says what to ask for instead.
+def warn_if_all_skipped(comparison: Comparison, request: Request, registry: Registry) -> bool:
+    """Whether everything that was asked for was skipped; if so, stderr says what to ask for instead."""
+    from featbench.experiment.suggestions import list_asked_cells, suggest_regimes
 
-    Baselines that ran count only where they are among the learners that the user `named`.
-    """
-    from featbench.experiment.baselines import is_baseline
-    from featbench.experiment.request import parse_choice
-    from featbench.experiment.suggestions import suggest_regimes
-
-    learners = {parse_choice(name, registry).name for name in named}
-    cells = [run.cell for run in comparison.runs]
-    asked = [cell for cell in cells if cell.learner.name in learners or not is_baseline(cell, registry)]
+    asked = list_asked_cells([run.cell for run in comparison.runs], request, registry)
     if not asked or not all(cell.skip for cell in asked):
         return False
     instead = "; ".join(suggest_regimes(asked, registry))
