@@ -1,5 +1,6 @@
 """The program's streams: closed, full, without a reader, of other encodings, and what plugins print into them."""
 
+import ast
 import csv
 import io
 import json
@@ -8,9 +9,12 @@ import pty
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from textwrap import dedent, indent
 
 import pytest
+
+from featbench import cli
 
 PROGRAM = dedent(
     """
@@ -334,3 +338,12 @@ def test_a_narrow_or_simple_terminal_shows_progress(environment, encoding, monke
     assert shown.count("said ?") == 3
     # Bars go back to the beginning of their line; a dumb terminal cannot.
     assert ("\r" in shown.replace("\r\n", "\n")) == (environment.get("TERM") != "dumb")
+
+
+@pytest.mark.parametrize("path", sorted(Path(cli.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_commands_print_results_by_emit_alone(path):
+    # print() inside a command goes to stderr, as that of a plugin does.
+    calls = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
+    prints = [call for call in calls if getattr(call.func, "id", "") == "print"]
+    bare = [call.lineno for call in prints if "file" not in {keyword.arg for keyword in call.keywords}]
+    assert len(bare) == (2 if path.stem == "main" else 0), bare
