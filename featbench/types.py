@@ -33,8 +33,8 @@ class Images:
     Parameters
     ----------
     pixels : ndarray or sequence of ndarray
-        n images, each [height, width] grey or [height, width, 3] RGB, uint8 or floating point, in any unit: a
-        protocol's preprocessing usually standardises them. One array [n, height, width(, 3)] where all have one size,
+        n images, each [height, width] grey or [height, width, 3] RGB, uint8 or other real numbers, in any unit:
+        a protocol's preprocessing usually standardises them. One array [n, height, width(, 3)] where all have one size,
         else a sequence, which may read an image when it is asked for it, from several threads at once.
     labels : ndarray of int
         [n], each an index into `classes`.
