@@ -10,9 +10,15 @@ from typing import ClassVar
 import numpy as np
 
 from featbench.data.dataset import FileDataset
-from featbench.data.folder_listing import HIDDEN, Ignored, describe_ignored, list_folder, require_distinct
+from featbench.data.folder_listing import (
+    HIDDEN,
+    Ignored,
+    describe_ignored,
+    explain_emptiness,
+    list_folder,
+    require_distinct,
+)
 from featbench.data.image_files import ImageFiles, hash_image_files
-from featbench.data.image_formats import READ
 from featbench.errors import DataError
 from featbench.system.printable import make_printable
 from featbench.types import Images
@@ -94,8 +100,7 @@ def find_class_folders(root: Path, without: tuple[str, ...] = (), *, by_name: bo
     for label, folder in enumerate(classes):
         images, rest = list_folder(folder, by_name=by_name)
         if not images:
-            empty = f"{make_printable(folder)} holds no images ({', '.join(READ.values())})"
-            raise DataError(f"class {names[label]!r} is empty: {empty}")
+            raise DataError(f"class {names[label]!r} is empty: {explain_emptiness(folder, rest)}")
         files += images
         ignored += rest
         labels += [label] * len(images)

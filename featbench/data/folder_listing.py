@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from featbench.data.image_formats import ENDINGS, HEAD, RAW_ENDINGS, find_format, name_other_format
+from featbench.data.image_formats import ENDINGS, HEAD, RAW_ENDINGS, READ, find_format, name_other_format
 from featbench.errors import DataError
 from featbench.system.printable import make_printable
 
@@ -111,3 +111,9 @@ def describe_ignored(ignored: Sequence[Ignored]) -> list[str]:
     first = {one.what: make_printable(one.path) for one in reversed(ignored)}
     parts = [f"{what}: {count}, {'as ' * (count > 1)}{first[what]}" for what, count in counts.most_common()]
     return [f"{len(ignored)} file{'s' * (len(ignored) > 1)} ignored: {'; '.join(parts)}"]
+
+
+def explain_emptiness(folder: Path, ignored: Sequence[Ignored]) -> str:
+    """Return that a folder holds no images, which formats would be read, and what is there instead."""
+    empty = f"{make_printable(folder)} holds no images ({', '.join(READ.values())})"
+    return "; ".join([empty, *describe_ignored(ignored)])

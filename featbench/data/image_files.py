@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featbench.data.dataset import hash_files
-from featbench.data.folder_listing import list_folder
-from featbench.data.image_formats import READ
+from featbench.data.folder_listing import explain_emptiness, list_folder
 from featbench.data.image_reader import ReadImage, read_with_remarks
 from featbench.errors import DataError
 from featbench.system.hashing import file_hash
@@ -36,9 +35,9 @@ def find_image_files(folder: Path) -> list[Path]:
     """Return the image files below a folder, sorted; a `DataError` if there are none, or no such folder."""
     if not folder.is_dir():
         raise DataError(f"there is no folder of images {make_printable(folder)}")
-    found, _ = list_folder(folder)
+    found, ignored = list_folder(folder)
     if not found:
-        raise DataError(f"the folder {make_printable(folder)} holds no images ({', '.join(READ.values())})")
+        raise DataError(f"the folder {explain_emptiness(folder, ignored)}")
     return found
 
 

@@ -237,3 +237,14 @@ def test_a_single_class_is_refused_by_name(classes):
     with pytest.raises(DataError, match="images holds a single class, 'ant': there is nothing to tell apart"):
         find_class_folders(classes)
     assert len(find_image_files(classes)) == 2
+
+
+def test_a_class_of_another_format_alone_says_so(classes):
+    (classes / "bee" / "0.png").unlink()
+    for number in range(3):
+        (classes / "bee" / f"{number}.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    says = r"class 'bee' is empty: .*bee holds no images \(JPEG, .*\); 3 files ignored: HEIC: 3, as .*/0\.heic"
+    with pytest.raises(DataError, match=says):
+        find_class_folders(classes)
+    with pytest.raises(DataError, match=r"the folder .*bee holds no images .*; 3 files ignored: HEIC"):
+        find_image_files(classes / "bee")
