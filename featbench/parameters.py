@@ -150,7 +150,9 @@ class Parametrised:
         plain = {name: unwrap_scalar(value) for name, value in parameters.items()}
         for name, value in plain.items():
             if name not in known:
-                raise UnknownNameError(f"parameter of {cls.name}", name, known or ["none"])
+                bare = isinstance(getattr(cls, name, None), bool | int | float | str)
+                hint = f"; {name} of {cls.__name__} is no parameter, since it has no annotation" if bare else ""
+                raise UnknownNameError(f"parameter of {cls.name}", name, known or ["none"], hint)
             _require_type(cls.name, name, value, known[name].default)
         try:
             return cls(**plain)

@@ -48,6 +48,8 @@ def fill_bank(learner: FilterLearner, bank: Bank, patches: PatchSource | None, s
     """Ask the learner for the filters of `bank`; raises `PluginError` if it breaks its contract."""
     given = learner.filters(bank, patches, seed_for(type(learner), seed))
     if isinstance(given, np.ndarray):
+        if given.dtype.kind not in "biufc":
+            raise PluginError(f"learner {learner.name} gave a weight of type {given.dtype}; it must be floating point")
         # torch refuses negative strides.
         given = torch.from_numpy(np.ascontiguousarray(given))
     if isinstance(given, Tensor):

@@ -46,8 +46,9 @@ class _HelperFinder(MetaPathFinder):
         self._loading = 0
 
     def keep(self, modules: Iterable[OwnModule]) -> None:
-        """Have these modules, when they are imported, run the source that they come with."""
-        self._sources.update({os.path.realpath(module.path): module.source for module in modules})
+        """Have those of the modules that are not loaded yet run the source that they come with, once they are."""
+        later = [module for module in modules if module.name not in sys.modules]
+        self._sources.update({os.path.realpath(module.path): module.source for module in later})
 
     @contextmanager
     def loading(self) -> Iterator[None]:
@@ -68,7 +69,8 @@ class _HelperFinder(MetaPathFinder):
         spec = next(filter(None, others), None)
         if spec is None or type(spec.loader) is not SourceFileLoader or spec.origin is None:
             return None
-        source, file = self._sources.get(os.path.realpath(spec.origin)), Path(spec.origin)
+        # Once: a module that is loaded again, because it was edited, is to run what its file holds then.
+        source, file = self._sources.pop(os.path.realpath(spec.origin), None), Path(spec.origin)
         if source is None and self._loading and is_own(file) and not file.is_relative_to(FEATBENCH):
             source = file.read_bytes()
         if source is None:
@@ -95,6 +97,7 @@ def import_file(path: Path, *, reuse: bool = False) -> ModuleType:
     # Read once: what is hashed is what runs, even if the file is edited meanwhile.
     source = path.read_bytes()
     _require_text(path, source)
+    importlib.invalidate_caches()  # a helper may have been written a moment ago
     helpers = find_helpers(path, source)
     # Two files of one name in different folders are two modules; so are two contents of one file.
     digest = hashlib.sha256(str(path.resolve()).encode() + source)

@@ -4,6 +4,7 @@ from textwrap import indent
 
 import pytest
 
+from featbench.errors import UnknownNameError
 from featbench.registry import Registry
 
 HEAD = """
@@ -215,3 +216,11 @@ def test_a_hook_that_returns_something_else_is_refused_and_sinks_nobody(write_pl
     assert [record.name for record in registry.broken] == ["broken"]
     assert "good" in registry.names("learners")
     assert "mine" not in registry.names("learners")
+
+
+def test_an_attribute_without_annotation_is_no_parameter_and_an_error_says_so(write_plugin):
+    learner = Registry([write_plugin("good", HEAD + fill(LEARNER, "u = 3\nk: int = 1"))]).learner("mine")
+    with pytest.raises(UnknownNameError, match="known: k; u of Mine is no parameter, since it has no annotation"):
+        learner.create({"u": 4})
+    with pytest.raises(UnknownNameError, match=r"known: k$"):
+        learner.create({"filters": 4})

@@ -309,6 +309,9 @@ def package(folder, code="old"):
 def test_a_module_may_be_named(tmp_path, monkeypatch):
     package(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    hash_code(
+        write(tmp_path, {"first.py": learner("", "1")}) / "first.py"
+    )  # files and modules do not disturb each other
     before = hash_code("mypkg.plug")
     (record,) = [one for one in Registry(["mypkg.plug"]).records if "mine" in one.gave.get("learners", ())]
     assert (record.name, record.origin, record.error) == ("mypkg.plug", "mypkg.plug", "")
