@@ -207,5 +207,8 @@ def test_a_grey_image_has_no_opponent_colours_but_its_intensity():
 def test_opponent_colours_need_three_channels():
     with pytest.raises(ValueError, match="opponent colours are made of three channels"):
         Preprocessing(opponent=True)
-    names = [Preprocessing(channels=channels, opponent=turned).colour for channels, turned in ((1, 0), (3, 0), (3, 1))]
+    names = [
+        Preprocessing(channels=channels, opponent=turned).colour
+        for channels, turned in ((1, False), (3, False), (3, True))
+    ]
     assert names == ["grey", "rgb", "opponent"]
