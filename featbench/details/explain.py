@@ -122,7 +122,7 @@ def write_details(details: RowDetails, folder: Path, options: Sequence[str]) -> 
 
     options: as `explain_all` takes them. Raises `UsageError` if a file cannot be written.
     """
-    words = ["featbench", "export", details.row.name, "--comparison", details.comparison.key[:12], *options]
+    words = ["featbench", "export", _name_row(details), "--comparison", details.comparison.key[:12], *options]
     command = shlex.join([*words, "--output", "model"])
     picture = draw_confusions_png(details.counts, details.predictions.classes)
     contents = {
@@ -179,6 +179,12 @@ def list_options(
     found = [word for option, place in places.items() if place is not None for word in (option, str(place))]
     skipping = ["--skip-bad-images"] if skip_bad_images else []
     return [*found, *(word for plugin in named for word in ("--plugin", plugin)), *skipping]
+
+
+def _name_row(details: RowDetails) -> str:
+    """Return what means the row alone: rows of several architectures may be called the same."""
+    same = [row for row in details.comparison.stored_rows if row.name == details.row.name]
+    return details.row.name if len(same) == 1 else str(details.row.number)
 
 
 def _write_bytes(content: bytes, file: IO[bytes]) -> None:

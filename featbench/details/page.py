@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -57,7 +58,10 @@ def render_index(comparison: StoredComparison, links: Sequence[str | None]) -> s
     body = [
         f"<h1>{quote(title)}</h1>",
         render_definitions(
-            [*describe_comparison(comparison.rows), ("comparison", f"<code>{comparison.key[:12]}</code>")]
+            [
+                *describe_comparison(comparison.stored_rows[0].columns),
+                ("comparison", f"<code>{comparison.key[:12]}</code>"),
+            ]
         ),
         "<h2>Rows</h2>",
         "<p>Each complete row leads to a page of its own.</p>",
@@ -96,11 +100,10 @@ def render_rows(rows: pd.DataFrame, chosen: int | None = None, links: Sequence[s
     return render_table("rows, as the table of the comparison has them", headings, lines, numbers=4, chosen=chosen)
 
 
-def describe_comparison(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return what all rows of a comparison have in common, as terms with their meaning in HTML."""
-    first = rows.iloc[0]
+def describe_comparison(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what a row, by its columns, has in common with those beside it: terms with their meaning in HTML."""
     asked = {"protocol": "protocol", "dataset": "data set", "train_per_class": "training images per class"}
-    return [(term, quote(first[column])) for column, term in asked.items()]
+    return [(term, quote(row[column])) for column, term in asked.items()]
 
 
 def _render_context(details: RowDetails) -> list[str]:
@@ -108,7 +111,7 @@ def _render_context(details: RowDetails) -> list[str]:
     tested = {index for draw in details.predictions.draws for index in draw.test.tolist()}
     left_out = int(row["images_left_out"])
     pairs = [
-        *describe_comparison(details.comparison.rows),
+        *describe_comparison(row),
         ("test images", f"{_count_tests(details)}, {len(tested)} different ones" + _describe_test(cell.test)),
         ("classes", str(len(details.predictions.classes))),
         ("images are made", quote(_describe_preprocessing(cell.preprocessing))),

@@ -1,14 +1,17 @@
 """The page and the pictures of a row: complete, within bounds, and of use without a mouse or colours."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from helpers.pages import read_csv, read_page
 from PIL import Image
 
+from featbench.comparison import Workbench
 from featbench.details import collect
 from featbench.details.explain import FILES
+from featbench.experiment.request import Request
 
 WRONG_FOR = """
 import numpy as np
@@ -132,6 +135,16 @@ def test_the_page_says_what_was_compared_and_how_to_go_on(photographs, compare_r
     assert "grey, their own size" in page.text
     for learner in ("random", "raw pixels", "chance"):
         assert learner in page.text
+
+
+def test_a_row_whose_name_others_share_is_exported_by_its_number(photographs, compare_row, explain_row, tiny):
+    workbench = Workbench(plugins=[tiny])
+    asked = Request("tiny", f"folder:{photographs()}", features=["random"], regimes=["R"], device="cpu")
+    cells = workbench.plan(asked) + workbench.plan(replace(asked, stages="2F3-Rabs-PA2/2"))
+    workbench.run(list(dict.fromkeys(cells)), {}, track=False)
+    text = read_page(explain_row(2) / "index.html").text
+    assert "featbench export 2 --comparison" in text
+    assert "2F3-Rabs-PA2/2" in text and "4F3-Rabs-PA2/2" not in text
 
 
 def test_the_page_is_for_everybody(photographs, compare_row, explain_row):
