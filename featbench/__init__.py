@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from featbench.features.rows import LocalMaps, LocalVectors
     from featbench.hookspecs import hookimpl
     from featbench.learning.learner import FilterLearner, NetworkLearner
+    from featbench.model.model import Model, load
     from featbench.refinement.augmentation import Augmentation
     from featbench.refinement.random_numbers import generator
     from featbench.refinement.settings import Refinement
@@ -54,6 +55,7 @@ _HOMES = {
     "MapClassifier": "classification.classifier",
     "MapPredictor": "classification.classifier",
     "Metric": "evaluation.metrics",
+    "Model": "model.model",
     "NetworkLearner": "learning.learner",
     "Predictor": "classification.classifier",
     "Preprocessing": "data.maps",
@@ -67,6 +69,7 @@ _HOMES = {
     "explain": "details.explain",
     "generator": "refinement.random_numbers",
     "hookimpl": "hookspecs",
+    "load": "model.model",
     "read_image": "data.image_reader",
 }
 """The public names, and the modules they are imported from when they are first used."""
@@ -94,6 +97,7 @@ __all__ = [
     "MapClassifier",
     "MapPredictor",
     "Metric",
+    "Model",
     "NetworkLearner",
     "Predictor",
     "Preprocessing",
@@ -107,6 +111,7 @@ __all__ = [
     "explain",
     "generator",
     "hookimpl",
+    "load",
     "read_image",
 ]
 

@@ -145,6 +145,14 @@ class StoreError(FeatbenchError):
     """
 
 
+class ModelError(FeatbenchError):
+    """A model folder that cannot be read or written, or a row that no model can be made of.
+
+    Raised by `featbench export`, `featbench predict` and `featbench.load`: for folders that hold no model, for damaged
+    or edited ones, for those of a newer format, and where a plugin or a file that the model needs is missing.
+    """
+
+
 class LeaderboardError(FeatbenchError):
     """Results that cannot be published, or entries that cannot be rendered.
 

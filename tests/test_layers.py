@@ -60,12 +60,14 @@ ROOMS = {
     "experiment store execution",
     "reproduction": "comparison errors system evaluation experiment statistics execution report",
     "details": "comparison errors types arguments system data evaluation statistics experiment execution report",
+    "model": "comparison registry errors types parameters system stages data devices learning operations features "
+    "classification experiment store execution report",
     "leaderboard": "comparison errors system data evaluation experiment store execution report",
     "speed": "registry errors system stages operations devices learning store",
     "studies": "comparison registry errors types system stages data devices sparse evaluation learning features "
     "experiment store report",
     "cli": "built_in comparison registry errors types system data devices experiment store execution report "
-    "reproduction details leaderboard speed studies",
+    "reproduction details model leaderboard speed studies",
     "__main__": "cli",
 }
 """The rooms of featbench, from the lowest to the highest, and which rooms each imports: some of those before it.

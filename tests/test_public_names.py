@@ -22,11 +22,20 @@ CLASSES = (
         "Images",
         "LocalMaps",
     ),
-    *("LocalVectors", "MapClassifier", "MapPredictor", "Metric", "NetworkLearner", "Predictor", "Preprocessing"),
+    *(
+        "LocalVectors",
+        "MapClassifier",
+        "MapPredictor",
+        "Metric",
+        "Model",
+        "NetworkLearner",
+        "Predictor",
+        "Preprocessing",
+    ),
     *("Protocol", "PublishedRow", "PublishedTable", "Refinement", "Selection", "Updates"),
 )
 
-FUNCTIONS = ("compare", "explain", "generator", "hookimpl", "read_image")
+FUNCTIONS = ("compare", "explain", "generator", "hookimpl", "load", "read_image")
 
 SOLVERS = (
     *("Dictionary", "Solution", "active_descent", "coordinate_descent", "feature_sign", "fista", "ista"),

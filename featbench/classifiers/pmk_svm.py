@@ -19,7 +19,7 @@ from featbench.classification.kernel_machine import (
 )
 from featbench.classification.machines import KernelMachine, restore_machine
 from featbench.classification.parameter_checks import require_one_of
-from featbench.classification.row_space import ROWS
+from featbench.classification.row_space import ROWS, multiply_rows
 from featbench.features.coding import Codebook, Coding
 from featbench.features.rows import LocalMaps, LocalVectors
 from featbench.features.spatial_pyramid import SpatialPyramid, encode_block, encode_images, learn_codebook
@@ -105,6 +105,8 @@ class PmkSvm(MapClassifier):
         """Return the kernel values [b, t] between new images and the weighted rows [t, length] of training images."""
         pyramid = self.make_pyramid()
         new = encode_block(block, pyramid, codebook) * self._make_weights(pyramid)
+        if self.kernel == "linear":
+            return multiply_rows(new, rows.T)
         # Always as many images at once, so that an image's digits do not depend on the others.
         parts = [_fill_up(new[start : start + ROWS]) for start in range(0, len(new), ROWS)]
         return np.vstack([np.zeros((0, len(rows))), *(self._compute_gram(part, rows) for part in parts)])[: len(new)]

@@ -241,7 +241,7 @@ class Steps:
         found = self.artifacts.read_refined(cell)
         if found is not None:
             weights, report, seconds = found
-            return _with_weights(network, weights, cell.refinement), report, seconds
+            return set_refined_weights(network, weights, cell.refinement), report, seconds
         device = torch.device(cell.device)
         clock = Clock(device)
         refined, report = refine(
@@ -310,7 +310,7 @@ class Steps:
         return train(classifiers, training, rate=rate), clock.seconds()
 
 
-def _with_weights(network: nn.Module, weights: Weights, refinement: Refinement | None) -> nn.Module:
+def set_refined_weights(network: nn.Module, weights: Weights, refinement: Refinement | None) -> nn.Module:
     """Give a network that was not refined the weights of its refinement."""
     if refinement is not None and refinement.hidden:
         # Refinement set a layer on the network, as the second of two modules; its weights are overwritten at once.

@@ -17,6 +17,10 @@ from featbench.types import FloatArray
 POOLINGS = ("sum", "max")
 NORMALISATIONS = ("count", "l1", "l2", "none")
 
+LARGE, FEWEST, MOST = 512, 8, 64
+"""Positions from which an image is coded alone; of smaller images, how many are coded together, at least and at most.
+"""
+
 BLOCK_CODES = 2**22
 """Values of codes that are computed at once: 16 MB in float32. Codes over 1,024 words are eight times as long as SIFT
 descriptors, so that those of all images would not fit into the memory."""
@@ -177,10 +181,27 @@ def encode_block(block: LocalVectors, pyramid: SpatialPyramid, codebook: Codeboo
     """
     _require_finite(block)
     device = codebook.words.device
-    # Each image by itself: the digits of a product of matrices may depend on how many images it has.
-    images = (image for some in group_by_size(block, device) for image in some)
-    parts = [pyramid.encode(image.unsqueeze(0), codebook).cpu().numpy() for image in images]
+    parts = [
+        pyramid.encode(batch, codebook)[:count].cpu().numpy()
+        for some in group_by_size(block, device)
+        for batch, count in _divide(some)
+    ]
     return np.concatenate(parts)
+
+
+def _divide(images: Tensor) -> Iterator[tuple[Tensor, int]]:
+    """Yield images [n, rows, columns, d] of one size in batches, each with how many of its images are wanted.
+
+    Large images come alone, small ones never: the digits of a product of matrices depend on how many rows it has, and
+    an image's codes must not depend on the images beside it.
+    """
+    if images.shape[1] * images.shape[2] >= LARGE:
+        for image in images:
+            yield image.unsqueeze(0), 1
+        return
+    for some in torch.split(images, MOST):
+        missing = max(0, FEWEST - len(some))
+        yield torch.cat([some, some[-1:].expand(missing, *some.shape[1:])]), len(some)
 
 
 def _require_finite(block: LocalVectors, first: int = 0) -> None:

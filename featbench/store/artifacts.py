@@ -88,28 +88,28 @@ class StoredArtifacts(Artifacts):
 
     def read_filters(self, cell: Cell) -> tuple[list[StageFilters], float] | None:
         """Return the filters of every stage, before the labels refine them."""
-        return self._read_tensors("filters", self.keys.for_cell(cell).learned, _to_stages)
+        return self._read_tensors("filters", self.keys.for_cell(cell).learned, unpack_stages)
 
     def write_filters(self, cell: Cell, stages: Sequence[StageFilters], seconds: float) -> None:
         """Keep the filters of every stage."""
         key = self.keys.for_cell(cell).learned
-        self.store.write_tensors("filters", key.hash, _to_arrays(stages), _describe(key, seconds))
+        self.store.write_tensors("filters", key.hash, pack_stages(stages), _describe(key, seconds))
 
     def read_network(self, cell: Cell) -> tuple[Weights, float] | None:
         """Return the weights of a learner's whole network, before the labels refine them."""
-        return self._read_tensors("networks", self.keys.for_cell(cell).learned, _to_tensors)
+        return self._read_tensors("networks", self.keys.for_cell(cell).learned, make_tensors)
 
     def write_network(self, cell: Cell, network: nn.Module, seconds: float) -> None:
         """Keep the weights of a learner's whole network."""
         key = self.keys.for_cell(cell).learned
-        self.store.write_tensors("networks", key.hash, _weights_of(network), _describe(key, seconds))
+        self.store.write_tensors("networks", key.hash, read_weights(network), _describe(key, seconds))
 
     def read_refined(self, cell: Cell) -> tuple[Weights, dict[str, Any], float] | None:
         """Return the weights of a refined network, and the report of its refinement."""
 
         def restore(found: tuple[Arrays, dict[str, Any]]) -> tuple[Weights, dict[str, Any], float]:
             arrays, about = found
-            return _to_tensors(arrays), dict(about["report"]), float(about["seconds"])
+            return make_tensors(arrays), dict(about["report"]), float(about["seconds"])
 
         key = self.keys.for_cell(cell).network.hash
         return self.store.restore("artifacts/networks", key, self.store.read_tensors("networks", key), restore)
@@ -118,7 +118,7 @@ class StoredArtifacts(Artifacts):
         """Keep the weights of a refined network, and the report of its refinement."""
         key = self.keys.for_cell(cell).network
         about = {**_describe(key, seconds), "report": report}
-        self.store.write_tensors("networks", key.hash, _weights_of(network), about)
+        self.store.write_tensors("networks", key.hash, read_weights(network), about)
         # Only now: a run that is killed before the network is safe resumes from the checkpoint.
         self.store.remove("checkpoints", key.hash)
 
@@ -229,16 +229,18 @@ def _describe(key: Key, seconds: float) -> dict[str, Any]:
     return {"made_from": key.document, "seconds": seconds}
 
 
-def _weights_of(network: nn.Module) -> Arrays:
+def read_weights(network: nn.Module) -> Arrays:
+    """Return the weights of a network as arrays, by name."""
     return {name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}
 
 
-def _to_tensors(arrays: Arrays) -> Weights:
+def make_tensors(arrays: Arrays) -> Weights:
+    """Return arrays as tensors on the CPU."""
     # Arrays from a file are views of bytes that cannot be written; torch wants memory of its own.
     return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
 
-def _to_arrays(stages: Sequence[StageFilters]) -> Arrays:
+def pack_stages(stages: Sequence[StageFilters]) -> Arrays:
     """Return the filters and the connection tables of stages, by names that tell the stages apart."""
     filters = {
         f"filters/{number}/{name}": tensor.numpy()
@@ -248,12 +250,12 @@ def _to_arrays(stages: Sequence[StageFilters]) -> Arrays:
     return {**filters, **{f"table/{number}": stage.table for number, stage in enumerate(stages, start=1)}}
 
 
-def _to_stages(arrays: Arrays) -> list[StageFilters]:
-    """Rebuild what `_to_arrays` made of stages."""
+def unpack_stages(arrays: Arrays) -> list[StageFilters]:
+    """Rebuild what `pack_stages` made of stages."""
     stages = []
     for number in range(1, sum(name.startswith("table/") for name in arrays) + 1):
         own = f"filters/{number}/"
         named = {name.removeprefix(own): array for name, array in arrays.items() if name.startswith(own)}
-        filters = Filters.from_tensors(_to_tensors(named))
+        filters = Filters.from_tensors(make_tensors(named))
         stages.append(StageFilters(filters, arrays[f"table/{number}"].astype(np.int64)))
     return stages

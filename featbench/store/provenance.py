@@ -32,7 +32,7 @@ def describe_run() -> dict[str, Any]:
         "dirty": dirty,
         "numerics": compute_code_version(),
         "python": platform.python_version(),
-        "versions": {name: _find_version(name) for name in PACKAGES},
+        "versions": find_versions(),
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _read_processor(),
         "cores": os.cpu_count(),
@@ -40,6 +40,11 @@ def describe_run() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
     }
+
+
+def find_versions() -> dict[str, str | None]:
+    """Return the versions of featbench and of what it computes with; None for a package that is not installed."""
+    return {name: _find_version(name) for name in PACKAGES}
 
 
 def record_run(store: Store) -> str:
