@@ -143,10 +143,10 @@ class Console(Listener):
         bar.refresh()
 
 
-def _make_bar(total: int, **texts: str) -> tqdm[Any]:
+def _make_bar(total: int, desc: str | None = None, unit: str = "it") -> tqdm[Any]:
     # 80 by 24 if the terminal does not know its size; tqdm itself would show no bar then.
     size = shutil.get_terminal_size()
-    return tqdm(total=total, file=sys.stderr, leave=False, ncols=size.columns, nrows=size.lines, **texts)
+    return tqdm(total=total, file=sys.stderr, leave=False, ncols=size.columns, nrows=size.lines, desc=desc, unit=unit)
 
 
 def _format_score(score: Score) -> str:

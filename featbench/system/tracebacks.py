@@ -24,9 +24,9 @@ def find_plugin_line(error: BaseException) -> str:
         seen.add(id(at))
         lines = list(_list_plugin_lines(at.__traceback__))
         if lines:
-            own = max((line for line in lines if line[0] == lines[0][0]), key=lines.index)
+            own = [line for line in lines if line[0] == lines[0][0]][-1]
             deepest = lines[-1]
-            return _format(own) if own == deepest else f"{_format(own)}, and {_format(deepest)}"
+            return format_line(*own) if own == deepest else f"{format_line(*own)}, and {format_line(*deepest)}"
         at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
     return ""
 
@@ -62,5 +62,6 @@ def _is_of_plugin(frame: FrameType, packages: set[str]) -> bool:
     return not file.startswith(LIBRARY) and not {"site-packages", "dist-packages"} & set(Path(file).parts)
 
 
-def _format(line: tuple[str, int]) -> str:
-    return f"{Path(line[0]).name}, line {line[1]}"
+def format_line(file: str, line: int) -> str:
+    """Return a line of a file as messages name it: without the folder, which seldom tells more."""
+    return f"{Path(file).name}, line {line}"
