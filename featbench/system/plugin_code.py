@@ -205,6 +205,7 @@ def _resolve(name: str, package: str) -> str:
         return ""
 
 
+@lru_cache(maxsize=512)
 def _hash_source(source: bytes) -> str:
     try:
         return code_hash(source)
