@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from featbench.features.rows import LocalMaps, LocalVectors
     from featbench.hookspecs import hookimpl
     from featbench.learning.learner import FilterLearner, NetworkLearner
-    from featbench.model.model import Model, load
+    from featbench.model.loading import load
+    from featbench.model.model import Model
     from featbench.refinement.augmentation import Augmentation
     from featbench.refinement.random_numbers import generator
     from featbench.refinement.settings import Refinement
@@ -69,7 +70,7 @@ _HOMES = {
     "explain": "details.explain",
     "generator": "refinement.random_numbers",
     "hookimpl": "hookspecs",
-    "load": "model.model",
+    "load": "model.loading",
     "read_image": "data.image_reader",
 }
 """The public names, and the modules they are imported from when they are first used."""

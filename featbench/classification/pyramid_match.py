@@ -76,7 +76,7 @@ class FeatureSpace:
     @classmethod
     def restore(cls, state: State) -> FeatureSpace:
         """Rebuild a space from its state."""
-        named = {one.name: state[one.name] for one in fields(cls)}
+        named: dict[str, Any] = {one.name: state[one.name] for one in fields(cls)}
         return cls(**{**named, "levels": int(state["levels"])})
 
     def make_histogram(self, vectors: FloatArray) -> Histogram:

@@ -43,7 +43,7 @@ def multiply(a: Tensor, b: Tensor) -> Tensor:
     return torch.from_numpy(a.numpy() @ b.numpy()) if a.device.type == "cpu" else a @ b
 
 
-def multiply_rows(a: FloatArray, b: Matrix) -> Matrix:
+def multiply_rows(a: FloatArray, b: FloatArray) -> Matrix:
     """Return a @ b, [m, k] @ [k, n], in double precision, each row the same bits whatever the other rows.
 
     BLAS takes other instructions for few rows than for many, and divides long sums among its threads. Scores of an

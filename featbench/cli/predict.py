@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     output = shared.require_writable_file(options.output)
     from featbench.cli.console import Console
     from featbench.model.inputs import read_inputs
-    from featbench.model.model import load
+    from featbench.model.loading import load
     from featbench.model.rendering import render_predictions
 
     with Console(quiet=options.quiet) as console:

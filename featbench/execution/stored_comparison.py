@@ -93,10 +93,11 @@ class StoredComparison:
         frame = summarise(make_cells_frame(runs, registry), list_row_columns())
         frame = order_rows(frame.assign(place=range(len(frame))), _list_baselines(runs[0].cell, registry))
         places = frame.pop("place").tolist()
+        records: Any = frame.to_dict("records")
         numbers = (frame["status"] != "skipped").cumsum()
         rows = [
             StoredRow(None if columns["status"] == "skipped" else int(number), columns, groups[place])
-            for columns, number, place in zip(frame.to_dict("records"), numbers, places, strict=True)
+            for columns, number, place in zip(records, numbers, places, strict=True)
         ]
         return cls(key, request, datasets, tuple(rows), frame, registry)
 

@@ -22,7 +22,8 @@ from featbench.features.rows import Features
 from featbench.learning.learner import FilterLearner
 from featbench.learning.networks import assemble
 from featbench.model.folder import Arrays
-from featbench.model.model import Model, restore_model
+from featbench.model.loading import restore_model
+from featbench.model.model import Model
 from featbench.model.restoring import describe_files, list_plugins
 from featbench.parameters import Choice
 from featbench.stages.architecture import Architecture
