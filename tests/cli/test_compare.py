@@ -268,7 +268,7 @@ def test_a_mistake_ends_with_one_line_before_anything_is_computed(compare_digits
     assert ran.err.count("\n") == 1
     assert not (home / "results").exists()
     # Where the mistake is about the images, these had to be read.
-    assert {path.name for path in (home / "artifacts").glob("*")} <= {"images", "labels"}
+    assert {path.name for path in (home / "artifacts").glob("*")} <= {"images", "labels", "lock"}
 
 
 def test_cuda_that_is_absent_ends_with_one_line(compare_digits, home, monkeypatch):

@@ -88,7 +88,9 @@ def test_strict_makes_a_broken_plugin_fatal(run, write_plugin):
 def test_a_plugin_file_that_is_missing_is_an_error(run, tmp_path):
     ran = run("list", "plugins", "--plugin", tmp_path / "nowhere.py")
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == f"featbench: error: there is no plugin file {tmp_path / 'nowhere.py'}\n"
+    assert (
+        ran.err == f"featbench: error: there is no plugin file {tmp_path / 'nowhere.py'}, and no module of this name\n"
+    )
 
 
 @pytest.mark.parametrize("kind", ["learner", "things", ""])
