@@ -372,7 +372,7 @@ def test_a_cell_that_fails_has_its_row_and_no_mean_and_may_be_tried_again(reprod
     assert (again.code, log.count("blind")) == (1, before)
     (line,) = [line for line in again.out.splitlines() if re.match("blind +PA ", line)]
     assert line.split() == ["blind", "PA", "99.0", "failed", "failed", "2", *line.split()[6:]]
-    assert re.search(r"^failed: blind PA: RuntimeError: on purpose$", again.out, re.MULTILINE)
+    assert re.search(r"^failed: blind PA: RuntimeError: on purpose \(blind", again.out, re.MULTILINE)
     assert "nan" not in again.out
 
     retried = reproduce("--retry")
