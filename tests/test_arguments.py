@@ -96,9 +96,7 @@ def test_an_unknown_argument_is_named_with_the_one_that_was_meant():
     assert (greet("a"), greet(name="a", loud=True)) == ("a", "A")
     assert list(inspect.signature(greet).parameters) == ["name", "loud"]
     assert greet.__doc__ == "Greet somebody."
-    with pytest.raises(
-        TypeError, match=r"keyword argument 'laud': did you mean 'loud'\?$"
-    ):
+    with pytest.raises(TypeError, match=r"keyword argument 'laud': did you mean 'loud'\?$"):
         greet("a", laud=True)
     with pytest.raises(TypeError, match=r"^greet\(\) got an unexpected keyword argument 'xyz'$"):
         greet("a", xyz=True)

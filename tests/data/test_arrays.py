@@ -140,7 +140,7 @@ def test_the_shape_of_rows_does_not_matter_to_images():
         (Image.fromarray(IMAGES[0]), "X is a single image: give a list of images"),
         (torch.ones(2, 4, 4, requires_grad=True), "X is no array of numbers: Can't call numpy() on Tensor"),
     ],
-    ids=str,
+    ids=lambda given: given if isinstance(given, str) else type(given).__name__,
 )
 def test_what_are_no_images_is_refused(given, message):
     with pytest.raises(DataError, match=re.escape(message)):

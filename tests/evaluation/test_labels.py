@@ -105,7 +105,7 @@ def test_classes_are_the_labels_themselves_in_ascending_order():
         ([4] * 7, "y has one class alone, 4"),
         (["ant"] * 7, "y has one class alone, 'ant'"),
     ],
-    ids=str,
+    ids=lambda given: given if isinstance(given, str) else type(given).__name__,
 )
 def test_what_are_no_labels_is_refused(given, message):
     with pytest.raises(DataError, match=re.escape(message)):
