@@ -24,13 +24,18 @@ def store_of_reader(tmp_path_factory):
 
 @pytest.fixture
 def reader(tmp_path, monkeypatch, store_of_reader):
-    """A reader's folder: a photograph, MNIST with a tenth of its images, a tiny Caltech-101."""
+    """A reader's folder: a photograph, three classes of photographs, MNIST with a tenth of its images, a tiny Caltech."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEATBENCH_HOME", str(store_of_reader))
     monkeypatch.setenv("FEATBENCH_DATA", str(tmp_path / "data"))
     generator = np.random.default_rng(0)
     (tmp_path / "bsds500").mkdir()
     Image.fromarray(generator.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "bsds500" / "one.jpg")
+    for kind, colour in (("beach", (250, 220, 120)), ("forest", (20, 120, 30)), ("sea", (30, 80, 200))):
+        (tmp_path / "photos" / kind).mkdir(parents=True)
+        for index in range(9):
+            pixels = generator.integers(0, 256, (60, 80, 3)) // 2 + np.array(colour) // 2
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photos" / kind / f"{index}.jpg")
     for kind in ("ant", "beaver"):
         folder = tmp_path / "data" / "caltech101" / "101_ObjectCategories" / kind
         folder.mkdir(parents=True)

@@ -59,6 +59,7 @@ ROOMS = {
     "comparison": "registry arguments system stages data evaluation learning refinement classification statistics "
     "experiment store execution",
     "reproduction": "comparison errors system evaluation experiment statistics execution report",
+    "conclusion": "comparison data evaluation experiment execution report statistics",
     "details": "comparison errors types arguments system data evaluation statistics experiment execution report",
     "model": "comparison registry errors types parameters system stages data devices learning operations features "
     "classification experiment store execution report",
@@ -67,7 +68,7 @@ ROOMS = {
     "studies": "comparison registry errors types system stages data devices sparse evaluation learning features "
     "experiment store report",
     "cli": "built_in comparison registry errors types system data devices experiment store execution report "
-    "reproduction details model leaderboard speed studies",
+    "reproduction conclusion details model leaderboard speed studies",
     "__main__": "cli",
 }
 """The rooms of featbench, from the lowest to the highest, and which rooms each imports: some of those before it.

@@ -29,6 +29,7 @@ def run(options: argparse.Namespace) -> int:
     output = shared.require_writable_file(options.output)
     request = shared.make_request(options)
     from featbench.cli.console import Console
+    from featbench.conclusion.answer import answer
     from featbench.details.explain import explain_all, list_options, require_writable_folder
     from featbench.execution.stored_comparison import StoredComparison
     from featbench.report.table import render
@@ -44,11 +45,14 @@ def run(options: argparse.Namespace) -> int:
         track: str | bool = False if options.no_track else options.track or True
         comparison = workbench.compare(request, retry=options.retry, track=track)
         console.inform(running.summarise(comparison))
-    running.write_output(render(comparison.rows, options.format, workbench.list_baselines(comparison.protocol)), output)
+    named = list_options(options.plugin, options.data_dir, options.home, options.skip_bad_images)
+    text = render(comparison.rows, options.format, workbench.list_baselines(comparison.protocol))
+    if options.format == "table" and (words := answer(workbench, comparison, request, named)):
+        text += f"\n{words}"
+    running.write_output(text, output)
     if folder is not None:
         with console:
             stored = StoredComparison.read(workbench.store, workbench.registry, comparison.key)
-            named = list_options(options.plugin, options.data_dir, options.home, options.skip_bad_images)
             page = explain_all(workbench, stored, folder, named)
         print(f"wrote {make_printable(page)}", file=sys.stderr)
     skipped = running.warn_if_all_skipped(comparison, request, workbench.registry)

@@ -71,6 +71,8 @@ class Workbench:
         skip_bad_images: bool = False,
     ) -> None:
         self.listener = listener or Listener()
+        # Whether the request that was settled last turns images in colour grey although nobody asked for it.
+        self.loses_colour = False
         self.registry = Registry(plugins, strict=strict)
         self.store = Store(None if home is None else Path(home))
         self.data_dir = resolve_data_folder(data_dir)
@@ -95,6 +97,7 @@ class Workbench:
             self.listener.told(remark)
         if request.unlabelled is not None:
             self.steps.warn_of_pool(request.unlabelled)
+        self.loses_colour = settled.loses_colour
         return settled.request
 
     def list_baselines(self, protocol: str) -> list[tuple[str, str]]:

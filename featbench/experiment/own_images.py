@@ -23,10 +23,15 @@ MOST_LABELS = 10
 
 @dataclass(frozen=True)
 class SettledRequest:
-    """A request with its protocol settled; remarks: lines for the user on what was found and chosen, and why."""
+    """A request with its protocol settled.
+
+    remarks: lines for the user on what was found and chosen, and why. loses_colour: whether images in colour become
+    grey although nobody asked for it.
+    """
 
     request: Request
     remarks: tuple[str, ...] = ()
+    loses_colour: bool = False
 
 
 def settle_request(request: Request, registry: Registry) -> SettledRequest:
@@ -43,11 +48,12 @@ def settle_request(request: Request, registry: Registry) -> SettledRequest:
     if request.protocol is None:
         request, reasons = _choose_protocol(request, look, registry)
         remarks += reasons
-    if look.colour and _becomes_grey(request, registry):
+    loses_colour = look.colour and _becomes_grey(request, registry)
+    if loses_colour:
         remarks.append(
             "channels: grey, which loses the colours of these images: --channels rgb, or opponent, keeps them"
         )
-    return SettledRequest(request, tuple(remarks))
+    return SettledRequest(request, tuple(remarks), loses_colour)
 
 
 def _choose_protocol(request: Request, look: Look, registry: Registry) -> tuple[Request, list[str]]:
@@ -64,7 +70,8 @@ def _choose_protocol(request: Request, look: Look, registry: Registry) -> tuple[
     if request.train_per_class is None:
         labels = choose_labels(look.smallest)
         remarks.append(
-            f"labels: {labels} a class, of {look.smallest} in the smallest one (--train-per-class takes more)"
+            f"labels: {labels} a class, of {look.smallest} images in the smallest one (--train-per-class takes more); "
+            "images that no draw trains on test"
         )
         request = replace(request, train_per_class=labels)
     return request, remarks
