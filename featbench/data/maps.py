@@ -90,10 +90,10 @@ class Preprocessing:
         }
         for name, value in plain.items():
             object.__setattr__(self, name, value)
-        for name in ("size", "lcn"):
-            value = plain[name]
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} must be positive, not {value!r}")
+        if self.size is not None and self.size < 1:
+            raise ValueError(f"size must be at least 1, not {self.size!r}")
+        if self.lcn is not None and self.lcn < 0:
+            raise ValueError(f"lcn must not be negative, and is {self.lcn!r}")
         if self.channels not in CHANNELS:
             raise ValueError(f"channels must be 1 (grey) or 3 (RGB), not {self.channels!r}")
         if self.opponent and self.channels != 3:

@@ -352,7 +352,7 @@ def test_a_preprocessing_holds_plain_values_so_that_equal_ones_have_one_key(writ
     ("field", "values"),
     [
         ("size", (0, -1, 16.0, "16", True, np.nan, [16])),
-        ("lcn", (0, -1.0, np.nan, np.inf, "1", True, 10**400)),
+        ("lcn", (-1e-9, -1.0, np.nan, np.inf, "1", True, 10**400)),
         ("standardise", ("no", 1, None)),
         ("pad", (1, "yes", None)),
         ("channels", (2, 0, "rgb", 1.0, None, True)),

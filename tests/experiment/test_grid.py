@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 import featbench
 from featbench.data.maps import Preprocessing
-from featbench.errors import ArchitectureError, DataError, DeviceError, SplitError, UnknownNameError, UsageError
+from featbench.errors import (
+    ArchitectureError,
+    DataError,
+    DeviceError,
+    PluginError,
+    SplitError,
+    UnknownNameError,
+    UsageError,
+)
 from featbench.evaluation.protocol import Baseline
 from featbench.evaluation.split import Census, Survey
 from featbench.experiment.baselines import is_baseline
@@ -203,13 +211,17 @@ def test_naming_a_baseline_adds_the_regimes_it_has_no_row_for():
     [
         (Baseline("rndom"), "unknown learner 'rndom': did you mean 'random'"),
         (Baseline("random", "gues"), "unknown classifier 'gues': did you mean 'guess'"),
-        (Baseline("random", regime="r"), "unknown regime 'r': did you mean 'R'"),
         (Baseline("random(scale=x)", regime="R"), "random: parameter scale takes a float, not 'x'"),
     ],
 )
 def test_a_baseline_that_nobody_knows_is_refused(baseline, message):
     with pytest.raises(UsageError, match=message):
         rows_of(with_baselines(baseline), features=["gabor"])
+
+
+def test_a_baseline_under_a_regime_that_nobody_knows_is_refused_when_its_protocol_registers():
+    with pytest.raises(PluginError, match="protocol judged: unknown regime 'r': did you mean 'R'"):
+        with_baselines(Baseline("random", regime="r"))
 
 
 def test_a_cell_is_that_of_a_baseline_by_its_learner_and_its_regime():
@@ -359,8 +371,8 @@ def test_a_choice_is_read_as_it_is_printed(text):
         ("psd(updates=0.5)", "psd: parameter updates takes an int, not 0.5"),
         ("psd(updates=many)", "psd: parameter updates takes an int, not 'many'"),
         ("psd(updates=true)", "psd: parameter updates takes an int, not True"),
-        ("psd(lam=nan)", "psd: parameter lam takes a float, not nan"),
-        ("psd(lam=inf)", "psd: parameter lam takes a float, not inf"),
+        ("psd(lam=nan)", "psd: parameter lam takes a finite float, not nan"),
+        ("psd(lam=inf)", "psd: parameter lam takes a finite float, not inf"),
         ("random(zero_mean=1)", "random: parameter zero_mean takes a bool, not 1"),
         ("psd(lam=-1)", "psd: lam > 0"),
         ("random(distribution=cauchy)", "random: distribution must be one of uniform, normal, not 'cauchy'"),

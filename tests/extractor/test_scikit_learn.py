@@ -150,7 +150,7 @@ def test_parameters_of_a_learner_that_is_an_instance_are_set():
         ("psd", {"learner__lam": 1}, UsageError, "learner is no instance.*: set learner_params__lam"),
         ("psd", {"architectur": SMALL}, ValueError, "Invalid parameter 'architectur'"),
         ("psd", {"preprocessing__siz": 3}, UnknownNameError, "did you mean 'size'"),
-        ("psd", {"preprocessing__size": -3}, UsageError, "preprocessing: size must be positive, not -3"),
+        ("psd", {"preprocessing__size": -3}, UsageError, "preprocessing: size must be at least 1, not -3"),
         ("psd", {"seed__x": 3}, ValueError, "Invalid parameter 'seed__x' .* seed holds no parameters"),
         ("psd", {"lam": 3}, ValueError, "Invalid parameter 'lam'"),
         ("psd", {"extractor__seed": 3}, ValueError, "Invalid parameter 'extractor__seed'"),
