@@ -6,6 +6,9 @@ from featbench.data.maps import Preprocessing
 from featbench.evaluation.protocol import Protocol, Selection
 from featbench.hookspecs import hookimpl
 
+DRAWS = 10
+"""More than other protocols have: filters and features serve all draws, and more of them tell rows apart."""
+
 PHOTOS = Protocol(
     name="photos",
     summary="Your own photographs, one folder a class: 10 labels a class, tested on the half set apart, one stage",
@@ -16,6 +19,7 @@ PHOTOS = Protocol(
     train_per_class=10,
     validation_fraction=0.3,
     test="held-out",
+    draws=DRAWS,
     features=("random", "gabor", "sift", "kmeans", "psd"),
     own_classifiers={"sift": ("pmk-svm",)},
     regimes=("R", "U", "fixed"),
@@ -33,6 +37,7 @@ SMALL_IMAGES = Protocol(
     train_per_class=10,
     validation_fraction=0.3,
     test="held-out",
+    draws=DRAWS,
     features=("random", "gabor", "sift", "kmeans", "psd"),
     own_classifiers={"sift": ("pmk-svm",)},
     regimes=("R", "U", "fixed"),

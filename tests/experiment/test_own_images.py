@@ -119,10 +119,10 @@ def test_filters_are_learned_once_for_all_draws_and_features_extracted_once(work
     root = fill(tmp_path / "a", {"x": 12, "y": 12}, (16, 16))
     cells = workbench.plan(Request(dataset=f"folder:{root}", features=["psd(updates=2)"], regimes=["U"]))
     cells = [cell for cell in cells if cell.learner.name == "psd"]
-    assert len(cells) == 5
+    assert len(cells) == 10
     assert len({workbench.keys.for_cell(cell).learned.hash for cell in cells}) == 1
     assert len({workbench.keys.for_cell(cell).features["all"].hash for cell in cells}) == 1
-    assert len({workbench.keys.for_cell(cell).result.hash for cell in cells}) == 5
+    assert len({workbench.keys.for_cell(cell).result.hash for cell in cells}) == 10
     assert workbench.listener.told_lines[0] == f"folder:{root}: 24 images in 2 classes of 12, grey, about 16×16 pixels"
 
 
