@@ -24,7 +24,7 @@ def store_of_reader(tmp_path_factory):
 
 @pytest.fixture
 def reader(tmp_path, monkeypatch, store_of_reader):
-    """A reader's folder: a photograph, three classes of photographs, MNIST with a tenth of its images, a tiny Caltech."""
+    """A reader's folder: a photograph, three classes of them, MNIST with a tenth of its images, a tiny Caltech."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEATBENCH_HOME", str(store_of_reader))
     monkeypatch.setenv("FEATBENCH_DATA", str(tmp_path / "data"))

@@ -31,6 +31,7 @@ ROOMS = {
     "system": "errors",
     "stages": "errors",
     "data": "errors types arguments system stages",
+    "images": "data",
     "operations": "errors system stages",
     "cuda": "errors types stages data operations",
     "devices": "errors system operations cuda",

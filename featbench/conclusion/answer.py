@@ -28,7 +28,10 @@ def answer(workbench: Workbench, comparison: Comparison, request: Request, optio
     options: what the commands that are proposed need besides the row, as `--home`. "" where fewer than two rows are
     complete.
     """
-    contenders = find_contenders(workbench, comparison)
+    # Baselines last: of equals, a learner is called the best.
+    contenders = sorted(
+        find_contenders(workbench, comparison), key=lambda one: is_baseline(one.cell, workbench.registry)
+    )
     if len(contenders) < 2:
         return ""
     metric = workbench.registry.metric(contenders[0].cell.metric)
