@@ -18,6 +18,9 @@ from featbench.report.table import format_score
 from featbench.statistics.paired import compute_paired_test
 from featbench.statistics.significance import holm
 
+CHANCE = "chance"
+"""The learner whose features tell nothing of an image."""
+
 LEVEL = 0.05
 """Differences with a smaller adjusted p-value are called real."""
 
@@ -60,6 +63,9 @@ def _compare_with(best: Contender, contenders: Sequence[Contender]) -> list[str]
     draws = len(next(iter(contenders)).correct)  # type: ignore[arg-type]
     how = "the same test images and draws" if draws > 1 else "the same test images, of one draw"
     lines = []
+    guessing = [p for one, p in zip(others, p_values, strict=True) if one.cell.learner.name == CHANCE]
+    if best.cell.learner.name == CHANCE or any(p >= LEVEL for p in guessing):
+        lines.append("No row is shown to be better than guessing: more images, or more labels, may tell.")
     if alike:
         lines.append(f"Cannot be told from it: {', '.join(alike)}.")
     if worse:
@@ -102,6 +108,8 @@ def _propose(workbench: Workbench, best: Contender, request: Request, options: S
             proposals.append("--channels rgb, or opponent, keeps the colours")
         if (more := _find_more_labels(workbench, best)) is not None:
             proposals.append(f"--train-per-class {more} takes more labels")
+    if cell.learner.name == CHANCE:
+        return ["Next: " + "; ".join(proposals) + "."] if proposals else []
     row, places = shlex.quote(best.name), "".join(f" {shlex.quote(word)}" for word in options)
     commands = [
         f"featbench explain {row}{places}  # classes, confusions, and the images that are wrong",

@@ -71,9 +71,9 @@ class Census:
             asked = 2 if train_per_class is None else train_per_class
             if available < asked + LEFT_OVER[test]:
                 testing = f" and at least {LEFT_OVER[test]} for testing" if LEFT_OVER[test] else ""
+                remedy = "ask for fewer with --train-per-class" if asked > 2 else "add images to it, or leave it out"
                 raise SplitError(
-                    f"class {name!r} has {available} images, but {asked} are asked for training{testing}: "
-                    "ask for fewer with --train-per-class"
+                    f"class {name!r} has {available} images, but {asked} are asked for training{testing}: {remedy}"
                 )
 
 

@@ -138,3 +138,18 @@ def test_p_values_are_adjusted_for_all_pairs():
     least = min(alone, key=alone.get)
     assert pairs[least] == pytest.approx(min(1.0, 3 * alone[least]))
     assert all(pairs[pair] >= alone[pair] for pair in pairs)
+
+
+def test_that_nothing_is_better_than_guessing_is_said(workbench, tmp_path):
+    generator = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(9):
+            Image.fromarray(generator.integers(0, 256, (9, 9), dtype=np.uint8)).save(tmp_path / name / f"{number}.png")
+    comparison, request = ask(workbench, tmp_path, features=["random"], regimes=["R"], draws=3)
+    assert "No row is shown to be better than guessing" in answer(workbench, comparison, request)
+
+
+def test_what_is_better_than_guessing_is_not_doubted(workbench, folder):
+    comparison, request = ask(workbench, folder, "accuracy", regimes=["R", "fixed"])
+    assert "guessing" not in answer(workbench, comparison, request)
