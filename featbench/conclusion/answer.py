@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featbench.comparison import Comparison, Workbench
 from featbench.conclusion.contenders import WEIGHTED, Contender, find_contenders
@@ -63,14 +63,20 @@ def _compare_with(best: Contender, contenders: Sequence[Contender]) -> list[str]
     draws = len(next(iter(contenders)).correct)  # type: ignore[arg-type]
     how = "the same test images and draws" if draws > 1 else "the same test images, of one draw"
     lines = []
-    guessing = [p for one, p in zip(others, p_values, strict=True) if one.cell.learner.name == CHANCE]
-    if best.cell.learner.name == CHANCE or any(p >= LEVEL for p in guessing):
+    if best.cell.learner.name == CHANCE or not _beats_guessing(best, len(contenders)):
         lines.append("No row is shown to be better than guessing: more images, or more labels, may tell.")
     if alike:
         lines.append(f"Cannot be told from it: {', '.join(alike)}.")
     if worse:
         lines.append(f"Worse: {', '.join(worse)}.")
     return [*lines, f"(Paired test on {how}; p-values of all pairs of rows adjusted by Holm, {LEVEL:.0%} level.)"]
+
+
+def _beats_guessing(best: Contender, rows: int) -> bool:
+    """Return whether the best of so many rows is better than guessing: its p-value is adjusted for being the best."""
+    # Against what guessing gives on average; against guesses, their luck would count as well.
+    mean, p = compute_paired_test(_subtract(best.correct, best.guessed))
+    return mean > 0 and p * rows < LEVEL
 
 
 def _format_distance(one: Contender, best: Contender) -> str:
@@ -83,14 +89,14 @@ def compute_p_values(contenders: Sequence[Contender]) -> dict[frozenset[str], fl
     All pairs, and not those with the best row alone: which row is best was seen on the same images.
     """
     pairs = list(combinations(contenders, 2))
-    p_values = [compute_paired_test(_subtract(one, other))[1] for one, other in pairs]
+    p_values = [compute_paired_test(_subtract(one.correct, other.correct))[1] for one, other in pairs]
     return {frozenset((one.name, other.name)): p for (one, other), p in zip(pairs, holm(p_values), strict=True)}
 
 
-def _subtract(one: Contender, other: Contender) -> Any:
-    assert one.correct is not None
-    assert other.correct is not None
-    return np.subtract(one.correct, other.correct)
+def _subtract(one: NDArray[np.float64] | None, other: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    assert one is not None
+    assert other is not None
+    return one - other
 
 
 def _format_milliseconds(milliseconds: float) -> str:

@@ -24,6 +24,7 @@ class Contender:
     name: learner, regime and classifier, as the table prints them. cell: what its draws share. score: mean of the draws
     in the unit of the metric. extract_milliseconds: of one image. correct: [draws, images] 1 or 0, times the weight
     that the metric gives the image, NaN where the image did not test; None for metrics that are no mean over images.
+    guessed: the same for who guesses, on average: the weight of the image over the number of classes.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Contender:
     score: float
     extract_milliseconds: float
     correct: NDArray[np.float64] | None
+    guessed: NDArray[np.float64] | None
 
 
 WEIGHTED = {"accuracy": False, "error": False, "mean-per-class-accuracy": True}
@@ -55,15 +57,16 @@ def _make_contender(workbench: Workbench, cell: Cell, runs: Sequence[Run], image
     extracted = len(images.labels) if cell.test != "fixed" else len(splits[0].train) + len(splits[0].test)
     seconds = sum(run.result.seconds.extract for run in runs) / len(runs)
     scores = [run.result.score.value for run in runs if run.result.score is not None]
-    correct = None
+    correct = guessed = None
     if cell.metric in WEIGHTED:
-        correct = np.full((len(runs), len(images.labels)), np.nan)
+        correct, guessed = np.full((2, len(runs), len(images.labels)), np.nan)
         targets = TASKS[cell.task].find_targets(images)
-        for row, run, split in zip(correct, runs, splits, strict=True):
+        for draw, (run, split) in enumerate(zip(runs, splits, strict=True)):
             right = _read_predictions(workbench, run) == targets[split.test]
-            row[split.test] = right * _weigh(targets[split.test], WEIGHTED[cell.metric])
+            weights = _weigh(targets[split.test], WEIGHTED[cell.metric])
+            correct[draw, split.test], guessed[draw, split.test] = right * weights, weights / len(images.classes)
     name = f"{cell.learner} {format_regime(cell, workbench.registry)} {cell.classifier}"
-    return Contender(name, cell, sum(scores) / len(scores), 1000 * seconds / extracted, correct)
+    return Contender(name, cell, sum(scores) / len(scores), 1000 * seconds / extracted, correct, guessed)
 
 
 def _read_predictions(workbench: Workbench, run: Run) -> NDArray[Any]:

@@ -28,6 +28,9 @@ PHOTOS = Protocol(
     source="featbench's own; images and stage as in Jarrett et al. 2009, section 4",
 )
 
+SMALL_SIFT = "sift(size=12,step=4)"
+"""36 descriptors of an image of 32×32: enough for a codebook of 50 words, however few images train."""
+
 SMALL_IMAGES = Protocol(
     name="small-images",
     summary="Your own small images, one folder a class: 10 labels a class, tested on the half set apart, one stage",
@@ -38,8 +41,8 @@ SMALL_IMAGES = Protocol(
     validation_fraction=0.3,
     test="held-out",
     draws=DRAWS,
-    features=("random", "gabor", "sift", "kmeans", "psd"),
-    own_classifiers={"sift": ("pmk-svm",)},
+    features=("random", "gabor", SMALL_SIFT, "kmeans", "psd"),
+    own_classifiers={SMALL_SIFT: ("pmk-svm(codebook=50)",)},
     regimes=("R", "U", "fixed"),
     thorough=Selection(features=("sparse-coding", "ica"), regimes=("R+", "U+")),
     refinement="epochs=40,patience=12,rate=0.01,head_rate=0.03",

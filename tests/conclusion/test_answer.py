@@ -123,7 +123,7 @@ def test_a_comparison_of_one_row_has_no_answer(workbench, folder):
 
 
 def contender(name, correct):
-    return Contender(name, None, 0.0, 0.0, np.asarray(correct, dtype=float))
+    return Contender(name, None, 0.0, 0.0, np.asarray(correct, dtype=float), None)
 
 
 def test_p_values_are_adjusted_for_all_pairs():

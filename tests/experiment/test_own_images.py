@@ -154,6 +154,16 @@ def test_the_first_table_pairs_sift_with_a_pmk_svm_and_the_others_with_logistic_
     assert {cell.classifier for cell in named if cell.learner.name == "sift"} == {"linear-svm"}
 
 
+def test_no_row_of_the_first_table_fails_on_few_small_images(workbench, tmp_path):
+    root = fill(tmp_path / "a", {"x": 4, "y": 4})
+    quick = ["random", "gabor", "sift(size=12,step=4)", "kmeans", "psd(updates=5)"]
+    names = [name for name in REGISTRY.protocol("small-images").features if name != "psd"]
+    assert set(names) <= set(quick)
+    rows = workbench.compare(Request(dataset=f"folder:{root}", features=quick, draws=2), track=False).rows
+    assert set(rows["status"]) == {"ok"}
+    assert set(rows[rows["learner"].str.startswith("sift")]["classifier"]) == {"pmk-svm(codebook=50)"}
+
+
 def test_a_thorough_comparison_holds_the_first_table_and_more(workbench, tmp_path):
     root = fill(tmp_path / "a", {"x": 12, "y": 12}, (80, 60))
     first, thorough = (
