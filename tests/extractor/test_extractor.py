@@ -266,7 +266,7 @@ def test_features_that_are_not_finite_are_refused(digits):
         ({"refinement": {"epochs": 0}}, UsageError, "epochs must be at least 1"),
         ({"preprocessing": "grey"}, UsageError, "^preprocessing takes a featbench.Preprocessing or a mapping"),
         ({"preprocessing": {"siz": 8}}, UnknownNameError, "unknown field of preprocessing 'siz': did you mean 'size'"),
-        ({"preprocessing": {"size": 0}}, UsageError, "^preprocessing: size must be positive, not 0"),
+        ({"preprocessing": {"size": 0}}, UsageError, "^preprocessing: size must be at least 1, not 0"),
         ({"seed": True}, UsageError, "^seed takes an integer, not True"),
         ({"seed": 1.0}, UsageError, "^seed takes an integer, not 1.0"),
         ({"seed": None}, UsageError, "^seed takes an integer, not None"),
