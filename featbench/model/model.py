@@ -33,6 +33,13 @@ Progress = Callable[[int, int], None]
 """Receives how many images are done, and out of how many."""
 
 
+Chunk = tuple[int, int]
+"""The positions of the first image of a chunk, and of the first one after it."""
+
+Made = tuple[IntArray, list[FeatureBlock], tuple[str, ...]]
+"""The positions of the images of a chunk that could be read, their features, and a line for each of the others."""
+
+
 @dataclass(frozen=True)
 class Predictions:
     """What a model says of images.
@@ -132,7 +139,7 @@ class Model:
         chunks = [(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
         preprocessing = self.restored.cell.preprocessing
 
-        def compute(chunk: tuple[int, int]) -> tuple[IntArray, list[FeatureBlock], tuple[str, ...]]:
+        def compute(chunk: Chunk) -> Made:
             start, end = chunk
             given = Images(inputs.select(start, end), np.zeros(end - start, dtype=np.int64), ("",))
             try:
@@ -156,7 +163,7 @@ class Model:
         left_out: list[str] = []
 
         def blocks() -> Iterator[FeatureBlock]:
-            for done, (found, made, bad) in zip(chunks, self._make_workers().map(compute, chunks), strict=True):
+            for done, (found, made, bad) in zip(chunks, self._map_chunks(compute, chunks), strict=True):
                 positions.append(found)
                 left_out.extend(bad)
                 yield from made
@@ -220,11 +227,14 @@ class Model:
                 except FeatbenchError as error:
                     raise DataError(f"{name} comes to {rows}×{columns} pixels: {error}") from error
 
-    def _make_workers(self) -> Workers:
-        """Return threads of one torch thread each: as many as cores where they may share the network."""
+    def _map_chunks(self, compute: Callable[[Chunk], Made], chunks: Sequence[Chunk]) -> Iterator[Made]:
+        """Yield compute(chunk) of each chunk, computed with as many of torch's threads as the comparison had for it."""
         modules = self.restored.network.modules()
-        several = self.restored.cell.device == "cpu" and all(is_reentrant_class(type(module)) for module in modules)
-        return Workers(torch.get_num_threads() if several else 1)
+        if self.restored.cell.device == "cpu" and all(is_reentrant_class(type(module)) for module in modules):
+            return Workers(torch.get_num_threads()).map(compute, chunks)
+        # Nobody else may run the network meanwhile, so that each operation has all threads; the last bits of some
+        # depend on how many these are.
+        return map(compute, chunks)
 
     def __repr__(self) -> str:
         return f"Model({self.document['row']!r}, {len(self.classes)} classes)"

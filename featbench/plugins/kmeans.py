@@ -115,6 +115,8 @@ class Distances(nn.Module):
     centroids are convolutions, from which the mean is taken out and which are divided by the deviation afterwards.
     """
 
+    reentrant: ClassVar[bool] = True
+
     table: Tensor
     scale: Tensor
     whitener: Tensor | None
@@ -167,6 +169,8 @@ class Distances(nn.Module):
 class TriangleCode(nn.Module):
     """f_k = max(0, mean_k z - z_k): 0 for the centroids that are farther than the average."""
 
+    reentrant: ClassVar[bool] = True
+
     def forward(self, z: Tensor) -> Tensor:
         """Code distances z [n, groups, k, h, w] as [n, groups × k, h, w]."""
         return functional.relu(z.mean(dim=2, keepdim=True) - z).flatten(1, 2)
@@ -174,6 +178,8 @@ class TriangleCode(nn.Module):
 
 class HardCode(nn.Module):
     """1 for the nearest centroid of each group, 0 for the others; the first wins a tie."""
+
+    reentrant: ClassVar[bool] = True
 
     def forward(self, z: Tensor) -> Tensor:
         """Code distances z [n, groups, k, h, w] as [n, groups × k, h, w]."""

@@ -12,12 +12,17 @@ from featbench.learning.predictive_decomposition import PredictiveEncoder
 from featbench.learning.unrolled import Lcod, Lista, LowRank, Unrolled
 from featbench.operations.fused_network import is_reentrant_class
 from featbench.plugins import baselines, convnet, ipsd, kmeans, module, pyramids, sift, sparse_coding
+from featbench.stages.connection_table import make_full_table
+from featbench.stages.filters import Filters
 
-REENTRANT = [Lista, Lcod, LowRank, convnet.MapDropout, sift._Descriptors]
+REENTRANT = [
+    *(Lista, Lcod, LowRank, convnet.MapDropout, sift._Descriptors),
+    *(kmeans.Distances, kmeans.HardCode, kmeans.TriangleCode),
+]
 
 OTHERS = [
-    *(PredictiveEncoder, Unrolled, baselines._Constant, ipsd.GroupPooling, kmeans.Distances, kmeans.HardCode),
-    *(kmeans.TriangleCode, module.RepeatedMap, pyramids.PyramidOfSift, sparse_coding.OptimalCodes),
+    *(PredictiveEncoder, Unrolled, baselines._Constant, ipsd.GroupPooling),
+    *(module.RepeatedMap, pyramids.PyramidOfSift, sparse_coding.OptimalCodes),
 ]
 
 
@@ -36,7 +41,18 @@ def random_unrolled(kind):
     return kind(0.1 * torch.randn(2, 6, 6, generator=generator), torch.full((12,), 0.1), 5)
 
 
+def random_distances():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(16, 3, 5, 5, generator=generator)
+    extras = {"scale": torch.ones(1), "whitener": weight.flip(0), "shift": torch.zeros(16)}
+    filters = Filters(weight, bias=torch.zeros(16), extras=extras)
+    return kmeans.Distances(filters, make_full_table(3), 0.1)
+
+
 MODULES = {
+    "distances": (random_distances, (3, 20, 20)),
+    "triangle": (kmeans.TriangleCode, (1, 12, 9, 9)),
+    "hard": (kmeans.HardCode, (1, 12, 9, 9)),
     "lista": (lambda: random_unrolled(Lista), (12, 9, 9)),
     "lcod": (lambda: random_unrolled(Lcod), (12, 9, 9)),
     "dropout": (lambda: convnet.MapDropout(0.5), (12, 9, 9)),
